@@ -1,0 +1,120 @@
+"""policy.json beside policy.onnx: what the policy is, what it was trained for, and which bytes are meant."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args, get_origin
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Every field of policy.json. Names and units run along the observation's and the action's components."""
+
+    robot: str
+    observation_names: list[str]  # length D
+    observation_units: list[str]
+    action_names: list[str]  # length A
+    action_units: list[str]
+    candidates: int  # K, padded
+    candidate_layout: str  # how the K candidates come about, in words or a short key; compared as it stands
+    alpha: float  # reward units
+    gamma: float
+    seeds: list[int]
+    git_revision: str
+    package_version: str
+    created: str  # ISO 8601, UTC
+    policy_sha256: str
+    safety_sha256: str  # of the safety configuration the behaviour data was collected under
+    training: dict[str, float | int | str]  # updates, decisions, journal sequence, parity error, ...
+    format_version: int = FORMAT_VERSION
+
+
+def manifest_path(policy_path: Path) -> Path:
+    """policy.onnx -> policy.json"""
+    return policy_path.with_suffix(".json")
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    return (json.dumps(dataclasses.asdict(manifest), indent=2, allow_nan=False) + "\n").encode()
+
+
+def load_manifest(
+    policy_path: Path,
+    *,
+    robot: str,
+    safety_hash: str,
+    observation_dim: int | None = None,
+    action_dim: int | None = None,
+    candidates: int | None = None,
+    candidate_layout: str | None = None,
+) -> tuple[Manifest, bytes]:
+    """Read policy.onnx and the manifest beside it, and verify that they belong together and to this robot.
+
+    Returns the manifest and the verified bytes of policy.onnx: a session made from them cannot meet a file swapped
+    meanwhile.
+
+    Raises:
+        ValueError: one line that names file, key and what would be right.
+    """
+    path = manifest_path(policy_path)
+    try:
+        text, policy = path.read_bytes(), policy_path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); export the policy again") from error
+    try:
+        fields = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: is not JSON ({error}); export the policy again") from error
+    manifest = _decoded(path, fields)
+
+    expected: dict[str, object] = {
+        "robot": robot,
+        "safety_sha256": safety_hash,
+        "policy_sha256": hashlib.sha256(policy).hexdigest(),
+        "candidates": candidates,
+        "candidate_layout": candidate_layout,
+    }
+    for key, right in expected.items():
+        if right is not None and getattr(manifest, key) != right:
+            raise ValueError(f"{path}: '{key}' is {getattr(manifest, key)!r}, must be {right!r}")
+    for key, wanted in (("observation", observation_dim), ("action", action_dim)):
+        names, units = getattr(manifest, f"{key}_names"), getattr(manifest, f"{key}_units")
+        if len(units) != len(names):
+            raise ValueError(f"{path}: '{key}_units' has {len(units)} entries, must have {len(names)} as '{key}_names'")
+        if wanted is not None and len(names) != wanted:
+            raise ValueError(f"{path}: '{key}_names' has {len(names)} entries, must have {wanted}")
+    return manifest, policy
+
+
+def _decoded(path: Path, fields: object) -> Manifest:
+    """The manifest in `fields`, every key present and of its type: a wrong one would surface far from here."""
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path}: must be a JSON object")
+    if fields.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"{path}: 'format_version' is {fields.get('format_version')!r}, must be {FORMAT_VERSION}")
+    for field in dataclasses.fields(Manifest):
+        if field.name not in fields:
+            raise ValueError(f"{path}: '{field.name}' is missing; export the policy again")
+        if not _has_type(fields[field.name], field.type):
+            right = getattr(field.type, "__name__", field.type)
+            raise ValueError(f"{path}: '{field.name}' is {fields[field.name]!r}, must be {right}")
+    unknown = set(fields) - {field.name for field in dataclasses.fields(Manifest)}
+    if unknown:
+        raise ValueError(f"{path}: '{min(unknown)}' is no key of format {FORMAT_VERSION}; remove it")
+    return Manifest(**fields)
+
+
+def _has_type(value: object, annotation: object) -> bool:
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is str:
+        return isinstance(value, str)
+    if get_origin(annotation) is list:
+        return isinstance(value, list) and all(_has_type(item, get_args(annotation)[0]) for item in value)
+    return isinstance(value, dict) and all(isinstance(item, int | float | str) for item in value.values())

@@ -1,0 +1,115 @@
+"""An exported policy in ONNX Runtime: one decision at a time, on one thread, every output checked."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from safe_support_ql.deployment.manifest import load_manifest
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class OnnxPolicy:
+    """The policy of `policy.onnx`, accepted only if its manifest fits this robot and this safety configuration."""
+
+    def __init__(
+        self,
+        policy_path: Path,
+        *,
+        robot: str,
+        safety_hash: str,
+        observation_dim: int | None = None,
+        action_dim: int | None = None,
+        candidates: int | None = None,
+        candidate_layout: str | None = None,
+    ) -> None:
+        """What is None is not compared. Raises ValueError as `load_manifest` does, or when the graph does not fit."""
+        self.path = policy_path
+        self.manifest, graph = load_manifest(
+            policy_path,
+            robot=robot,
+            safety_hash=safety_hash,
+            observation_dim=observation_dim,
+            action_dim=action_dim,
+            candidates=candidates,
+            candidate_layout=candidate_layout,
+        )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # more threads cost more in wake-ups than so small a net has work
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # The graph is verified by hash, so what fails below is a broken export and not a broken file.
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        d, k, a = len(self.manifest.observation_names), self.manifest.candidates, len(self.manifest.action_names)
+        self._shapes: dict[str, tuple[int, ...]] = {
+            "observation": (d,),
+            "candidates": (k, a),
+            "support": (k,),
+            "is_plan": (k,),
+            "log_proposal": (k,),
+            "noise": (k,),
+        }
+        found = {node.name: tuple(node.shape[1:]) for node in self._session.get_inputs()}
+        if found != self._shapes:
+            raise ValueError(f"{policy_path}: graph inputs are {found}, must be {self._shapes} as in the manifest")
+        # The first run allocates; it must not fall into a control tick.
+        zeros = np.zeros(k, np.float32)
+        self.act(np.zeros(d, np.float32), np.zeros((k, a), np.float32), np.ones(k, np.bool_), zeros > 0, zeros, zeros)
+
+    def act(
+        self,
+        observation: FloatArray,
+        candidates: FloatArray,
+        support: BoolArray,
+        is_plan: BoolArray,
+        log_proposal: FloatArray,
+        noise: FloatArray,
+    ) -> tuple[int, FloatArray, FloatArray]:
+        """Choose argmax_i(log pi_i + noise_i) over the support (METHOD.md 5).
+
+        Args: observation [D] in its own units; candidates [K, A] in the action's units (padding may be NaN); support,
+        is_plan [K]; log_proposal [K], log(n q(a_i)) for draws and 0 for lattice points and the atom; noise [K], Gumbel
+        draws, or zeros for greedy.
+
+        Returns: index into the candidates, the action [A], and log pi [K] (-inf outside the support).
+
+        Raises:
+            ValueError: a shape differs, an input is not finite, the support is empty, or the graph returned something
+            that is
+                not a finite distribution and one of the supported candidates. The caller then runs the backup plan.
+        """
+        inputs = {
+            "observation": np.asarray(observation, np.float32),
+            "candidates": np.asarray(candidates, np.float32),
+            "support": np.asarray(support, np.bool_),
+            "is_plan": np.asarray(is_plan, np.bool_),
+            "log_proposal": np.asarray(log_proposal, np.float32),
+            "noise": np.asarray(noise, np.float32),
+        }
+        for name, shape in self._shapes.items():
+            if inputs[name].shape != shape:
+                raise ValueError(f"policy input '{name}' has shape {inputs[name].shape}, must be {shape}")
+        mask = inputs["support"]
+        if not mask.any():
+            raise ValueError("policy input 'support' is empty: it must hold at least the plan")
+        if not np.isfinite(inputs["observation"]).all():
+            raise ValueError("policy input 'observation' is not finite")
+        for name in ("candidates", "log_proposal", "noise"):
+            if not np.isfinite(inputs[name][mask]).all():
+                raise ValueError(f"policy input '{name}' is not finite on the support")
+
+        outputs = self._session.run(["action", "log_prob"], {name: array[None] for name, array in inputs.items()})
+        action: FloatArray = outputs[0][0]
+        log_prob: FloatArray = outputs[1][0]
+        if not np.isfinite(log_prob[mask]).all():
+            raise ValueError(f"{self.path}: log_prob is not finite on the support; export the policy again")
+        # The graph returns the action's value. Its index is the supported candidate that equals it bit by bit; of two
+        # equal ones the likelier, which is the one the graph took.
+        matching = mask & (inputs["candidates"] == action).all(axis=-1)
+        if not matching.any():
+            raise ValueError(f"{self.path}: action {action.tolist()} is no supported candidate; export it again")
+        index = int(np.argmax(np.where(matching, log_prob + np.asarray(noise, np.float32), -np.inf)))
+        return index, action, log_prob

@@ -1,0 +1,91 @@
+"""The learner's whole state in one file, so that a resumed run equals the uninterrupted one bit by bit (on a CPU).
+
+The replay is not in it: the journal is its source. After `load_checkpoint` append the journal again, from its first
+row.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safe_support_ql.learning.networks import ProblemSpec
+from safe_support_ql.learning.trainer import LearnerConfig, Trainer
+
+MAGIC = b"safe_support_ql checkpoint 1 "  # followed by the sha256 of all after the first newline
+
+
+def config_hash(config: LearnerConfig, spec: ProblemSpec) -> str:
+    """sha256 of what the networks and the update depend on; the device is not part of it."""
+    facts = dataclasses.asdict(config) | dataclasses.asdict(spec)
+    del facts["device"]
+    text = json.dumps(facts, sort_keys=True, default=lambda array: array.tolist())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write under a temporary name, fsync, rename: a reader sees the old file or the new one, never half of one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # makes the rename itself survive a power loss
+    finally:
+        os.close(directory)
+
+
+def save_checkpoint(path: Path, trainer: Trainer) -> None:
+    """Save networks, targets, optimiser, random states and counters. `OSError` if the file cannot be written."""
+    state = {
+        "config_hash": config_hash(trainer.config, trainer.spec),
+        "q_network": trainer.q_network.state_dict(),
+        "target_network": trainer.target_network.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "torch_rng": torch.get_rng_state(),
+        "numpy_rng": json.dumps(trainer.rng.bit_generator.state),
+        "updates": trainer.updates,
+        "rows_consumed": trainer.rows_consumed,
+        "last_sequence": trainer.last_sequence,
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    write_atomically(path, MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+
+
+def load_checkpoint(path: Path, trainer: Trainer) -> None:
+    """Restore `trainer` in place; append the journal up to `trainer.last_sequence` (`rows_consumed` rows) afterwards.
+
+    Raises:
+        ValueError: the file is missing, damaged, no checkpoint, or of another configuration. The trainer is unchanged
+        then.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); give the path of a checkpoint") from error
+    head, _, payload = data.partition(b"\n")
+    if not head.startswith(MAGIC):
+        raise ValueError(f"{path}: not a checkpoint of this package (format 1); give another file or start afresh")
+    if head != MAGIC + hashlib.sha256(payload).hexdigest().encode():
+        raise ValueError(f"{path}: damaged (sha256 differs); use an older checkpoint, or start afresh from the journal")
+    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=trainer.device, weights_only=True)
+    if state["config_hash"] != config_hash(trainer.config, trainer.spec):
+        raise ValueError(f"{path}: made with another learner or robot configuration; restore that one, or start afresh")
+    trainer.q_network.load_state_dict(state["q_network"])
+    trainer.target_network.load_state_dict(state["target_network"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["torch_rng"].cpu())
+    trainer.rng.bit_generator.state = json.loads(state["numpy_rng"])
+    trainer.updates = state["updates"]
+    trainer.rows_consumed = state["rows_consumed"]
+    trainer.last_sequence = state["last_sequence"]

@@ -1,0 +1,191 @@
+"""The extracted policy as policy.onnx and policy.json, accepted only when ONNX Runtime and torch agree on it."""
+
+import copy
+import dataclasses
+import datetime
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from safe_support_ql import __version__
+from safe_support_ql.deployment.manifest import Manifest, encode_manifest, manifest_path
+from safe_support_ql.learning.checkpoint import write_atomically
+from safe_support_ql.learning.extraction import support_log_prob
+from safe_support_ql.learning.networks import PolicyNetwork, ProblemSpec
+
+INPUTS = ("observation", "candidates", "support", "is_plan", "log_proposal", "noise")
+OUTPUTS = ("action", "log_prob")
+PARITY_TOLERANCE = 1e-4  # nats
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyFacts:
+    """What the manifest says beyond the numbers the exporter knows itself; see `deployment.manifest.Manifest`."""
+
+    robot: str
+    observation_names: list[str]
+    observation_units: list[str]
+    action_names: list[str]
+    action_units: list[str]
+    candidate_layout: str
+    alpha: float
+    gamma: float
+    seeds: list[int]
+    git_revision: str
+    safety_sha256: str
+    training: dict[str, float | int | str]
+
+
+class DeployedPolicy(nn.Module):
+    """The exported graph: which candidate to take, and with what probability (METHOD.md 5).
+
+    With `log_proposal` constant over the draws (a lattice) log_prob is the log softmax over the support. Otherwise the
+    draws are weighted by 1 / q and renormalised to 1 - pi(atom), so that the Gumbel argmax samples the density and not
+    q times it. A row without support yields NaN for the action: nothing may be chosen there, and silence would be a
+    choice.
+    """
+
+    def __init__(self, policy: PolicyNetwork) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(
+        self,
+        observation: Tensor,
+        candidates: Tensor,
+        support: Tensor,
+        is_plan: Tensor,
+        log_proposal: Tensor,
+        noise: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        usable = torch.where(support[..., None], candidates, 0.0)  # padding may be NaN
+        log_pi = support_log_prob(self.policy(observation, usable, is_plan), support)
+        draws = support & ~is_plan
+        # -1e9 and not -inf in the two sums: where only the plan is left both are empty, and inf - inf would be NaN.
+        draw_mass = torch.logsumexp(torch.where(draws, log_pi, -1e9), dim=-1, keepdim=True)
+        corrected = torch.where(draws, log_pi - log_proposal, -1e9)
+        renormalised = corrected - torch.logsumexp(corrected, dim=-1, keepdim=True) + draw_mass
+        log_prob = torch.where(draws, renormalised, log_pi)
+        preference = torch.where(support, log_prob + noise, -torch.inf)
+        chosen = torch.argmax(preference, dim=-1)[:, None, None].expand(-1, 1, candidates.shape[2])
+        action = torch.gather(candidates, 1, chosen)[:, 0]
+        action = torch.where(support.any(dim=-1, keepdim=True), action, torch.nan)
+        return action, torch.where(support, log_prob, -torch.inf)
+
+
+def structured_batch(spec: ProblemSpec, n: int, rng: np.random.Generator) -> dict[str, npt.NDArray[np.generic]]:
+    """n inputs of the graph with what real ones hold: wide and plan-only supports, NaN padding, draws, greedy rows."""
+    k, a, d = spec.candidates, spec.action_dim, spec.observation_dim
+    rows = np.arange(n)
+    plan = rng.integers(k, size=n)
+    is_plan = np.zeros((n, k), np.bool_)
+    is_plan[rows, plan] = rows % 5 != 3  # some decisions have their plan among the lattice points only
+    support = (rng.random((n, k)) < rng.random((n, 1))) & (rows % 4 != 2)[:, None]
+    support[rows, plan] = True
+    candidates = rng.uniform(spec.action_low, spec.action_high, (n, k, a)).astype(np.float32)
+    candidates[~support & (rng.random((n, k)) < 0.3)] = np.nan
+    sampled = (rows % 2 == 1)[:, None]
+    return {
+        "observation": (rng.normal(size=(n, d)) * spec.observation_scale).astype(np.float32),
+        "candidates": candidates,
+        "support": support,
+        "is_plan": is_plan,
+        "log_proposal": np.where(sampled & ~is_plan, rng.normal(size=(n, k)), 0.0).astype(np.float32),
+        "noise": np.where((rows % 3 > 0)[:, None], rng.gumbel(size=(n, k)), 0.0).astype(np.float32),
+    }
+
+
+def parity_error(
+    graph: bytes, deployed: DeployedPolicy, batches: list[dict[str, npt.NDArray[np.generic]]]
+) -> tuple[float, int]:
+    """(largest |log_prob difference| on the support in nats, rows that choose another action though it is no tie)."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    worst, differing = 0.0, 0
+    for batch in batches:
+        support = batch["support"].astype(np.bool_)
+        action, log_prob = session.run(list(OUTPUTS), {name: batch[name] for name in INPUTS})
+        with torch.no_grad():
+            own = deployed(*(torch.from_numpy(batch[name]) for name in INPUTS))
+        own_action, own_log_prob = (output.numpy() for output in own)
+        with np.errstate(invalid="ignore"):  # -inf on both sides outside the support
+            gap = np.where(support, np.abs(log_prob - own_log_prob), 0.0)
+        # NaN must not pass as small, nor mass outside the support as nothing.
+        broken = not np.isfinite(gap).all() or bool((log_prob[~support] > -1e8).any())
+        worst = float("inf") if broken else max(worst, float(gap.max()))
+        preference = np.where(support, own_log_prob + batch["noise"].astype(np.float32), -np.inf)
+        best = np.sort(preference, axis=-1)
+        clear = np.ones(len(best), np.bool_) if best.shape[1] == 1 else best[:, -1] - best[:, -2] > PARITY_TOLERANCE
+        differing += int((clear & (action != own_action).any(axis=-1)).sum())
+    return worst, differing
+
+
+def export_policy(
+    policy_path: Path,
+    policy: PolicyNetwork,
+    spec: ProblemSpec,
+    facts: PolicyFacts,
+    observations: npt.NDArray[np.float32] | None = None,
+) -> Manifest:
+    """Write policy.onnx and policy.json beside it; `observations` [n, D], if given, enter the parity check as they are.
+
+    Each file is written under a temporary name and renamed, the graph first: between the two renames the old manifest
+    does not match the new graph, so a reader refuses it and tries again, and never serves a mixture.
+
+    Raises:
+        ValueError: names or units do not fit `spec`, or ONNX Runtime and torch disagree. What stood there before stays.
+    """
+    for name, items, length in (
+        ("observation_names", facts.observation_names, spec.observation_dim),
+        ("observation_units", facts.observation_units, spec.observation_dim),
+        ("action_names", facts.action_names, spec.action_dim),
+        ("action_units", facts.action_units, spec.action_dim),
+    ):
+        if len(items) != length:
+            raise ValueError(f"PolicyFacts.{name} has {len(items)} entries, must have {length}")
+
+    deployed = DeployedPolicy(copy.deepcopy(policy).cpu()).eval()
+    rng = np.random.default_rng(0)
+    batches = [structured_batch(spec, n, rng) for n in (1, 7, 256)]
+    if observations is not None:
+        own_observations = {"observation": observations.astype(np.float32)}
+        batches.append(structured_batch(spec, len(observations), rng) | own_observations)
+
+    example = tuple(torch.from_numpy(batches[1][name]) for name in INPUTS)
+    batch_axis = torch.export.Dim("batch", min=1)
+    temporary = policy_path.with_name(policy_path.name + ".unchecked")
+    try:
+        torch.onnx.export(
+            deployed,
+            example,
+            temporary,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_shapes=tuple({0: batch_axis} for _ in INPUTS),
+            dynamo=True,
+            external_data=False,  # one file, one hash
+            verbose=False,
+        )
+        graph = temporary.read_bytes()
+    finally:
+        temporary.unlink(missing_ok=True)
+    error, differing = parity_error(graph, deployed, batches)
+    if not error <= PARITY_TOLERANCE or differing:
+        raise ValueError(
+            f"{policy_path}: not written: ONNX Runtime and torch differ by {error:.3g} nats "
+            f"(at most {PARITY_TOLERANCE}) and choose otherwise in {differing} rows; check the versions of torch, onnxscript and onnxruntime"
+        )
+    manifest = Manifest(
+        **dataclasses.asdict(facts) | {"training": {**facts.training, "parity_error": error}},
+        candidates=spec.candidates,
+        package_version=__version__,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        policy_sha256=hashlib.sha256(graph).hexdigest(),
+    )
+    write_atomically(policy_path, graph)
+    write_atomically(manifest_path(policy_path), encode_manifest(manifest))
+    return manifest

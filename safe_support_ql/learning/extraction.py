@@ -1,0 +1,66 @@
+"""Stage two: distil pi*, formed from a fixed Q, into a policy conditioned on the support (METHOD.md 5)."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from safe_support_ql.learning.networks import PolicyNetwork
+from safe_support_ql.learning.soft_value import optimal_policy
+from safe_support_ql.learning.trainer import Trainer
+
+REPORT_EVERY = 100  # updates
+
+
+def support_log_prob(logits: Tensor, support: Tensor) -> Tensor:
+    """log softmax over the support: logits, support [B, K] -> [B, K], -inf outside the support."""
+    return torch.log_softmax(logits.masked_fill(~support, -torch.inf), dim=-1)
+
+
+def extract(trainer: Trainer, progress: Callable[[int, dict[str, float]], None] | None = None) -> PolicyNetwork:
+    """max_phi E_s sum_i pi*_i log pi_phi(a_i | o, support), less `off_support_weight` times the off-support mass.
+
+    `progress(updates, metrics)` is called every 100 updates and at the last: kl = KL(pi* || pi_phi) in nats and
+    off_support_mass = the share of the *unmasked* softmax on real candidates outside the support, both means over the
+    batch. Repeatable: seed and replay decide the result, and the trainer's own random state is left alone.
+
+    Raises:
+        ValueError: the replay is empty.
+        FloatingPointError: the loss is not finite.
+    """
+    config, spec = trainer.config, trainer.spec
+    rng = np.random.default_rng([config.seed, 2])  # a stream of its own, apart from the trainer's
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        policy = PolicyNetwork(spec, config.hidden).to(trainer.device)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, fused=True)
+    # Q is fixed, so the step size may go to zero: what is left is the distillation's own error and no sampling noise.
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=config.extraction_updates)
+
+    for update in range(1, config.extraction_updates + 1):
+        batch = trainer.replay.sample_states(config.batch_size, rng, trainer.device)
+        q = trainer.q_values(batch.observation, batch.candidates)
+        pi_star = optimal_policy(q, batch.log_weight, config.alpha).float()
+
+        logits = policy(batch.observation, batch.candidates, batch.is_plan)
+        # An executed action appended outside beta is certified, yet pi* has no density there: it is no evidence either
+        # way.
+        weighted = batch.support & (batch.log_weight > -torch.inf)
+        log_pi = support_log_prob(logits, weighted).masked_fill(~weighted, 0.0)
+        cross_entropy = -(pi_star * log_pi).sum(dim=-1).mean()
+        unmasked = torch.softmax(logits.masked_fill(~batch.real, -torch.inf), dim=-1)
+        off_support = unmasked.masked_fill(batch.support, 0.0).sum(dim=-1).mean()
+        loss = cross_entropy + config.off_support_weight * off_support
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"extraction loss is {loss.item()} at update {update}: is Q finite?")
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch ships no annotation for it
+        optimizer.step()
+        schedule.step()
+
+        if progress is not None and (update % REPORT_EVERY == 0 or update == config.extraction_updates):
+            entropy = -torch.xlogy(pi_star, pi_star).sum(dim=-1).mean()
+            kl = (cross_entropy.detach() - entropy).item()
+            progress(update, {"kl": kl, "off_support_mass": off_support.item()})
+    return policy.eval()
