@@ -1,0 +1,79 @@
+"""What every test may use: a ROS domain of its own, and Hypothesis settings for machines of any speed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("any_machine", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("any_machine")
+
+# Domains above 101 use ports that Linux gives to outgoing connections; 0 is where a real robot may be.
+DOMAINS = range(1, 102)
+
+# What would lead a test's nodes to other hosts, other settings or the caller's name space.
+FOREIGN = (
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "RMW_FASTRTPS_USE_QOS_FROM_XML",
+    "ROS_DISCOVERY_SERVER",
+    "ROS_LOCALHOST_ONLY",
+    "ROS_NAMESPACE",
+    "ROS_STATIC_PEERS",
+    "ROS_SUPER_CLIENT",
+)
+
+_used = 0
+
+
+@dataclass(frozen=True)
+class RosDomain:
+    """A domain nobody else here uses while the test runs; `env` is the whole environment for a child process."""
+
+    id: int
+    env: dict[str, str]
+
+
+def _claim() -> tuple[int, filelock.BaseFileLock]:
+    """The next free domain and its lock: a lock file a domain, shared by all test runs of this machine and user."""
+    global _used
+    folder = Path(tempfile.gettempdir()) / f"ros_domains_{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for _ in DOMAINS:
+        # Not the one just released: a killed node is still announced there until its lease ends.
+        domain = DOMAINS[(os.getpid() + _used) % len(DOMAINS)]
+        _used += 1
+        lock = filelock.FileLock(folder / f"{domain}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            continue
+        return domain, lock
+    pytest.fail(f"all ROS domains from 1 to 101 are taken; the locks are in {folder}")
+
+
+@pytest.fixture
+def ros_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RosDomain]:
+    """A ROS domain for this test alone, on this machine alone; set in this process, too, and undone afterwards.
+
+    UDP, not shared memory: a killed node leaves its segments in /dev/shm. Logs go to the test's folder.
+    """
+    domain, lock = _claim()
+    try:
+        for name in FOREIGN:
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
+        monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+        monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "ros_log"))
+        yield RosDomain(domain, dict(os.environ))
+    finally:
+        lock.release()
