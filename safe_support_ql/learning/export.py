@@ -176,8 +176,8 @@ def export_policy(
     error, differing = parity_error(graph, deployed, batches)
     if not error <= PARITY_TOLERANCE or differing:
         raise ValueError(
-            f"{policy_path}: not written: ONNX Runtime and torch differ by {error:.3g} nats "
-            f"(at most {PARITY_TOLERANCE}) and choose otherwise in {differing} rows; check the versions of torch, onnxscript and onnxruntime"
+            f"{policy_path}: not written: ONNX Runtime and torch differ by {error:.3g} > {PARITY_TOLERANCE} nats "
+            f"and in the action of {differing} rows; check the versions of torch, onnxscript and onnxruntime"
         )
     manifest = Manifest(
         **dataclasses.asdict(facts) | {"training": {**facts.training, "parity_error": error}},

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from safe_support_ql.learning.networks import ProblemSpec
+from safe_support_ql.learning.replay import Rows
+from safe_support_ql.learning.trainer import LearnerConfig, Trainer
+
+SMALL = {"hidden": 16, "batch_size": 32, "device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("gamma", 1.0),
+        ("gamma", float("nan")),
+        ("alpha", 0.0),
+        ("alpha", float("inf")),
+        ("learning_rate", -1e-3),
+        ("batch_size", 0),
+        ("tau", 0.0),
+        ("hidden", 0),
+        ("twin", "max"),
+        ("loss", "l1"),
+        ("updates_per_tick", -1),
+        ("extraction_updates", 0),
+        ("off_support_weight", -0.1),
+        ("replay_capacity", 1),
+        ("seed", -1),
+        ("device", "tpu"),
+    ],
+)
+def test_value_out_of_range_is_named_with_its_range(key: str, value: object):
+    with pytest.raises(ValueError, match=rf"learner\.{key} must be in .+, got {value!r}"):
+        LearnerConfig(**{key: value})
+
+
+def test_learning_lowers_the_loss_and_reports_every_metric(spec: ProblemSpec, journal: Rows):
+    trainer = Trainer(LearnerConfig(**SMALL, learning_rate=3e-3, tau=0.05, gamma=0.5), spec)
+    trainer.replay.append(journal)
+    first, last = trainer.update(50), trainer.update(400)
+    assert last["q_loss"] < 0.8 * first["q_loss"]
+    assert set(last) == {
+        "q_loss",
+        "alpha",
+        "kl",
+        "effective_sample_share",
+        "mean_value",
+        "updates",
+        "target_progress",
+    }
+    assert last["kl"] >= 0 and 0 < last["effective_sample_share"] <= 1
+    assert last["updates"] == 450
+    assert (trainer.rows_consumed, trainer.last_sequence) == (400, 399)
+
+
+def test_same_seed_gives_the_same_networks(spec: ProblemSpec, journal: Rows):
+    results = []
+    for _ in range(2):
+        trainer = Trainer(LearnerConfig(**SMALL, seed=5), spec)
+        trainer.replay.append(journal)
+        trainer.update(20)
+        results.append(torch.cat([p.flatten() for p in trainer.q_network.parameters()]))
+    assert torch.equal(*results)
+
+
+def test_q_ignores_candidates_outside_the_support(spec: ProblemSpec, journal: Rows):
+    """Whatever stands outside the support, however good it would be, changes nothing in what is learned."""
+    results = []
+    for outside in (0.0, 1e3):
+        trainer = Trainer(LearnerConfig(**SMALL), spec)
+        candidates = np.where(journal["support"][..., None], journal["candidates"], np.float32(outside))
+        trainer.replay.append({**journal, "candidates": candidates})
+        trainer.update(20)
+        results.append(torch.cat([p.flatten() for p in trainer.q_network.parameters()]))
+    assert torch.equal(*results)
+
+
+def test_absorbing_state_without_candidates_does_not_poison_the_target(spec: ProblemSpec, journal: Rows):
+    ended = journal["terminated"][:, None]
+    log_weight = np.where(ended, np.float32(-np.inf), journal["log_weight"])
+    trainer = Trainer(LearnerConfig(**SMALL), spec)
+    trainer.replay.append({**journal, "log_weight": log_weight, "support": journal["support"] & ~ended})
+    assert np.isfinite(list(trainer.update(50).values())).all()
+
+
+def test_loss_that_is_not_finite_stops_the_run(spec: ProblemSpec, journal: Rows):
+    trainer = Trainer(LearnerConfig(**SMALL), spec)
+    trainer.replay.append({**journal, "reward": np.full(400, 1e30, np.float32)})
+    with pytest.raises(FloatingPointError, match=r"Q loss is inf at update 0: lower learner\.learning_rate"):
+        trainer.update(1)
+
+
+def test_training_without_data_says_so(spec: ProblemSpec):
+    with pytest.raises(ValueError, match="no transition yet"):
+        Trainer(LearnerConfig(**SMALL), spec).update(1)
+
+
+def test_updates_per_tick_is_the_default_count(spec: ProblemSpec, journal: Rows):
+    trainer = Trainer(LearnerConfig(**SMALL, updates_per_tick=3), spec)
+    trainer.replay.append(journal)
+    assert trainer.update()["updates"] == 3
+
+
+class Constant(nn.Module):
+    """Q = one learned number: makes the target visible."""
+
+    def __init__(self, spec: ProblemSpec, config: LearnerConfig) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor([[[4.0]], [[2.0]]]))
+
+    def forward(self, observation: Tensor, candidates: Tensor) -> Tensor:
+        return self.level.expand(2, candidates.shape[0], candidates.shape[1])
+
+
+@pytest.mark.parametrize(("twin", "level"), [("min", 2.0), ("mean", 3.0)])
+def test_twin_reduction_is_what_the_value_is_made_of(spec: ProblemSpec, journal: Rows, twin: str, level: float):
+    trainer = Trainer(LearnerConfig(**SMALL, twin=twin, learning_rate=1e-9), spec, Constant)
+    trainer.replay.append(journal)
+    assert trainer.update(1)["mean_value"] == pytest.approx(level, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("observation_dim", 0),
+        ("observation_scale", np.array([1.0, 0.0, 1.0])),
+        ("observation_scale", np.ones(4)),
+        ("action_low", np.array([-1.0, np.nan])),
+        ("action_low", np.array([1.0, 0.0])),
+    ],
+)
+def test_spec_that_cannot_be_is_refused(spec: ProblemSpec, field: str, value: object):
+    with pytest.raises(ValueError, match=field):
+        ProblemSpec(**{**vars(spec), field: value})
