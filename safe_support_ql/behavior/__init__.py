@@ -1,0 +1,1 @@
+"""The distributions beta over a CandidateSet. NumPy only."""

@@ -1,0 +1,80 @@
+"""beta: a base distribution restricted to A_safe(s), plus the backup atom (METHOD.md 2 and 3), for batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from safe_support_ql.parameters import param
+from safe_support_ql.robots.base import Floats, Robot, Singles
+from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet
+
+
+@dataclass(frozen=True)
+class BehaviorConfig:
+    """The mixture: `controller_share` Gaussian about the robot's scripted controller, the rest uniform."""
+
+    controller_share: float = param(0.7, "1", 0.0, 1.0, "mass of the scripted controller with noise; 0 is uniform")
+    noise: float = param(0.15, "1", 0.001, 10.0, "standard deviation of that noise, in ranges of each action")
+    plan_mass: float = param(0.02, "1", 0.0001, 0.5, "eps: mass of the backup atom, whatever K is")
+
+
+def log_weights(
+    config: BehaviorConfig, robot: Robot, observations: Singles, actions: Singles, certified: Bools, is_plan: Bools
+) -> Singles:
+    """log_weight[N, K] of candidates `actions`[N, K, A]; -inf outside the support and in the appended slot.
+
+    The lattice carries the base distribution: mixed first, then restricted to certified candidates and renormalised,
+    sharing 1 - eps; the backup atom gets eps, or all where the base has no mass in A_safe. A lattice point that is the
+    plan is one candidate, and both parts add.
+    """
+    n = actions.shape[1] - EXTRA_SLOTS
+    base = np.zeros(actions.shape[:2])
+    base[:, :n] = base_mass(config, robot, observations, actions[:, :n].astype(np.float64))
+    base[~certified] = 0.0
+    total = base.sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weight = np.where(total > 0.0, (1.0 - config.plan_mass) * base / total, 0.0)
+        weight += np.where(total > 0.0, config.plan_mass, 1.0) * is_plan
+        return np.log(weight).astype(np.float32)
+
+
+def base_mass(config: BehaviorConfig, robot: Robot, observations: Singles, lattice: Floats) -> Floats:
+    """Mass [N, n] of the unrestricted base distribution on lattice points [N, n, A]; rows sum to 1."""
+    n = lattice.shape[1]
+    mass = np.full(lattice.shape[:2], (1.0 - config.controller_share) / n)
+    if config.controller_share > 0.0:
+        spread = config.noise * (robot.action_high - robot.action_low)
+        z = (lattice - robot.controller(observations)[:, None, :]) / spread
+        exponent = -0.5 * (z**2).sum(axis=2)
+        density = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+        mass += config.controller_share * density / density.sum(axis=1, keepdims=True)
+    return mass
+
+
+class BehaviorPolicy:
+    """Draws from beta over a CandidateSet."""
+
+    def __init__(self, config: BehaviorConfig, robot: Robot, seed: int) -> None:
+        """`seed` makes the draws reproducible."""
+        self._config, self._robot = config, robot
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, candidates: CandidateSet) -> Singles:
+        """An action [A] of the support."""
+        weights = log_weights(
+            self._config, self._robot, candidates.observation[None], candidates.actions[None],
+            candidates.certified[None], candidates.is_plan[None],
+        )  # fmt: skip
+        return np.asarray(candidates.actions[sample(weights[0], self._rng)])
+
+
+def sample(log_weight: Singles, rng: np.random.Generator) -> int:
+    """Index drawn from one row of log weights [K]. Raises ValueError if they are no distribution."""
+    weight = np.exp(log_weight.astype(np.float64))
+    if not np.isclose(weight.sum(), 1.0, atol=1e-4):
+        raise ValueError(f"log weights sum to {weight.sum()}, not 1")
+    return int(rng.choice(len(weight), p=weight / weight.sum()))
+
+

@@ -1,0 +1,107 @@
+"""The only place where YAML is read: one file per robot, merged with what the user sets, checked all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from safe_support_ql import robots
+from safe_support_ql.behavior.policies import BehaviorConfig
+from safe_support_ql.parameters import build, param
+from safe_support_ql.robots.base import Robot
+from safe_support_ql.safety.gate import GateConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long a run is; what `safe-support-ql train` does with it."""
+
+    ticks: int = param(40000, "ticks", 1, 100_000_000, "control ticks to collect")
+    evaluation_episodes: int = param(50, "1", 0, 100_000, "held-out episodes per policy, over DDS")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run uses. `learner` stays a mapping: the learner checks it, so that no other process needs torch."""
+
+    robot: Robot
+    behavior: BehaviorConfig
+    gate: GateConfig
+    run: RunConfig
+    learner: Mapping[str, Any]
+    raw: Mapping[str, Any]
+
+    @property
+    def safety_hash(self) -> str:
+        """sha256 of everything the certificate and the gate depend on."""
+        safety = {"robot": self.robot.name, "parameters": asdict(self.robot.parameters), "gate": asdict(self.gate)}  # type: ignore[attr-defined]  # every robot keeps its Parameters
+        return hashlib.sha256(json.dumps(safety, sort_keys=True).encode()).hexdigest()
+
+
+SECTIONS = ("robot", "parameters", "behavior", "gate", "run", "learner")
+
+
+def default_path(robot: str) -> Path:
+    """Configuration file of `robot`: the source tree's, else the installed share folder's."""
+    source = Path(__file__).resolve().parent.parent / "config" / f"{robot}.yaml"
+    if source.exists():
+        return source
+    from ament_index_python.packages import get_package_share_directory  # only an installed package needs the index
+
+    return Path(get_package_share_directory("safe_support_ql")) / "config" / f"{robot}.yaml"
+
+
+def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read `path` and put `overrides` ('section.key': value) over it.
+
+    Raises ValueError, one line naming the file, the key and what would be right.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: expected sections {', '.join(SECTIONS)}")
+    for name, value in (overrides or {}).items():
+        section, _, key = name.partition(".")
+        if section not in SECTIONS or not key:
+            raise ValueError(f"--set {name}: expected section.key=value, sections: {', '.join(SECTIONS[1:])}")
+        raw.setdefault(section, {})[key] = value
+    return parse(raw, str(path))
+
+
+def load_robot(robot: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The shipped configuration of `robot`. Raises ValueError for an unknown one."""
+    if robot not in robots.names():
+        raise ValueError(f"unknown robot '{robot}'; known robots: {', '.join(robots.names())}")
+    return load(default_path(robot), overrides)
+
+
+def parse(raw: Mapping[str, Any], where: str) -> Config:
+    """Check every section. Raises ValueError."""
+    for section in raw:
+        if section not in SECTIONS:
+            raise ValueError(f"{where}: unknown section '{section}'; known sections: {', '.join(SECTIONS)}")
+    if not isinstance(raw.get("robot"), str):
+        raise ValueError(f"{where}: key 'robot' is missing; known robots: {', '.join(robots.names())}")
+    return Config(
+        robot=robots.make(raw["robot"], raw.get("parameters") or {}, f"{where}: parameters"),
+        behavior=build(BehaviorConfig, raw.get("behavior") or {}, f"{where}: behavior"),
+        gate=build(GateConfig, raw.get("gate") or {}, f"{where}: gate"),
+        run=build(RunConfig, raw.get("run") or {}, f"{where}: run"),
+        learner=dict(raw.get("learner") or {}),
+        raw=dict(raw),
+    )
+
+
+def save(config: Config, path: Path) -> None:
+    """Write the configuration as used, so that a run can be resumed and read."""
+    path.write_text(yaml.safe_dump(dict(config.raw), sort_keys=False))

@@ -1,0 +1,1 @@
+"""Runs without ROS, over the same gate, robots and learner."""

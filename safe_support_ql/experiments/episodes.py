@@ -1,0 +1,73 @@
+"""Gated episodes in one process: the lock-step chain of the nodes without DDS between its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from safe_support_ql.robots.base import Singles
+from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.gate import Decision, Gate
+from safe_support_ql.simulation.simulation import Outcome, Simulation
+
+Policy = Callable[[CandidateSet], Singles]
+Choose = Callable[[Simulation], Policy]
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One finished episode."""
+
+    seed: int
+    ticks: int
+    reached: bool
+    episode_return: float
+    min_margin: float
+    unsafe_visits: int
+    interventions: int
+    empty_supports: int
+    verdicts: dict[str, int]
+
+
+def steps(sim: Simulation, gate: Gate, policy: Policy | None, seed: int, episode: int) -> Iterator[tuple[Outcome, Decision]]:
+    """Play one episode; yields what arrived with each state and the decision on it, the final state's plan included.
+
+    `policy` None asks for nothing, so that the plan runs.
+    """
+    outcome = sim.reset(seed)
+    gate.new_episode(episode)
+    period_ns = int(1e9 / sim.robot.world.control_hz)
+    while True:
+        now = (outcome.tick + 1) * period_ns
+        for channel, vector in sim.sense().items():
+            problem = gate.receive(channel, vector, now, now, now)
+            assert not problem, problem
+        candidates = gate.begin(now, now)
+        assert candidates is not None, gate.cause
+        over = outcome.terminated or outcome.truncated
+        decision = None
+        if policy is not None and not over:
+            decision = gate.request(candidates.id, policy(candidates), now)
+        decision = decision or gate.expire(now)
+        yield outcome, decision
+        if over:
+            return
+        outcome = sim.tick(decision.action.astype(np.float64))
+
+
+def play(sim: Simulation, gate: Gate, policy: Policy | None, seed: int, episode: int) -> EpisodeResult:
+    """One episode, summed up."""
+    counters = gate.counters
+    interventions, empty, verdicts = counters.interventions, counters.empty_supports, dict(counters.verdicts)
+    visits = sim.unsafe_visits
+    outcome: Outcome | None = None
+    for outcome, _ in steps(sim, gate, policy, seed, episode):
+        pass
+    assert outcome is not None
+    return EpisodeResult(
+        seed, outcome.tick, outcome.reached, outcome.episode_return, outcome.min_margin, sim.unsafe_visits - visits,
+        counters.interventions - interventions, counters.empty_supports - empty,
+        {name: count - verdicts[name] for name, count in counters.verdicts.items()},
+    )  # fmt: skip

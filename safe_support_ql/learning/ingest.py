@@ -1,0 +1,45 @@
+"""Journal records become replay rows; the weights of beta are computed here, once, from what was recorded."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safe_support_ql.behavior.policies import BehaviorConfig, log_weights
+from safe_support_ql.learning.networks import ProblemSpec
+from safe_support_ql.learning.replay import Rows
+from safe_support_ql.robots.base import Robot
+from safe_support_ql.safety.candidates import EXTRA_SLOTS, lattice_size
+from safe_support_ql.safety.journal import CERTIFIED, PLAN, USED
+
+
+def problem_spec(robot: Robot, continuous: bool) -> ProblemSpec:
+    """Dimensions and scales of the learning problem of `robot`."""
+    return ProblemSpec(
+        observation_dim=len(robot.observation_names),
+        action_dim=len(robot.action_names),
+        candidates=lattice_size(robot, continuous) + EXTRA_SLOTS,
+        observation_scale=robot.observation_scale,
+        action_low=robot.action_low.astype(np.float32),
+        action_high=robot.action_high.astype(np.float32),
+    )
+
+
+def replay_rows(records: NDArray[np.void], robot: Robot, behavior: BehaviorConfig) -> Rows:
+    """Rows for Replay.append of journal records [n]."""
+    flags = records["flags"]
+    certified, is_plan, used = ((flags & bit) > 0 for bit in (CERTIFIED, PLAN, USED))
+    candidates = np.where(used[..., None], records["actions"], np.nan).astype(np.float32)
+    return {
+        "observation": records["observation"],
+        "candidates": candidates,
+        "support": certified | is_plan,
+        "is_plan": is_plan,
+        "log_weight": log_weights(behavior, robot, records["observation"], records["actions"], certified, is_plan),
+        "executed": records["executed"].astype(np.int64),
+        "reward": records["reward"],
+        "terminated": records["terminated"].astype(bool),
+        "truncated": records["truncated"].astype(bool),
+        "first": records["first"].astype(bool),
+        "sequence": records["sequence"].astype(np.int64),
+    }

@@ -1,0 +1,118 @@
+"""The interface of a robot: vectors in, certificate pieces, observation, task. NumPy only."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safe_support_ql.robots.world import Channel, CommandTopic, WorldSpec
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Inputs = Mapping[str, Floats]  # channel name -> its vector
+
+
+@dataclass(frozen=True)
+class Model:
+    """The nominal model, as elementwise functions: tuples of floats or of equally shaped arrays in, the same out.
+
+    The certificate runs them vectorised in NumPy and compiles them with Numba, so they use arithmetic and
+    np.where/minimum/maximum/sin/... only, and no branches on values.
+
+    step(x, u, member, dt) -> x after dt seconds of u held;        x: S floats, u: A floats, member: P floats
+    backup(x, centre, constants) -> u                              the backup policy k about a centre
+    margins(x, points, constants) -> (h_1, ..., h_n)               each h_i >= 0 in the safe set, with a unit
+    terminal(x, centre, constants) -> bool                         inside S_f, which k keeps invariant
+    """
+
+    step: Callable[..., tuple[Any, ...]]
+    backup: Callable[..., tuple[Any, ...]]
+    margins: Callable[..., tuple[Any, ...]]
+    terminal: Callable[..., Any]
+    members: Floats  # [J, P], the ensemble; the first row predicts the state while it is missing
+    centres: Floats  # [C, 1], rest positions the plan may aim at; [[0]] where there is but one plan
+    constants: tuple[float, ...]
+    margin_names: tuple[str, ...]
+    tightening: Floats  # [T + 1, n], m_{i,t} at check t of the rollout, in the unit of h_i; grows with t
+    scale: Floats  # [n], units of h_i per unit of the scaled margin
+    checks_per_tick: int  # the rollout is checked this often in a control period
+    dt: float  # s, between checks: control period / checks_per_tick
+    holds: tuple[int, ...]  # checks for which the first action is held: one period, and the drive's own timeout
+    band: float  # width b of the hysteresis band, in scaled margin
+    noise_allowance: float  # how far a bounded sensor error moves the scaled margin of a robot that stands still
+    step_residual: float  # scaled margin an in-band step may lose unseen: w_bar of METHOD.md 2
+    band_budget: float  # scaled margin that in-band steps may spend before only the plan runs
+    residual: Floats  # [S], one-step residual bound of the estimate, for the tube
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the monitor knows at one instant: state[S], points[M, 2] (occupied, robot frame) and what the task needs."""
+
+    state: Floats
+    points: Floats
+    task: Floats
+
+
+class Robot(ABC):
+    """One robot. Instances hold parameters only: no state, no global names."""
+
+    name: str
+    world: WorldSpec
+    channels: tuple[Channel, ...]
+    command: CommandTopic
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    action_units: tuple[str, ...]
+    observation_names: tuple[str, ...]
+    observation_scale: Singles  # [D], typical magnitude of each entry
+    action_low: Floats
+    action_high: Floats
+    lattice: tuple[tuple[float, ...], ...]  # discrete values per action dimension
+    continuous_points: tuple[int, ...]  # lattice points per dimension when actions are continuous
+    model: Model
+    alpha_unit: str = "reward"
+
+    @property
+    def period(self) -> float:
+        """Control period in seconds."""
+        return 1.0 / self.world.control_hz
+
+    @abstractmethod
+    def estimate(self, inputs: Inputs) -> Estimate:
+        """State from one vector per channel. Raises ValueError, naming the channel, on a value no robot could send."""
+
+    @abstractmethod
+    def observation(
+        self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: float, threshold: float
+    ) -> Singles:
+        """Observation[D] of Q and the policy; the last command, the plan's centre and the band threshold are in it."""
+
+    @abstractmethod
+    def relative(self, before: Inputs, now: Inputs) -> Floats:
+        """State[S] at `now` in the frame in which the estimate at `before` stood, to compare with a prediction."""
+
+    @abstractmethod
+    def truth_margins(self, truth: Floats) -> Floats:
+        """h[n] at ground truth (the world's vector, see simulation/world.py); the safe set is all h >= 0."""
+
+    @abstractmethod
+    def reward(self, before: Floats, action: Floats, after: Floats, goal: Floats) -> tuple[float, bool]:
+        """(reward, reached): task reward of one control tick from ground truth; `reached` ends the episode as a success."""
+
+    @abstractmethod
+    def controller(self, observations: Singles) -> Floats:
+        """Actions[N, A] of the scripted controller (goal seeking; LQR to the goal) for observations[N, D]."""
+
+    def initial_state(self, rng: np.random.Generator) -> Floats:
+        """Start state [S] of an episode, for robots whose world has no arena to draw it."""
+        raise ValueError(f"{self.name}: the start is drawn by the arena")
+
+    def draw_goal(self, rng: np.random.Generator) -> Floats:
+        """Goal vector of an episode, for robots whose world has no arena to draw it."""
+        raise ValueError(f"{self.name}: the goal is drawn by the arena")

@@ -1,0 +1,366 @@
+"""A light differential-drive base with a lidar among static obstacles; the default robot.
+
+Safe set: ground-truth clearance of the whole (circular) footprint, and limits on speed and turn rate.
+Backup policy k: command zero speed and zero turn rate. Terminal set S_f: standing, which nothing pushes it out of.
+Certificate state: (x, y, yaw, v, w) in the robot's frame at the instant of the scan, so it starts at (0, 0, 0, v, w).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from safe_support_ql.parameters import build, param
+from safe_support_ql.robots.base import Estimate, Floats, Inputs, Model, Robot, Singles
+from safe_support_ql.robots.geometry import nearest
+from safe_support_ql.robots.world import (
+    Channel,
+    CommandTopic,
+    DifferentialDrive,
+    Lidar,
+    ObstacleArena,
+    Primitive,
+    WorldSpec,
+)
+
+FAR = 1.0e3  # m, stands for "no occupied point within reach": keeps the point list non-empty and finite
+NO_GOAL_RANGE = 8.0  # m, scale of the goal distance in the observation
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Everything of this robot that a user may set; SI units."""
+
+    footprint_radius: float = param(0.17, "m", 0.05, 1.0, "circle about the axle centre that holds the whole base")
+    clearance: float = param(0.05, "m", 0.0, 1.0, "h_clearance = distance from the footprint to any obstacle - this")
+    speed: float = param(0.6, "m/s", 0.05, 3.0, "command saturation, forwards")
+    reverse_speed: float = param(0.15, "m/s", 0.0, 3.0, "command saturation, backwards")
+    turn_rate: float = param(1.5, "rad/s", 0.1, 6.0, "command saturation")
+    speed_margin: float = param(0.3, "m/s", 0.0, 3.0, "the safe set's speed limit is the saturation plus this")
+    turn_margin: float = param(1.0, "rad/s", 0.0, 6.0, "the safe set's turn limit is the saturation plus this")
+    lag: float = param(0.1, "s", 0.01, 1.0, "first-order lag of the drive")
+    acceleration: float = param(2.5, "m/s^2", 0.1, 20.0, "slew limit of the drive")
+    turn_acceleration: float = param(10.0, "rad/s^2", 0.1, 100.0, "slew limit of the drive")
+    dead_zone: float = param(0.05, "m/s", 0.0, 0.5, "slower speed commands count as zero: gives 'stopped' a mass")
+    drive_timeout: float = param(0.25, "s", 0.05, 2.0, "T_drive: the drive stops by itself this long after a command")
+    # Ensemble: how far the true motion may be from the odometry's, relative to nominal.
+    motion_mismatch: float = param(0.2, "1", 0.0, 0.5, "ground speed and turn rate per odometry unit, +- this")
+    lag_mismatch: float = param(0.3, "1", 0.0, 1.0, "lag of the drive, +- this")
+    braking_mismatch: float = param(0.2, "1", 0.0, 0.9, "slew limit of the drive, - this")
+    # Margins of METHOD.md 2.
+    margin_model: float = param(0.01, "m", 0.0, 0.5, "model residual: clearance lost to the model at the first check")
+    margin_growth: float = param(0.03, "m/s", 0.0, 1.0, "w_bar per second of rollout, up to the horizon")
+    margin_terminal: float = param(0.005, "m", 0.0, 0.1, "creep left after the terminal speed is reached")
+    margin_speed_estimate: float = param(0.03, "m/s", 0.0, 0.5, "e_0: error of the odometry's speed")
+    lidar_noise: float = param(0.03, "m", 0.0, 0.5, "bound on the error of one range")
+    terminal_speed: float = param(0.02, "m/s", 0.001, 0.2, "S_f: slower than this counts as standing")
+    horizon: float = param(1.5, "s", 0.2, 10.0, "longest rollout; longer than any stop")
+    checks_per_tick: int = param(4, "1", 1, 100, "certificate checks per control period")
+    band: float = param(0.04, "m", 0.0, 0.5, "width b of the hysteresis band")
+    noise_allowance: float = param(0.03, "m", 0.0, 0.5, "how far scan noise moves the margin of a standing robot")
+    step_residual: float = param(0.002, "m", 0.0, 0.1, "clearance one in-band step may lose unseen")
+    band_budget: float = param(0.1, "m", 0.0, 1.0, "clearance in-band steps may spend before only the plan runs")
+    scan_rays: int = param(180, "1", 180, 1440, "rays of the lidar over the full circle")
+    scan_range: float = param(6.0, "m", 1.0, 100.0, "largest range of the lidar")
+    policy_rays: int = param(36, "1", 4, 1440, "sectors the policy sees, each the nearest of its rays")
+    input_age: float = param(0.25, "s", 0.02, 2.0, "older inputs count as missing")
+    # World and task.
+    scan_noise: float = param(0.01, "m", 0.0, 0.1, "standard deviation of a range, truncated at three of it")
+    odometry_drift: float = param(0.01, "1", 0.0, 0.2, "relative drift of the odometry")
+    arena_side: float = param(8.0, "m", 4.0, 50.0, "side of the walled square")
+    obstacles_min: int = param(8, "1", 0, 100, "fewest obstacles")
+    obstacles_max: int = param(14, "1", 0, 100, "most obstacles")
+    obstacle_half_width_min: float = param(0.15, "m", 0.1, 2.0, "declared smallest obstacle: half its width")
+    obstacle_half_width_max: float = param(0.6, "m", 0.1, 2.0, "largest obstacle: half its width")
+    start_goal_distance: float = param(4.0, "m", 0.5, 50.0, "least distance from start to goal")
+    corridor: float = param(0.45, "m", 0.1, 2.0, "centre clearance that some path from start to goal has")
+    goal_radius: float = param(0.3, "m", 0.05, 2.0, "closer than this is reached")
+    episode_s: float = param(40.0, "s", 1.0, 600.0, "time limit of an episode")
+    reward_progress: float = param(5.0, "1/m", 0.0, 100.0, "reward per metre come closer to the goal")
+    reward_time: float = param(0.02, "1", 0.0, 1.0, "cost of a tick")
+    reward_goal: float = param(5.0, "1", 0.0, 100.0, "reward for reaching the goal")
+
+
+def step(x: tuple[Any, ...], u: tuple[Any, ...], member: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
+    """First-order lag with slew limit, then a unicycle about the mean velocity of the step.
+
+    x = (x, y, yaw, v, w), v and w as the odometry measures them; u = (speed, turn rate) commanded;
+    member = (ground_v, ground_w, response, acceleration, turn_acceleration, dead_zone), the first two being true motion per
+    odometry unit and `response` = 1 - exp(-dt / lag), which is the same at every step.
+    """
+    px, py, yaw, v, w = x
+    ground_v, ground_w, response, acceleration, turn_acceleration, dead_zone = member
+    wanted = np.where(np.abs(u[0]) < dead_zone, 0.0, u[0])
+    dv = np.minimum(np.maximum((wanted - v) * response, -acceleration * dt), acceleration * dt)
+    dw = np.minimum(np.maximum((u[1] - w) * response, -turn_acceleration * dt), turn_acceleration * dt)
+    turn = ground_w * (w + 0.5 * dw) * dt
+    way = ground_v * (v + 0.5 * dv) * dt
+    middle = yaw + 0.5 * turn
+    return px + way * np.cos(middle), py + way * np.sin(middle), yaw + turn, v + dv, w + dw
+
+
+def backup(x: tuple[Any, ...], centre: float, constants: tuple[float, ...]) -> tuple[Any, ...]:
+    """Brake: zero speed, zero turn rate, whatever the state."""
+    return 0.0 * x[3], 0.0 * x[4]
+
+
+def margins(x: tuple[Any, ...], points: Any, constants: tuple[float, ...]) -> tuple[Any, ...]:
+    """(clearance [m], speed [m/s], turn rate [rad/s]) left before the safe set ends."""
+    reach, speed_limit, turn_limit = constants[0], constants[1], constants[2]
+    return nearest(x[0], x[1], points) - reach, speed_limit - np.abs(x[3]), turn_limit - np.abs(x[4])
+
+
+def terminal(x: tuple[Any, ...], centre: float, constants: tuple[float, ...]) -> Any:
+    """Standing: a circular footprint that turns on the spot loses no clearance."""
+    return np.abs(x[3]) <= constants[3]
+
+
+class DiffDrive(Robot):
+    """See the module."""
+
+    name = "diff_drive"
+    state_names = ("x", "y", "yaw", "v", "w")
+    action_names = ("speed", "turn_rate")
+    action_units = ("m/s", "rad/s")
+
+    def __init__(self, parameters: Parameters) -> None:
+        """Derive topics, world, observation and model from `parameters`."""
+        p = self.parameters = parameters
+        self.world = _world(p)
+        self.channels = _channels(p)
+        self.command = CommandTopic(
+            "cmd_vel",
+            "geometry_msgs/msg/TwistStamped",
+            ("twist.linear.x", "twist.angular.z"),
+            "base_link",
+            "geometry_msgs/msg/Twist",
+            ("linear.x", "angular.z"),
+        )
+        self.action_low = np.array([-p.reverse_speed, -p.turn_rate])
+        self.action_high = np.array([p.speed, p.turn_rate])
+        turns = tuple(p.turn_rate * f for f in (-1.0, -0.6, -0.3, -0.12, 0.0, 0.12, 0.3, 0.6, 1.0))
+        self.lattice = ((-p.reverse_speed, 0.0, 0.25 * p.speed, 0.5 * p.speed, 0.75 * p.speed, p.speed), turns)
+        self.continuous_points = (6, 9)
+        self.observation_names = (
+            *(f"scan_{i}" for i in range(p.policy_rays)),
+            "goal_distance", "goal_cos", "goal_sin", "v", "w", "last_speed", "last_turn_rate", "band_threshold",
+        )  # fmt: skip
+        self.observation_scale = np.array(
+            [1.0] * p.policy_rays + [2.0, 1.0, 1.0, p.speed, p.turn_rate, p.speed, p.turn_rate, 0.05], np.float32
+        )
+        self.model = _model(p, self.period)
+        # Farther points cannot matter: the longest way to a stop, the footprint, and every margin end before.
+        top = (p.speed + p.speed_margin) * (1 + p.motion_mismatch)
+        way = top * (self.period + p.drive_timeout + 2 * p.input_age) + top**2 / (2 * p.acceleration * (1 - p.braking_mismatch))
+        self._reach = min(way, top * p.horizon) + p.footprint_radius + p.clearance + self.model.tightening[-1, 0] + p.band
+        self._angles = -np.pi + np.arange(p.scan_rays) * (2 * np.pi / p.scan_rays)
+        self._directions = np.stack([np.cos(self._angles), np.sin(self._angles)], axis=1)
+
+    def estimate(self, inputs: Inputs) -> Estimate:
+        """State (0, 0, 0, v, w), the occupied points near it, task = pose of the base and goal in the odometry frame."""
+        odom, scan, goal = inputs["odom"], inputs["scan"], inputs["goal_pose"]
+        _, _, qz, qw, v, w = odom
+        if not 0.9 < qz * qz + qw * qw < 1.1:
+            raise ValueError("odom: orientation is no unit quaternion about z; is the base level?")
+        p = self.parameters
+        if abs(v) > 2 * (p.speed + p.speed_margin) or abs(w) > 2 * (p.turn_rate + p.turn_margin):
+            raise ValueError(f"odom: twist ({v:.2f} m/s, {w:.2f} rad/s) is beyond what this base can do; wrong units?")
+        return Estimate(np.array([0.0, 0.0, 0.0, v, w]), self.occupied(scan), np.array([*_pose(odom), *goal]))
+
+    def occupied(self, scan: Floats) -> Floats:
+        """Points[M, 2] that bound the free space a ray crossed, robot frame, within reach.
+
+        Between two neighbouring rays only the shorter of both is free, less half the gap there, by which the corner of
+        a convex obstacle with interior angles >= 90 degrees can stand out, and less the bound on the range error. REP-117: +Inf is
+        clear up to the largest range, -Inf, NaN and anything else say nothing, so all of that ray is occupied.
+        """
+        p = self.parameters
+        ranges = np.where(scan == np.inf, p.scan_range, scan)
+        ranges = np.where((ranges >= 0.0) & (ranges <= p.scan_range), ranges, 0.0)
+        free = np.minimum(ranges, np.minimum(np.roll(ranges, 1), np.roll(ranges, -1)))
+        free = np.maximum(free - p.lidar_noise - free * (np.pi / p.scan_rays), 0.0)
+        near = free < self._reach
+        if not near.any():
+            return np.array([[FAR, FAR]])
+        return np.asarray(self._directions[near] * free[near, None])
+
+    def observation(
+        self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: float, threshold: float
+    ) -> Singles:
+        """See `observation_names`. Invalid rays show as 0 m, the way the certificate treats them."""
+        p = self.parameters
+        scan = inputs["scan"]
+        ranges = np.where(scan == np.inf, p.scan_range, scan)
+        ranges = np.where((ranges >= 0.0) & (ranges <= p.scan_range), ranges, 0.0)
+        sectors = np.array([part.min() for part in np.array_split(ranges, p.policy_rays)])
+        x, y, yaw, gx, gy = estimate.task
+        distance, bearing = np.hypot(gx - x, gy - y), np.arctan2(gy - y, gx - x) - yaw
+        goal = (min(distance, NO_GOAL_RANGE), np.cos(bearing), np.sin(bearing))
+        # 1/(1 + r): what is near matters, and differences far away do not.
+        return np.array([*(1.0 / (0.5 + sectors)), *goal, *estimate.state[3:], *previous, threshold], np.float32)
+
+    def relative(self, before: Inputs, now: Inputs) -> Floats:
+        """State now in the robot's frame of `before`, by odometry."""
+        x0, y0, yaw0 = _pose(before["odom"])
+        x1, y1, yaw1 = _pose(now["odom"])
+        cos, sin = np.cos(yaw0), np.sin(yaw0)
+        dx, dy = x1 - x0, y1 - y0
+        turn = (yaw1 - yaw0 + np.pi) % (2 * np.pi) - np.pi
+        return np.array([cos * dx + sin * dy, -sin * dx + cos * dy, turn, now["odom"][4], now["odom"][5]])
+
+    def truth_margins(self, truth: Floats) -> Floats:
+        """(clearance, speed, turn rate) margins of truth = (x, y, yaw, v, w, clearance of the footprint)."""
+        p = self.parameters
+        return np.array(
+            [
+                truth[5] - p.clearance,
+                p.speed + p.speed_margin - abs(truth[3]),
+                p.turn_rate + p.turn_margin - abs(truth[4]),
+            ]
+        )
+
+    def reward(self, before: Floats, action: Floats, after: Floats, goal: Floats) -> tuple[float, bool]:
+        """Progress towards the goal, less a cost of time, plus a bonus on arrival."""
+        p = self.parameters
+        was, now = np.hypot(*(before[:2] - goal)), np.hypot(*(after[:2] - goal))
+        reached = bool(now <= p.goal_radius)
+        return float(p.reward_progress * (was - now) - p.reward_time + p.reward_goal * reached), reached
+
+    def controller(self, observations: Singles) -> Floats:
+        """Goal seeking: turn towards the goal, drive when roughly facing it. Knows nothing of obstacles."""
+        p = self.parameters
+        goal = observations[:, p.policy_rays : p.policy_rays + 3].astype(np.float64)
+        bearing = np.arctan2(goal[:, 2], goal[:, 1])
+        return steer(p, goal[:, 0], bearing)
+
+
+def steer(p: Parameters, distance: Floats, bearing: Floats) -> Floats:
+    """Actions[N, 2] towards a point at `distance` [m] and `bearing` [rad], both [N]."""
+    speed = p.speed * np.clip(np.cos(bearing), 0.0, 1.0) ** 2 * np.clip(distance / 0.4, 0.3, 1.0)
+    return np.stack([speed, np.clip(2.0 * bearing, -p.turn_rate, p.turn_rate)], axis=1)
+
+
+def _pose(odom: Floats) -> tuple[float, float, float]:
+    return float(odom[0]), float(odom[1]), float(2.0 * np.arctan2(odom[2], odom[3]))
+
+
+def _model(p: Parameters, period: float) -> Model:
+    fast, slow = 1 + p.motion_mismatch, 1 - p.motion_mismatch
+    drive = (p.acceleration, p.turn_acceleration, p.dead_zone)
+    weak = (p.acceleration * (1 - p.braking_mismatch), p.turn_acceleration * (1 - p.braking_mismatch), p.dead_zone)
+    dt = period / p.checks_per_tick
+    late, early = p.lag * (1 + p.lag_mismatch), p.lag * (1 - p.lag_mismatch)
+    nominal, slack, quick = (1.0 - np.exp(-dt / lag) for lag in (p.lag, late, early))
+    # The way to a stop grows with ground speed and lag and falls with braking, so its extremes are corners; the arc it
+    # lies on turns with ground_w / ground_v, so both ends of that ratio are members at the longest way.
+    members = np.array(
+        [(1, 1, nominal, *drive), (fast, fast, slack, *weak), (fast, slow, slack, *weak), (slow, fast, quick, *drive)]
+    )
+    checks = int(np.ceil(p.horizon / dt))
+    seconds = np.arange(checks + 1) * dt
+    between = 0.5 * fast * p.speed * dt  # half the way between two checks: the nearest point may lie there
+    estimate = p.margin_speed_estimate * np.minimum(seconds, period + p.drive_timeout + 2 * late)
+    clearance = (
+        p.margin_model + between + p.margin_terminal + estimate + p.margin_growth * seconds
+    )
+    tightening = np.stack([clearance, np.full_like(seconds, 0.1), np.full_like(seconds, 0.3)], axis=1)
+    return Model(
+        step=step,
+        backup=backup,
+        margins=margins,
+        terminal=terminal,
+        members=members,
+        centres=np.zeros((1, 1)),
+        constants=(
+            p.footprint_radius + p.clearance,
+            p.speed + p.speed_margin,
+            p.turn_rate + p.turn_margin,
+            p.terminal_speed,
+        ),
+        margin_names=("clearance", "speed", "turn_rate"),
+        tightening=tightening,
+        scale=np.array([1.0, 1.0, 1.0]),
+        checks_per_tick=p.checks_per_tick,
+        dt=dt,
+        holds=(p.checks_per_tick, int(np.ceil(p.drive_timeout / dt))),
+        band=p.band,
+        noise_allowance=p.noise_allowance,
+        step_residual=p.step_residual,
+        band_budget=p.band_budget,
+        residual=np.array([0.03, 0.03, 0.1, 0.15, 0.4]),
+    )
+
+
+def _channels(p: Parameters) -> tuple[Channel, ...]:
+    scan = {
+        "angle_min": -np.pi,
+        "angle_increment": 2 * np.pi / p.scan_rays,
+        "range_max": p.scan_range,
+        "header.frame_id": "base_link",
+    }
+    return (
+        Channel(
+            "odom",
+            "nav_msgs/msg/Odometry",
+            (
+                "pose.pose.position.x",
+                "pose.pose.position.y",
+                "pose.pose.orientation.z",
+                "pose.pose.orientation.w",
+                "twist.twist.linear.x",
+                "twist.twist.angular.z",
+            ),
+            p.input_age,
+            constants={"header.frame_id": "odom", "child_frame_id": "base_link"},
+        ),
+        Channel("scan", "sensor_msgs/msg/LaserScan", ("ranges[]",), p.input_age, p.scan_rays, scan),
+        Channel(
+            "goal_pose",
+            "geometry_msgs/msg/PoseStamped",
+            ("pose.position.x", "pose.position.y"),
+            constants={"header.frame_id": "odom"},
+            latched=True,
+        ),
+    )
+
+
+def _world(p: Parameters) -> WorldSpec:
+    wheel_radius, clear = 0.05, 0.02
+    return WorldSpec(
+        physics_hz=240,
+        control_hz=10,
+        episode_s=p.episode_s,
+        drive=DifferentialDrive(
+            chassis=Primitive("cylinder", (0.75 * p.footprint_radius, 0.06), 3.0, (0.0, 0.0, clear + 0.04)),
+            wheel=Primitive("cylinder", (wheel_radius, 0.02), 0.2, friction=1.0),
+            caster=Primitive("sphere", (0.02,), 0.05, (0.6 * p.footprint_radius, 0.0, 0.02), 0.0),
+            track=1.5 * p.footprint_radius,
+            motor_torque=2.0,
+            lag=p.lag,
+            acceleration=p.acceleration,
+            turn_acceleration=p.turn_acceleration,
+            dead_zone=p.dead_zone,
+            timeout=p.drive_timeout,
+            odometry_drift=p.odometry_drift,
+        ),
+        footprint_radius=p.footprint_radius,
+        lidar=Lidar(p.scan_rays, 0.0, p.scan_range, 0.2, p.scan_noise),
+        arena=ObstacleArena(
+            side=p.arena_side,
+            count=(p.obstacles_min, p.obstacles_max),
+            half_width=(p.obstacle_half_width_min, p.obstacle_half_width_max),
+            height=0.6,
+            start_goal_distance=p.start_goal_distance,
+            corridor=p.corridor,
+            goal_radius=p.goal_radius,
+        ),
+        sensors={"odom": "odometry", "scan": "lidar", "goal_pose": "goal"},
+    )
+
+
+def make(parameters: Mapping[str, Any], where: str) -> DiffDrive:
+    """The robot with `parameters` over the defaults. Raises ValueError naming the key."""
+    return DiffDrive(build(Parameters, parameters, where))

@@ -1,0 +1,118 @@
+"""A robot's world and topics, declared as data; simulation/ and nodes/ interpret it and know no robot by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One native input topic, seen as a float64 vector.
+
+    `fields` are attribute paths read in order ('pose.pose.position.x'); a path ending in '[]' is an array of `length`.
+    `constants` are attributes that must hold a value (frame ids, joint names, scan geometry): a message that says
+    otherwise is refused, because it describes another robot. `max_age` in seconds: older than that is no input;
+    a latched channel (a goal) has no age and waits for a first message only.
+    """
+
+    name: str
+    type: str
+    fields: tuple[str, ...]
+    max_age: float = 0.25
+    length: int = 0
+    constants: dict[str, object] = field(default_factory=dict)
+    latched: bool = False
+
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        return sum(self.length if path.endswith("[]") else 1 for path in self.fields)
+
+
+@dataclass(frozen=True)
+class CommandTopic:
+    """The native command: `fields` are written in the order of the action; '[]' writes the whole action as an array."""
+
+    name: str
+    type: str
+    fields: tuple[str, ...]
+    frame_id: str = ""
+    unstamped_type: str = ""  # the same command without a header, where users' drives want that (`stamped_cmd: false`)
+    unstamped_fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """A shape of a body: 'box' (half extents x, y, z), 'cylinder' or 'sphere' (radius, height); metres, kilograms."""
+
+    kind: str
+    size: tuple[float, ...]
+    mass: float
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    friction: float = 0.8
+
+
+@dataclass(frozen=True)
+class DifferentialDrive:
+    """Two wheels driven by velocity motors behind a first-order lag, a dead zone and a command timeout of its own."""
+
+    chassis: Primitive
+    wheel: Primitive
+    caster: Primitive
+    track: float  # m, between the wheels
+    motor_torque: float  # N m per wheel
+    lag: float  # s
+    acceleration: float  # m/s^2, slew limit
+    turn_acceleration: float  # rad/s^2, slew limit
+    dead_zone: float  # m/s; a slower speed command counts as zero, as a real drive's stiction makes it
+    timeout: float  # s without a command after which the drive stops by itself
+    odometry_drift: float = 0.01  # relative, standard deviation per metre and per radian
+
+
+@dataclass(frozen=True)
+class JointEffort:
+    """A URDF from pybullet_data (or a path), efforts on `driven` joints, the others free; every default motor is off."""
+
+    urdf: str
+    driven: tuple[str, ...]
+    joints: tuple[str, ...]  # in the order of the state: positions, then velocities
+    timeout: float  # s without a command after which the effort is zero
+    link_masses: dict[str, float] = field(default_factory=dict)  # kg, over what the URDF says
+
+
+@dataclass(frozen=True)
+class Lidar:
+    """A planar scan; `noise` is the standard deviation in metres, truncated at three of it."""
+
+    rays: int
+    range_min: float
+    range_max: float
+    height: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class ObstacleArena:
+    """A walled square with random static obstacles of constant cross-section, one arena a seed."""
+
+    side: float
+    count: tuple[int, int]
+    half_width: tuple[float, float]  # m, of an obstacle: the smallest and the largest
+    height: float
+    start_goal_distance: float
+    corridor: float  # m, clearance of the footprint's centre along some path from start to goal, which every arena has
+    goal_radius: float
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """Everything the simulator needs. `sensors` maps a channel's name to what fills it, see simulation/world.py."""
+
+    physics_hz: int
+    control_hz: int
+    episode_s: float
+    drive: DifferentialDrive | JointEffort
+    footprint_radius: float = 0.0
+    lidar: Lidar | None = None
+    arena: ObstacleArena | None = None
+    sensors: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,122 @@
+"""The certificate as the monitor runs it: the rollout of rollout.py, compiled with Numba and exiting early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from safe_support_ql.robots.base import Floats, Model
+
+
+class Certificate:
+    """Scaled margins of candidates. Compiles on construction (seconds), so that no decision ever waits for it."""
+
+    def __init__(self, model: Model, state_size: int, action_size: int) -> None:
+        """Compile and warm up. Raises ValueError if compiled code and model disagree in shape."""
+        self.model = model
+        self._kernel = _compile(model, state_size, action_size)
+        self(np.zeros(state_size), np.zeros(action_size), (0,), np.zeros((1, action_size)), np.ones((1, 2)), 0)
+
+    def __call__(
+        self,
+        state: Floats,
+        previous: Floats,
+        delays: tuple[int, ...],
+        actions: Floats,
+        points: Floats,
+        centre: int,
+        enough: float = np.inf,
+    ) -> tuple[Floats, Any]:
+        """Margins [K] and the centre [K] each was reached with; see rollout_margins for the definition.
+
+        Centres are tried from `centre` outwards and the first that gives `enough` is kept; else the best. A margin below
+        zero is cut off where it was found, so it is an upper bound: certified or not never depends on that.
+        """
+        margins = np.full(len(actions), -np.inf)
+        best = np.full(len(actions), centre, np.uint8)
+        self._kernel(
+            np.ascontiguousarray(state, np.float64),
+            np.ascontiguousarray(previous, np.float64),
+            np.asarray(delays, np.int64),
+            np.ascontiguousarray(actions, np.float64),
+            np.ascontiguousarray(points, np.float64),
+            self.model.members,
+            self.model.centres,
+            np.asarray(self.model.holds, np.int64),
+            self.model.tightening,
+            self.model.scale,
+            centre,
+            enough,
+            margins,
+            best,
+        )
+        return margins, best
+
+
+def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., None]:
+    step, backup = numba.njit(model.step), numba.njit(model.backup)
+    constraints, terminal = numba.njit(model.margins), numba.njit(model.terminal)
+    constants = tuple(float(value) for value in model.constants)
+    checks_per_tick, dt = model.checks_per_tick, model.dt
+    horizon, member_size = len(model.tightening) - 1, model.members.shape[1]
+
+    @numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
+    def one(state, previous, action, member, centre, delay, hold, points, tightening, scale):  # type: ignore[no-untyped-def]
+        x = to_fixed_tuple(state, state_size)
+        before = to_fixed_tuple(previous, action_size)
+        asked = to_fixed_tuple(action, action_size)
+        parameters = to_fixed_tuple(member, member_size)
+        command = before
+        margin = np.inf
+        for t in range(horizon):
+            if t >= delay:
+                if t < delay + hold:
+                    command = asked
+                elif (t - delay - hold) % checks_per_tick == 0:
+                    command = backup(x, centre, constants)
+            x = step(x, command, parameters, dt)
+            h = constraints(x, points, constants)
+            for i in range(len(h)):
+                scaled = (h[i] - tightening[t + 1, i]) / scale[i]
+                if not np.isfinite(scaled):
+                    return -np.inf
+                margin = min(margin, scaled)
+            if margin < 0.0:
+                return margin
+            if t + 1 >= delay + hold and terminal(x, centre, constants):
+                return margin
+        return -np.inf
+
+    @numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
+    def kernel(  # type: ignore[no-untyped-def]
+        state, previous, delays, actions, points, members, centres, holds, tightening, scale, first, enough, margins, best
+    ):
+        count = len(centres)
+        for k in range(len(actions)):
+            for n in range(2 * count):
+                # 0, +1, -1, +2, -2, ... from the centre the plan has now: neighbours are the likely ones.
+                c = first + ((n + 1) // 2 if n % 2 else -(n // 2))
+                if c < 0 or c >= count:
+                    continue
+                worst = np.inf
+                for j in range(len(members)):
+                    for d in range(len(delays)):
+                        for hold in holds:
+                            if worst >= 0.0:
+                                worst = min(
+                                    worst,
+                                    one(
+                                        state, previous, actions[k], members[j], centres[c, 0], delays[d], hold,
+                                        points, tightening, scale,
+                                    ),
+                                )  # fmt: skip
+                if worst > margins[k]:
+                    margins[k], best[k] = worst, c
+                if worst >= enough:
+                    break
+
+    return kernel  # type: ignore[no-any-return]

@@ -1,0 +1,389 @@
+"""The gate: an explicit state machine, free of ROS, that passes a certified action unchanged or runs the stored plan.
+
+One cycle per control period: `begin` samples the newest inputs and certifies, then either `request` (an answer to the
+newest id) or `expire` (no acceptable answer in time) decides, once. Time comes in as arguments, in nanoseconds:
+`now` in the clock of the message stamps, `steady` in a clock that never jumps.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from safe_support_ql.parameters import param
+from safe_support_ql.robots.base import Estimate, Floats, Inputs, Robot, Singles
+from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.support import Support
+
+VERDICTS = ("certified", "certified_band", "plan_held", "no_proof")
+REASONS = (
+    "request",  # the request was executed
+    "plan_requested",  # the policy itself asked for the plan
+    "no_request",  # none came before the deadline
+    "uncertified_request",  # it asked for something that the certificate refuses
+    "malformed_request",  # NaN, wrong length
+    "input_missing",  # an input is late, silent or was refused
+    "recorder_stale",  # nobody writes what happens
+    "latched",  # a latched cause is waiting for a reset
+    "closed",  # not every input was seen yet
+)
+
+
+class State(enum.Enum):
+    """Gate states; see `Gate._state_after`."""
+
+    CLOSED = "closed"
+    NOMINAL = "nominal"
+    INTERVENING = "intervening"
+    BACKUP = "backup"
+    LATCHED = "latched"
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """Timing of the gate."""
+
+    request_deadline_s: float = param(0.0, "s", 0.0, 1.0, "real time: wait for a request this long; 0 = half a period")
+    lockstep_timeout_s: float = param(1.0, "s", 0.05, 60.0, "lock-step: wait for a request this long, on the steady clock")
+    future_tolerance_s: float = param(0.05, "s", 0.0, 1.0, "a stamp further ahead than this is refused")
+    recorder_timeout_s: float = param(1.0, "s", 0.1, 60.0, "an older recorder heartbeat puts the gate into backup")
+    latch_after_s: float = param(1.0, "s", 0.05, 60.0, "inputs missing for longer than this latch the gate")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate executed in one cycle. `candidates` is None where the state was missing: the plan ran blind."""
+
+    sequence: int
+    id: int
+    episode: int
+    stamp_ns: int
+    action: Singles
+    index: int
+    verdict: str
+    reason: str
+    message: str
+    state: State
+    intervention: bool
+    candidates: CandidateSet | None
+
+
+@dataclass
+class _Input:
+    vector: Floats
+    stamp_ns: int
+    arrived_ns: int
+
+
+@dataclass
+class _Tube:
+    """Where the stored plan may be: states[J, S] of every member in the frame of `origin`, and ticks since it was certified."""
+
+    origin: Inputs
+    states: Floats
+    ticks: int
+
+
+@dataclass
+class Counters:
+    """Cumulative counts of one gate, for status and diagnostics."""
+
+    decisions: int = 0
+    interventions: int = 0
+    empty_supports: int = 0
+    refused_inputs: int = 0
+    refused_requests: int = 0
+    verdicts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
+
+
+class Gate:
+    """See the module. Not thread-safe: one thread drives it."""
+
+    def __init__(self, robot: Robot, config: GateConfig, continuous: bool, seed: int, first_sequence: int = 0) -> None:
+        """Closed, until every channel of `robot` was seen. Compiles the certificate (seconds)."""
+        self.robot = robot
+        self.config = config
+        self.support = Support(robot, continuous, seed)
+        self.state = State.CLOSED
+        self.cause = "no input seen yet"
+        self.counters = Counters()
+        self.episode = 0
+        self.sequence = first_sequence
+        self.id = 0
+        self.recorder_required = False
+        self._channels = {channel.name: channel for channel in robot.channels}
+        self._inputs: dict[str, _Input] = {}
+        self._problems: dict[str, str] = {}
+        self._recorder_ns: int | None = None
+        self._missing_since_ns: int | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._candidates: CandidateSet | None = None
+        self._estimate: Estimate | None = None
+        self._sampled: dict[str, Floats] = {}
+        self._delays: tuple[int, ...] = (0,)
+        self._tube: _Tube | None = None
+        self._started = False
+        self._stamp_ns = 0
+        self._missing = ""
+
+    # --- what comes in -------------------------------------------------------------------------------------------
+
+    def receive(self, channel: str, vector: Floats, stamp_ns: int, now_ns: int, steady_ns: int) -> str:
+        """Take an input, or refuse it and return why ('' when taken). A refused one changes nothing: the last one ages."""
+        declared = self._channels[channel]
+        last = self._inputs.get(channel)
+        problem = ""
+        if vector.shape != (declared.size,):
+            problem = f"{channel}: {vector.size} numbers, expected {declared.size}"
+        elif declared.length == 0 and not np.isfinite(vector).all():
+            problem = f"{channel}: holds a NaN or infinity"
+        elif stamp_ns > now_ns + int(self.config.future_tolerance_s * 1e9):
+            problem = f"{channel}: stamp lies {(stamp_ns - now_ns) / 1e9:.3f} s in the future; synchronise the clocks"
+        elif last is not None and stamp_ns <= last.stamp_ns and not declared.latched:
+            problem = f"{channel}: stamp did not advance; a repeated or reordered message"
+        if problem:
+            return self.refuse(channel, problem)
+        self._inputs[channel] = _Input(np.array(vector, np.float64), stamp_ns, steady_ns)
+        self._problems.pop(channel, None)
+        return ""
+
+    def refuse(self, channel: str, problem: str) -> str:
+        """Note a message that could not even be read as a vector (wrong names, type, frame)."""
+        self._problems[channel] = problem
+        self.counters.refused_inputs += 1
+        return problem
+
+    def recorder_alive(self, steady_ns: int) -> None:
+        """A heartbeat of the recorder; from the first one on it is required."""
+        self._recorder_ns = steady_ns
+        self.recorder_required = True
+
+    def new_episode(self, episode: int) -> None:
+        """The robot was put somewhere else: forget plan, tube, band and inputs. A latch stays."""
+        self.episode = episode
+        self._inputs.clear()
+        self._problems.clear()
+        self._missing_since_ns = None
+        self._forget()
+        self.support.reset(self.support.centre)
+        if self.state is not State.LATCHED:
+            self.state, self.cause = State.CLOSED, "a new episode begins"
+
+    # --- one cycle -----------------------------------------------------------------------------------------------
+
+    def begin(self, now_ns: int, steady_ns: int, latency_s: tuple[float, ...] = (0.0,)) -> CandidateSet | None:
+        """Sample the newest inputs and certify; None where they are missing or make no sense, then call `expire`.
+
+        `latency_s`: from now until the command acts, its smallest and largest value.
+        """
+        self._candidates = None
+        stamps = [item.stamp_ns for name, item in self._inputs.items() if not self._channels[name].latched]
+        self._stamp_ns = max(stamps, default=self._stamp_ns)
+        self._missing = self._find_missing(now_ns, steady_ns)
+        if self._missing:
+            self._note_missing(steady_ns)
+            return None
+        sampled = {name: item.vector for name, item in self._inputs.items()}
+        try:
+            estimate = self.robot.estimate(sampled)
+        except ValueError as error:
+            self._missing = str(error)
+            self._note_missing(steady_ns)
+            return None
+        self._missing_since_ns = None
+        age_s = max(0.0, (now_ns - min(stamps)) / 1e9)
+        self._delays = tuple(sorted({int(np.ceil((age_s + late) / self.robot.model.dt - 1e-6)) for late in latency_s}))
+        if not self._started:
+            self.support.start(estimate)
+            self._started = True
+        self._in_tube = self._inside_tube(sampled)
+        self._estimate, self._sampled = estimate, sampled
+        self.id += 1
+        self._candidates = self.support.candidates(
+            self.id, self._stamp_ns, self.episode, sampled, estimate, self._delays
+        )  # fmt: skip
+        return self._candidates
+
+    def request(self, id: int, action: Singles, steady_ns: int) -> Decision | None:
+        """Decide on an answer to candidate set `id`; None (and counted) if it answers no open cycle."""
+        candidates = self._candidates
+        if candidates is None or id != candidates.id:
+            self.counters.refused_requests += 1
+            return None
+        if action.shape != candidates.actions[0].shape or not np.isfinite(action).all():
+            return self._decide(candidates.plan, "malformed_request", True, "the request holds a NaN or has a wrong length")
+        index = candidates.find(np.asarray(action, np.float32))
+        if index < 0:
+            index = self._append(np.asarray(action, np.float32))
+            candidates = self._candidates
+            assert candidates is not None
+        wanted_plan = bool(candidates.is_plan[index])
+        if self.state is State.LATCHED:
+            return self._decide(candidates.plan, "latched", not wanted_plan, self.cause)
+        if self.recorder_stale(steady_ns):
+            return self._decide(candidates.plan, "recorder_stale", not wanted_plan, "the recorder's heartbeat is stale")
+        if wanted_plan:
+            return self._decide(index, "plan_requested", False, "")
+        if not candidates.certified[index]:
+            message = f"requested action {np.round(action, 3).tolist()} has margin {candidates.margin[index]:.3f}"
+            return self._decide(candidates.plan, "uncertified_request", True, message)
+        return self._decide(index, "request", False, "")
+
+    def expire(self, steady_ns: int) -> Decision:
+        """No acceptable request came, or there is no state: run the plan."""
+        if self._candidates is None:
+            return self._decide_blind()
+        if self.state is State.LATCHED:
+            return self._decide(self._candidates.plan, "latched", False, self.cause)
+        return self._decide(self._candidates.plan, "no_request", False, "no request answered the newest candidate set in time")
+
+    def recorder_stale(self, steady_ns: int) -> bool:
+        """Whether nobody has confirmed for too long that decisions are written."""
+        if not self.recorder_required or self._recorder_ns is None:
+            return self.recorder_required
+        return steady_ns - self._recorder_ns > int(self.config.recorder_timeout_s * 1e9)
+
+    # --- latch ---------------------------------------------------------------------------------------------------
+
+    def latch(self, cause: str) -> None:
+        """Run the plan until a reset; the first cause is kept."""
+        if self.state is not State.LATCHED:
+            self.state, self.cause = State.LATCHED, cause
+
+    def reset(self, now_ns: int, steady_ns: int) -> tuple[bool, str]:
+        """Leave the latch, unless its cause persists. Returns (done, why not)."""
+        if self.state is not State.LATCHED:
+            return True, "the gate is not latched"
+        missing = self._find_missing(now_ns, steady_ns)
+        if missing:
+            return False, f"still {missing}"
+        if self.recorder_stale(steady_ns):
+            return False, "still no heartbeat of the recorder"
+        self.state, self.cause = State.BACKUP, "reset; waiting for the next certified request"
+        self._missing_since_ns = None
+        return True, "reset"
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _find_missing(self, now_ns: int, steady_ns: int) -> str:
+        for name, channel in self._channels.items():
+            item = self._inputs.get(name)
+            said = f" ({self._problems[name]})" if name in self._problems else ""
+            if item is None:
+                return f"{name} was never received{said}"
+            # The steady clock catches what a stopped or jumping stamp clock would hide.
+            age = max(now_ns - item.stamp_ns, steady_ns - item.arrived_ns) / 1e9
+            if not channel.latched and age > channel.max_age:
+                return f"{name} is {age:.2f} s old, allowed {channel.max_age:.2f} s{said}"
+        return ""
+
+    def _note_missing(self, steady_ns: int) -> None:
+        if self.state is State.CLOSED:
+            self.cause = self._missing
+            return
+        if self._missing_since_ns is None:
+            self._missing_since_ns = steady_ns
+        if steady_ns - self._missing_since_ns > int(self.config.latch_after_s * 1e9):
+            self.latch(f"{self._missing}; restore it, then call the reset service")
+
+    def _append(self, action: Singles) -> int:
+        assert self._candidates is not None and self._estimate is not None
+        if np.any(action < self.robot.action_low - 1e-6) or np.any(action > self.robot.action_high + 1e-6):
+            return self.support.size - 1  # an empty slot: never certified, so the plan runs
+        self._candidates = self.support.append(self._candidates, self._estimate, self._delays, action)
+        return self.support.size - 1
+
+    def _decide(self, index: int, reason: str, intervention: bool, message: str) -> Decision:
+        candidates = self._candidates
+        assert candidates is not None
+        if candidates.certified[index]:
+            verdict = "certified_band" if candidates.band[index] else "certified"
+        else:
+            verdict = "plan_held" if self._in_tube else "no_proof"
+        self._predict(index, verdict.startswith("certified"))
+        self.support.executed(candidates, index)
+        self._candidates = None
+        self.state = self._state_after(reason, intervention)
+        if self.state is not State.LATCHED:
+            self.cause = message
+        self.counters.interventions += intervention
+        self.counters.verdicts[verdict] += 1
+        self.counters.empty_supports += not bool((candidates.certified & ~candidates.is_plan).any())
+        return self._decision(candidates.actions[index].copy(), index, verdict, reason, message, intervention, candidates)
+
+    def _decide_blind(self) -> Decision:
+        """The state is missing: follow the plan along the nominal prediction, the only place where it is open-loop."""
+        action = np.zeros(len(self.robot.action_names), np.float32)
+        if self._tube is not None:
+            action = self.support.plan_action(self._tube.states[0])
+            self._tube.states = self._advance(self._tube.states, action.astype(np.float64), 0)
+            self._tube.ticks += 1
+        self.support.previous = action.astype(np.float64)
+        closed = self.state is State.CLOSED
+        if self.state not in (State.CLOSED, State.LATCHED):
+            self.state, self.cause = State.BACKUP, self._missing
+        if not closed:
+            self.counters.verdicts["no_proof"] += 1
+        return self._decision(action, -1, "no_proof", "closed" if closed else "input_missing", self._missing, False, None)
+
+    def _decision(
+        self, action: Singles, index: int, verdict: str, reason: str, message: str, intervention: bool,
+        candidates: CandidateSet | None,
+    ) -> Decision:  # fmt: skip
+        sequence, id = self.sequence, candidates.id if candidates else 0
+        self.sequence += 1
+        self.counters.decisions += 1
+        return Decision(
+            sequence, id, self.episode, self._stamp_ns, action, index, verdict, reason, message, self.state, intervention,
+            candidates,
+        )  # fmt: skip
+
+    def _state_after(self, reason: str, intervention: bool) -> State:
+        if self.state is State.LATCHED:
+            return State.LATCHED
+        if reason in ("request", "plan_requested"):
+            return State.NOMINAL
+        return State.INTERVENING if intervention else State.BACKUP
+
+    def _inside_tube(self, sampled: Inputs) -> bool:
+        tube = self._tube
+        if tube is None:
+            return False
+        now = self.robot.relative(tube.origin, sampled)
+        slack = self.robot.model.residual * tube.ticks
+        return bool(np.all(now >= tube.states.min(axis=0) - slack) and np.all(now <= tube.states.max(axis=0) + slack))
+
+    def _predict(self, index: int, certified: bool) -> None:
+        """Move the tube one tick on; a certified decision starts a new one at the present state."""
+        assert self._candidates is not None and self._estimate is not None
+        if certified or self._tube is None:
+            states = np.tile(self._estimate.state, (len(self.robot.model.members), 1))
+            self._tube = _Tube(self._sampled, states, 0)
+        action = self._candidates.actions[index].astype(np.float64)
+        self._tube.states = self._advance(self._tube.states, action, max(self._delays))
+        self._tube.ticks += 1
+
+    def _advance(self, states: Floats, action: Floats, delay: int) -> Floats:
+        model = self.robot.model
+        members = tuple(model.members.T)
+        x = tuple(states.T)
+        for t in range(model.checks_per_tick):
+            u = self.support.previous if t < delay else action
+            x = model.step(x, tuple(np.full(len(states), value) for value in u), members, model.dt)
+        return np.stack(x, axis=1)
+
+
+def parse_request(names: list[str], values: Floats, robot: Robot) -> tuple[int, Singles]:
+    """(id, action) of a named vector ('id' and every action name). Raises ValueError naming what is wrong."""
+    table: Mapping[str, float] = dict(zip(names, values, strict=False))
+    missing = [name for name in ("id", *robot.action_names) if name not in table]
+    if missing or len(names) != len(values):
+        raise ValueError(f"request lacks {', '.join(missing) or 'values'}; it names {', '.join(names) or 'nothing'}")
+    if not np.isfinite(table["id"]):
+        raise ValueError("request: id is not a number")
+    return int(table["id"]), np.array([table[name] for name in robot.action_names], np.float32)

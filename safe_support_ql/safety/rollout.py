@@ -1,0 +1,58 @@
+"""The certificate's rollout, vectorised in NumPy: the readable definition, and the oracle of the compiled one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from safe_support_ql.robots.base import Floats, Model
+
+UNREACHED = -np.inf
+
+
+def rollout_margins(
+    model: Model, state: Floats, previous: Floats, delays: tuple[int, ...], actions: Floats, points: Floats
+) -> Floats:
+    """Scaled margin [K, C] of every candidate under every centre (METHOD.md 2, certified(s, a)).
+
+    For each ensemble member, delay and hold: `previous` acts for the delay, the candidate for the hold, then the backup
+    policy, sampled once per tick and held in between, until S_f is reached. The margin is the smallest
+    (h_i - m_{i,t}) / scale_i met on the way over all of them, -inf where S_f is not reached within the horizon or a
+    number is not finite. state[S], previous[A], actions[K, A], points[M, 2]; delays in checks.
+    """
+    margins = np.full((len(actions), len(model.centres)), np.inf)
+    for c, centre in enumerate(model.centres):
+        for delay in delays:
+            for hold in model.holds:
+                margins[:, c] = np.minimum(margins[:, c], _one(model, state, previous, delay, hold, actions, centre, points))
+    return margins
+
+
+def _one(
+    model: Model, state: Floats, previous: Floats, delay: int, hold: int, actions: Floats, centre: Floats, points: Floats
+) -> Floats:
+    shape = (len(actions), len(model.members))
+    members = tuple(np.broadcast_to(column, shape) for column in model.members.T)
+    x = tuple(np.full(shape, value) for value in state)
+    before = tuple(np.full(shape, value) for value in previous)
+    asked = tuple(np.broadcast_to(column[:, None], shape) for column in actions.T)
+    command = before
+    margin = np.full(shape, np.inf)
+    reached = np.zeros(shape, bool)
+    for t in range(len(model.tightening) - 1):
+        if t < delay:
+            command = before
+        elif t < delay + hold:
+            command = asked
+        elif (t - delay - hold) % model.checks_per_tick == 0:
+            command = model.backup(x, centre[0], model.constants)
+        x = model.step(x, command, members, model.dt)
+        h = model.margins(x, points, model.constants)
+        for i, value in enumerate(h):
+            scaled = (value - model.tightening[t + 1, i]) / model.scale[i]
+            # A comparison with NaN is false: `where` keeps "not finite" from ever raising a margin.
+            margin = np.where(reached, margin, np.where(scaled < margin, scaled, np.where(np.isfinite(scaled), margin, UNREACHED)))
+        if t + 1 >= delay + hold:
+            reached = reached | model.terminal(x, centre[0], model.constants)
+            if np.all(reached | (margin < 0)):
+                break
+    return np.asarray(np.where(reached, margin, np.minimum(margin, UNREACHED)).min(axis=1))

@@ -1,0 +1,128 @@
+"""A_safe(s) with latched hysteresis and the backup atom: from an estimate to a CandidateSet (METHOD.md 2)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from safe_support_ql.robots.base import Estimate, Floats, Inputs, Robot, Singles
+from safe_support_ql.safety.candidates import EXTRA_SLOTS, CandidateSet, lattice, lattice_size
+from safe_support_ql.safety.certificate import Certificate
+
+
+class Support:
+    """Certifies candidates. Hidden state: the plan's centre, the last command, the band's threshold and its budget."""
+
+    def __init__(self, robot: Robot, continuous: bool, seed: int) -> None:
+        """Compile the certificate of `robot`; `seed` draws the lattice offsets of continuous actions."""
+        self.robot = robot
+        self.continuous = continuous
+        self.size = lattice_size(robot, continuous) + EXTRA_SLOTS
+        self._certificate = Certificate(robot.model, len(robot.state_names), len(robot.action_names))
+        self._rng = np.random.default_rng(seed)
+        self.reset(0)
+
+    def reset(self, centre: int) -> None:
+        """Forget the band and the last command; the plan aims at `centre`."""
+        self.centre = centre
+        self.previous: Floats = np.zeros(len(self.robot.action_names))
+        self._leave_band()
+
+    def _leave_band(self) -> None:
+        self.in_band = False
+        self.threshold = 0.0
+        self.spent = 0.0
+
+    def start(self, estimate: Estimate) -> None:
+        """Choose the first centre of an episode: the one whose plan has the largest margin here."""
+        margins = []
+        for self.centre in range(len(self.robot.model.centres)):
+            margins.append(self._certify_here(estimate, (0,), self.plan_action(estimate.state)))
+        self.centre = int(np.argmax(margins))
+
+    def plan_action(self, state: Floats) -> Singles:
+        """k(s) of the stored plan, exactly as it is executed [A]."""
+        model = self.robot.model
+        u = model.backup(tuple(state), model.centres[self.centre, 0], model.constants)
+        return np.clip(np.array(u), self.robot.action_low, self.robot.action_high).astype(np.float32)
+
+    def candidates(
+        self, id: int, stamp_ns: int, episode: int, inputs: Inputs, estimate: Estimate, delays: tuple[int, ...]
+    ) -> CandidateSet:
+        """Certify the lattice and the plan at `estimate`, the previous command still acting for `delays` (in checks)."""
+        model = self.robot.model
+        points = lattice(self.robot, self.continuous, self._rng)
+        n, k = len(points), self.size
+        actions = np.zeros((k, points.shape[1]), np.float32)
+        actions[:n] = points
+        plan_action = self.plan_action(estimate.state)
+        same = np.flatnonzero((points == plan_action).all(axis=1))
+        plan = int(same[0]) if len(same) else n
+        actions[plan] = plan_action
+        used = n if plan < n else n + 1
+        margin = np.full(k, -np.inf)
+        centre = np.full(k, self.centre, np.uint8)
+        margin[:used], centre[:used] = self._certify(estimate, delays, actions[:used])
+        # The plan is what runs now, so its margin is the one with the centre it has, not with the best centre.
+        margin[plan] = self._certify_here(estimate, delays, plan_action)
+        centre[plan] = self.centre
+        self._update_band(margin[plan])
+        certified, band = self._passes(margin)
+        is_plan = np.zeros(k, bool)
+        is_plan[plan] = True
+        # An empty slot has margin -inf; the plan's slot is in use even if the plan reaches nothing.
+        margin[plan] = max(margin[plan], np.finfo(np.float32).min)
+        observation = self.robot.observation(
+            inputs, estimate, self.previous, float(model.centres[self.centre, 0]), self.threshold
+        )
+        return CandidateSet(
+            id, stamp_ns, episode, observation, actions, certified, band, is_plan, margin.astype(np.float32), centre
+        )  # fmt: skip
+
+    def append(self, candidates: CandidateSet, estimate: Estimate, delays: tuple[int, ...], action: Singles) -> CandidateSet:
+        """The set with a foreign `action` certified into the last slot (log_weight -inf: beta never draws it)."""
+        margin, centre = self._certify(estimate, delays, action[None])
+        certified, band = self._passes(margin)
+        last = self.size - 1
+        new = {name: getattr(candidates, name).copy() for name in ("actions", "certified", "band", "margin", "centre")}
+        new["actions"][last], new["margin"][last], new["centre"][last] = action, margin[0], centre[0]
+        new["certified"][last], new["band"][last] = certified[0], band[0]
+        return CandidateSet(
+            candidates.id, candidates.stamp_ns, candidates.episode, candidates.observation,
+            is_plan=candidates.is_plan, **new,
+        )  # fmt: skip
+
+    def executed(self, candidates: CandidateSet, index: int) -> None:
+        """Take note of what was executed: the plan behind it is the stored plan from now on."""
+        self.previous = candidates.actions[index].astype(np.float64)
+        self.centre = int(candidates.centre[index])
+        if candidates.band[index] and not candidates.is_plan[index]:
+            self.spent += self.robot.model.step_residual
+
+    def _certify(self, estimate: Estimate, delays: tuple[int, ...], actions: Singles) -> tuple[Floats, Floats]:
+        # A centre is enough once it passes fully: the nearest such centre keeps the plan from wandering.
+        return self._certificate(
+            estimate.state, self.previous, delays, actions.astype(np.float64), estimate.points, self.centre,
+            self.robot.model.band,
+        )  # fmt: skip
+
+    def _certify_here(self, estimate: Estimate, delays: tuple[int, ...], action: Singles) -> float:
+        margin, centre = self._certificate(
+            estimate.state, self.previous, delays, action[None].astype(np.float64), estimate.points, self.centre, -np.inf
+        )
+        return float(margin[0])
+
+    def _update_band(self, plan_margin: float) -> None:
+        model = self.robot.model
+        if plan_margin >= model.band:
+            self._leave_band()
+        else:
+            self.in_band = True
+            # Latched: the largest margin reached since entry, less what a bounded sensor error explains; never lowered.
+            self.threshold = max(self.threshold, plan_margin - model.noise_allowance, 0.0)
+
+    def _passes(self, margin: Floats) -> tuple[Floats, Floats]:
+        model = self.robot.model
+        fully = margin >= model.band
+        budget_left = self.spent + model.step_residual <= model.band_budget
+        band = ~fully & (margin >= self.threshold) & (self.in_band and budget_left)
+        return fully | band, band

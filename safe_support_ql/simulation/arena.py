@@ -1,0 +1,120 @@
+"""Random arenas: walls and static obstacles of constant cross-section, one arena a seed, and the way through them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
+
+from safe_support_ql.robots.base import Floats
+from safe_support_ql.robots.world import ObstacleArena
+
+CELL = 0.1  # m, of the planning grid
+TRIES = 1000
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Obstacles as rows (x, y, yaw, half length, half width); half width 0 marks a disc of radius `half length`."""
+
+    obstacles: Floats
+    half_side: float
+    start: Floats  # (x, y, yaw)
+    goal: Floats  # (x, y)
+
+    def clearance(self, x: Floats, y: Floats) -> Floats:
+        """Exact distance in metres from points x, y (one shape) to the nearest obstacle or wall; negative inside."""
+        dx, dy = np.expand_dims(x, -1) - self.obstacles[:, 0], np.expand_dims(y, -1) - self.obstacles[:, 1]
+        cos, sin = np.cos(self.obstacles[:, 2]), np.sin(self.obstacles[:, 2])
+        disc = self.obstacles[:, 4] == 0.0
+        out_x = np.abs(cos * dx + sin * dy) - self.obstacles[:, 3]
+        out_y = np.abs(cos * dy - sin * dx) - self.obstacles[:, 4]
+        box = np.hypot(np.maximum(out_x, 0.0), np.maximum(out_y, 0.0)) + np.minimum(np.maximum(out_x, out_y), 0.0)
+        round_ = np.hypot(dx, dy) - self.obstacles[:, 3]
+        nearest = np.where(disc, round_, box).min(axis=-1, initial=np.inf)
+        return np.asarray(np.minimum(nearest, self.half_side - np.maximum(np.abs(x), np.abs(y))))
+
+
+def make_arena(spec: ObstacleArena, seed: int) -> Arena:
+    """The arena of `seed`, in which a path of `spec.corridor` centre clearance leads from start to goal.
+
+    Raises ValueError if the specification leaves no room for one.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(TRIES):
+        arena = _draw(spec, rng)
+        if arena is not None:
+            return arena
+    raise ValueError(f"no arena with a {spec.corridor} m corridor found in {TRIES} tries; fewer or smaller obstacles needed")
+
+
+def _draw(spec: ObstacleArena, rng: np.random.Generator) -> Arena | None:
+    half = spec.side / 2
+    count = int(rng.integers(spec.count[0], spec.count[1] + 1))
+    obstacles = np.zeros((count, 5))
+    obstacles[:, :2] = rng.uniform(-half + 0.3, half - 0.3, (count, 2))
+    obstacles[:, 2] = rng.uniform(-np.pi, np.pi, count)
+    obstacles[:, 3] = rng.uniform(*spec.half_width, count)
+    # A third discs, a third squares, a third bars as thin as declared.
+    kind = rng.integers(0, 3, count)
+    obstacles[:, 4] = np.choose(kind, [np.zeros(count), obstacles[:, 3], np.full(count, spec.half_width[0])])
+    free = Arena(obstacles, half, np.zeros(3), np.zeros(2))
+    xs = np.arange(-half + CELL / 2, half, CELL)
+    grid_x, grid_y = np.meshgrid(xs, xs, indexing="ij")
+    wide = free.clearance(grid_x, grid_y) >= spec.corridor
+    regions, number = ndimage.label(wide, np.ones((3, 3)))
+    if number == 0:
+        return None
+    cells = np.argwhere(regions == 1 + np.argmax(np.bincount(regions.ravel())[1:]))
+    start, goal = (xs[cells[rng.integers(len(cells))]] for _ in range(2))
+    if np.hypot(*(goal - start)) < spec.start_goal_distance:
+        return None
+    return Arena(obstacles, half, np.array([*start, rng.uniform(-np.pi, np.pi)]), goal)
+
+
+class Route:
+    """Shortest ways to the goal of an arena on a grid that keeps `spec.corridor` where it can; for the reference driver."""
+
+    def __init__(self, arena: Arena, corridor: float) -> None:
+        """Solve the distance field once (about 50 ms)."""
+        self.arena, self._corridor = arena, corridor
+        half = arena.half_side
+        self._xs = np.arange(-half + CELL / 2, half, CELL)
+        n = len(self._xs)
+        grid_x, grid_y = np.meshgrid(self._xs, self._xs, indexing="ij")
+        clearance = arena.clearance(grid_x, grid_y)
+        # Cells closer than the corridor stay passable at a price, so that a driver pushed off its way finds back.
+        price = 1.0 + 20.0 * np.maximum(corridor - clearance, 0.0) / corridor + 1000.0 * (clearance < 0.2)
+        index = np.arange(n * n).reshape(n, n)
+        edges: list[tuple[Floats, Floats, Floats]] = []
+        for dx, dy in ((1, 0), (0, 1), (1, 1), (1, -1)):
+            here = index[: n - dx, max(0, -dy) : n - max(0, dy)]
+            there = index[dx:, max(0, dy) : n - max(0, -dy)]
+            cost = 0.5 * (price.ravel()[here] + price.ravel()[there]) * CELL * np.hypot(dx, dy)
+            edges.append((here.ravel(), there.ravel(), cost.ravel()))
+        rows, columns, costs = (np.concatenate(part) for part in zip(*edges, strict=True))
+        graph = sparse.csr_matrix((costs, (rows, columns)), shape=(n * n, n * n))
+        goal = index[self._cell(arena.goal[0]), self._cell(arena.goal[1])]
+        self._field, self._next = csgraph.dijkstra(graph, directed=False, indices=goal, return_predecessors=True)
+        self._index = index
+
+    def _cell(self, value: float) -> int:
+        return int(np.clip(np.floor((value + self.arena.half_side) / CELL), 0, len(self._xs) - 1))
+
+    def target(self, x: float, y: float, lookahead: float) -> Floats:
+        """A point (x, y) on the way, about `lookahead` metres ahead and in straight reach, or the goal."""
+        cell = self._index[self._cell(x), self._cell(y)]
+        best = self.arena.goal
+        n = len(self._xs)
+        for _ in range(int(lookahead / CELL)):
+            following = int(self._next[cell])
+            if following < 0:
+                return self.arena.goal
+            point = np.array([self._xs[following // n], self._xs[following % n]])
+            way = np.linspace([x, y], point, 8)
+            if best is not self.arena.goal and self.arena.clearance(way[:, 0], way[:, 1]).min() < self._corridor - CELL:
+                return best
+            cell, best = following, point
+        return best

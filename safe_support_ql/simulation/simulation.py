@@ -1,0 +1,126 @@
+"""Episodes in a world: rewards, ends and the count of unsafe visits, judged on ground truth at every sub-step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from safe_support_ql.robots.base import Floats, Robot
+from safe_support_ql.simulation.world import DriveWorld, make_world
+
+VISIT_LIMIT_S = 1.0  # an unsafe visit that lasts this long ends the episode while it still goes on
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one control tick brought. Counters are cumulative over the life of the Simulation.
+
+    `reward`, `terminated`, `truncated` belong to the transition that ended now; `min_margin` is the smallest scaled-free
+    h_i met in this episode; `visit` describes a visit that began in this tick ('' if none).
+    """
+
+    seed: int
+    first: bool
+    tick: int
+    reward: float
+    terminated: bool
+    truncated: bool
+    reached: bool
+    episode_return: float
+    min_margin: float
+    control_ticks: int
+    physics_steps: int
+    unsafe_visits: int
+    unsafe_substeps: int
+    visit: str
+
+
+class Simulation:
+    """Plays episodes: `reset`, then `sense` and `tick` (lock-step) or `command`, `advance`, `finish_tick` (real time)."""
+
+    def __init__(self, robot: Robot, gui: bool = False) -> None:
+        """Build the world of `robot`."""
+        self.robot = robot
+        self.world = make_world(robot, gui)
+        self.substeps = robot.world.physics_hz // robot.world.control_hz
+        self.time_limit = int(round(robot.world.episode_s * robot.world.control_hz))
+        self.control_ticks = self.physics_steps = self.unsafe_visits = self.unsafe_substeps = 0
+
+    def reset(self, seed: int) -> Outcome:
+        """A new episode, a function of `seed` alone."""
+        self.seed = seed
+        self._rng = np.random.default_rng([seed, 1])
+        self.world.reset(self._rng, seed)
+        self._before = self.world.truth()
+        self._action = np.zeros(len(self.robot.action_names))
+        self._tick = 0
+        self._return = 0.0
+        self._min_margin = float(self.robot.truth_margins(self._before).min())
+        self._unsafe_for = 0
+        self._visit_over = False
+        self._visit = ""
+        return self._outcome(True, 0.0, False, False)
+
+    def sense(self) -> dict[str, Floats]:
+        """One vector per channel, with noise. Call once per tick: odometry integrates between calls."""
+        return self.world.sense(self._rng)
+
+    def command(self, action: Floats) -> None:
+        """The newest command to the drive."""
+        self._action = np.array(action, np.float64)
+        self.world.command(self._action)
+
+    def advance(self, substeps: int) -> None:
+        """Physics, and the safe set judged after each sub-step."""
+        for _ in range(substeps):
+            self.world.step()
+            self.physics_steps += 1
+            quick = isinstance(self.world, DriveWorld)
+            truth = self.world.quick_truth(0.3) if isinstance(self.world, DriveWorld) and quick else self.world.truth()
+            margins = self.robot.truth_margins(truth)
+            worst = float(margins.min())
+            self._min_margin = min(self._min_margin, worst)
+            if worst < 0.0 or not np.isfinite(worst):
+                self._note_unsafe(margins, truth)
+            elif self._unsafe_for:
+                self._visit_over, self._unsafe_for = True, 0
+
+    def _note_unsafe(self, margins: Floats, truth: Floats) -> None:
+        if self._unsafe_for == 0:
+            self.unsafe_visits += 1
+            values = dict(zip(self.robot.model.margin_names, np.round(margins, 4).tolist(), strict=False))
+            self._visit = f"margins {values} at truth {np.round(truth, 4).tolist()}, seed {self.seed}, tick {self._tick}"
+        self._unsafe_for += 1
+        self.unsafe_substeps += 1
+        self._visit_over = self._visit_over or self._unsafe_for * self.world.dt >= VISIT_LIMIT_S
+
+    def finish_tick(self) -> Outcome:
+        """Close the control tick: reward and end of the transition since the last call."""
+        after = self.world.truth()
+        reward, reached = self.robot.reward(self._before, self._action, after, self.world.goal)
+        self._before = after
+        self._tick += 1
+        self.control_ticks += 1
+        self._return += reward
+        outcome = self._outcome(False, reward, reached or self._visit_over, reached)
+        self._visit = ""
+        return outcome
+
+    def tick(self, action: Floats) -> Outcome:
+        """One whole control tick under `action`."""
+        self.command(action)
+        self.advance(self.substeps)
+        return self.finish_tick()
+
+    def _outcome(self, first: bool, reward: float, terminated: bool, reached: bool) -> Outcome:
+        return Outcome(
+            seed=self.seed, first=first, tick=self._tick, reward=reward, terminated=terminated,
+            truncated=not terminated and self._tick >= self.time_limit, reached=reached, episode_return=self._return,
+            min_margin=self._min_margin, control_ticks=self.control_ticks, physics_steps=self.physics_steps,
+            unsafe_visits=self.unsafe_visits, unsafe_substeps=self.unsafe_substeps, visit=self._visit,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Disconnect from PyBullet."""
+        self.world.close()

@@ -1,0 +1,293 @@
+"""PyBullet interprets a robot's WorldSpec: bodies, actuators with lag and timeout, sensors with noise, ground truth.
+
+Truth vectors: differential drive (x, y, yaw, v, w, clearance of the footprint); joint effort (positions, velocities).
+Sensors: 'odometry' (x, y, qz, qw, v, w), 'lidar' (ranges), 'goal' (the goal), 'joints' (positions, velocities).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import pybullet
+import pybullet_data
+from pybullet_utils.bullet_client import BulletClient
+
+from safe_support_ql.robots.base import Floats, Robot
+from safe_support_ql.robots.world import DifferentialDrive, JointEffort, Primitive, WorldSpec
+from safe_support_ql.simulation.arena import Arena, make_arena
+
+
+class World(ABC):
+    """One robot in its world. `step` is one physics sub-step."""
+
+    def __init__(self, spec: WorldSpec, gui: bool = False) -> None:
+        """Connect to a PyBullet server of its own."""
+        self.spec = spec
+        self.dt = 1.0 / spec.physics_hz
+        self.client = BulletClient(pybullet.GUI if gui else pybullet.DIRECT)
+        self.client.setAdditionalSearchPath(pybullet_data.getDataPath())
+        self.client.setGravity(0.0, 0.0, -9.81)
+        self.client.setTimeStep(self.dt)
+        self.goal: Floats = np.zeros(2)
+        self._since_command = np.inf
+
+    @abstractmethod
+    def reset(self, rng: np.random.Generator, seed: int) -> None:
+        """A new start and goal."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """One physics sub-step under the newest command, or the drive's own stop once that is too old."""
+
+    @abstractmethod
+    def truth(self) -> Floats:
+        """Ground truth now, exact."""
+
+    @abstractmethod
+    def sense(self, rng: np.random.Generator) -> dict[str, Floats]:
+        """One vector per channel."""
+
+    def command(self, action: Floats) -> None:
+        """The newest command; it holds until the next or the drive's timeout."""
+        self._action = np.array(action, np.float64)
+        self._since_command = 0.0
+
+    def _commanded(self) -> Floats:
+        """What the drive obeys in this sub-step: its command, or zero after its own timeout."""
+        obeyed = self._action if self._since_command < self.spec.drive.timeout - 1e-9 else np.zeros_like(self._action)
+        self._since_command += self.dt
+        return obeyed
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.client.disconnect()
+
+
+class DriveWorld(World):
+    """A two-wheeled base with contact physics among the obstacles of an arena."""
+
+    def __init__(self, spec: WorldSpec, gui: bool = False) -> None:
+        """Build the floor and the base; obstacles come with `reset`."""
+        super().__init__(spec, gui)
+        assert isinstance(spec.drive, DifferentialDrive) and spec.lidar and spec.arena
+        self.drive, self.lidar = spec.drive, spec.lidar
+        self.client.loadURDF("plane.urdf")
+        self._build()
+        angles = -np.pi + np.arange(self.lidar.rays) * (2 * np.pi / self.lidar.rays)
+        self._rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        self._obstacles: list[int] = []
+        self._action = np.zeros(2)
+
+    def _shape(self, shape: Primitive, turned: bool = False) -> int:
+        # `turned` lays a cylinder on its side: a wheel that turns about y.
+        frame = {"collisionFrameOrientation": self.client.getQuaternionFromEuler([np.pi / 2, 0, 0])} if turned else {}
+        if shape.kind == "box":
+            return int(self.client.createCollisionShape(pybullet.GEOM_BOX, halfExtents=shape.size, **frame))
+        if shape.kind == "sphere":
+            return int(self.client.createCollisionShape(pybullet.GEOM_SPHERE, radius=shape.size[0], **frame))
+        return int(
+            self.client.createCollisionShape(pybullet.GEOM_CYLINDER, radius=shape.size[0], height=shape.size[1], **frame)
+        )
+
+    def _build(self) -> None:
+        drive, radius = self.drive, self.drive.wheel.size[0]
+        self._height = drive.chassis.position[2]
+        wheel, caster = self._shape(drive.wheel, turned=True), self._shape(drive.caster)
+        x, _, z = drive.caster.position
+        places = [
+            (0.0, drive.track / 2, radius - self._height), (0.0, -drive.track / 2, radius - self._height),
+            (x, 0.0, z - self._height), (-x, 0.0, z - self._height),
+        ]  # fmt: skip
+        self.body = self.client.createMultiBody(
+            drive.chassis.mass,
+            self._shape(drive.chassis),
+            basePosition=[0, 0, self._height],
+            linkMasses=[drive.wheel.mass] * 2 + [drive.caster.mass] * 2,
+            linkCollisionShapeIndices=[wheel, wheel, caster, caster],
+            linkVisualShapeIndices=[-1] * 4,
+            linkPositions=places,
+            linkOrientations=[(0, 0, 0, 1)] * 4,
+            linkInertialFramePositions=[(0, 0, 0)] * 4,
+            linkInertialFrameOrientations=[(0, 0, 0, 1)] * 4,
+            linkParentIndices=[0] * 4,
+            linkJointTypes=[pybullet.JOINT_REVOLUTE] * 2 + [pybullet.JOINT_FIXED] * 2,
+            linkJointAxis=[(0, 1, 0)] * 4,
+        )
+        for link, friction in enumerate([drive.wheel.friction] * 2 + [drive.caster.friction] * 2):
+            self.client.changeDynamics(self.body, link, lateralFriction=friction)
+
+    def reset(self, rng: np.random.Generator, seed: int) -> None:
+        """Build the arena of `seed` and put the base at its start, standing."""
+        assert self.spec.arena
+        arena_seed = seed
+        self.set_arena(make_arena(self.spec.arena, arena_seed))
+        self._scale = 1.0 + self.drive.odometry_drift * rng.standard_normal(2)
+
+    def set_arena(self, arena: Arena) -> None:
+        """Replace the obstacles by those of `arena` and put the base at its start."""
+        assert self.spec.arena
+        for body in self._obstacles:
+            self.client.removeBody(body)
+        height = self.spec.arena.height
+        half = arena.half_side
+        walls = [(sx * (half + 0.05), sy * (half + 0.05), 0.0, 0.05 if sx else half + 0.1, 0.05 if sy else half + 0.1)
+                 for sx, sy in ((1, 0), (-1, 0), (0, 1), (0, -1))]  # fmt: skip
+        self._obstacles = [self._obstacle(row, height) for row in (*arena.obstacles, *walls)]
+        self.arena, self.goal = arena, arena.goal
+        x, y, yaw = arena.start
+        self.client.resetBasePositionAndOrientation(
+            self.body, [x, y, self._height], self.client.getQuaternionFromEuler([0, 0, yaw])
+        )
+        self.client.resetBaseVelocity(self.body, [0, 0, 0], [0, 0, 0])
+        for joint in (0, 1):
+            self.client.resetJointState(self.body, joint, 0.0, 0.0)
+        self._action = np.zeros(2)
+        self._filtered = np.zeros(2)
+        self._since_command = np.inf
+        self._pose = np.array([x, y, yaw])
+        self._wheels = np.zeros(2)
+        self._clearance_bound = -np.inf
+        self._scale = np.ones(2)
+
+    def _obstacle(self, row: Floats, height: float) -> int:
+        x, y, yaw, length, width = row
+        if width == 0.0:
+            shape = self._shape(Primitive("cylinder", (length, height), 0.0))
+        else:
+            shape = self._shape(Primitive("box", (length, width, height / 2), 0.0))
+        turn = self.client.getQuaternionFromEuler([0, 0, yaw])
+        return int(self.client.createMultiBody(0.0, shape, basePosition=[x, y, height / 2], baseOrientation=turn))
+
+    def step(self) -> None:
+        """Lag, slew limit and dead zone of the drive, then contact physics."""
+        drive = self.drive
+        wanted = self._commanded().copy()
+        if abs(wanted[0]) < drive.dead_zone:
+            wanted[0] = 0.0
+        limit = np.array([drive.acceleration, drive.turn_acceleration]) * self.dt
+        change = (wanted - self._filtered) * (1.0 - np.exp(-self.dt / drive.lag))
+        self._filtered += np.clip(change, -limit, limit)
+        v, w = self._filtered
+        radius, half_track = drive.wheel.size[0], drive.track / 2
+        self.client.setJointMotorControlArray(
+            self.body, (0, 1), pybullet.VELOCITY_CONTROL,
+            targetVelocities=((v - w * half_track) / radius, (v + w * half_track) / radius),
+            forces=(drive.motor_torque, drive.motor_torque),
+        )  # fmt: skip
+        self.client.stepSimulation()
+
+    def truth(self) -> Floats:
+        """(x, y, yaw, v, w, clearance); the clearance is exact."""
+        return self._truth(-np.inf)
+
+    def quick_truth(self, enough: float) -> Floats:
+        """Like `truth`, but the clearance may be a lower bound where that is at least `enough`.
+
+        Distance to static obstacles changes by no more than the way driven, so most sub-steps need no new distances.
+        """
+        return self._truth(enough)
+
+    def _truth(self, enough: float) -> Floats:
+        position, orientation = self.client.getBasePositionAndOrientation(self.body)
+        linear, angular = self.client.getBaseVelocity(self.body)
+        _, _, qz, qw = orientation
+        yaw = 2.0 * np.arctan2(qz, qw)
+        v = linear[0] * np.cos(yaw) + linear[1] * np.sin(yaw)
+        if np.isfinite(self._clearance_bound):
+            way = np.hypot(position[0] - self._bound_at[0], position[1] - self._bound_at[1])
+            if self._clearance_bound - way >= enough > -np.inf:
+                return np.array([position[0], position[1], yaw, v, angular[2], self._clearance_bound - way])
+        clearance = float(self.arena.clearance(np.float64(position[0]), np.float64(position[1])))  # type: ignore[arg-type]
+        self._clearance_bound = clearance - self.spec.footprint_radius
+        self._bound_at = position
+        return np.array([position[0], position[1], yaw, v, angular[2], self._clearance_bound])
+
+    def sense(self, rng: np.random.Generator) -> dict[str, Floats]:
+        """Odometry, scan and goal."""
+        made = {"odometry": self._odometry, "lidar": self._scan, "goal": lambda rng: self.goal}
+        return {channel: made[sensor](rng) for channel, sensor in self.spec.sensors.items()}
+
+    def _odometry(self, rng: np.random.Generator) -> Floats:
+        (left, left_speed, *_), (right, right_speed, *_) = self.client.getJointStates(self.body, (0, 1))
+        radius, track = self.drive.wheel.size[0], self.drive.track
+        way = self._scale[0] * radius * 0.5 * (left - self._wheels[0] + right - self._wheels[1])
+        turn = self._scale[1] * radius * (right - self._wheels[1] - left + self._wheels[0]) / track
+        middle = self._pose[2] + 0.5 * turn
+        self._pose += np.array([way * np.cos(middle), way * np.sin(middle), turn])
+        self._wheels = np.array([left, right])
+        v = self._scale[0] * radius * 0.5 * (left_speed + right_speed)
+        w = self._scale[1] * radius * (right_speed - left_speed) / track
+        x, y, yaw = self._pose
+        return np.array([x, y, np.sin(yaw / 2), np.cos(yaw / 2), v, w])
+
+    def _scan(self, rng: np.random.Generator) -> Floats:
+        position, (_, _, qz, qw) = self.client.getBasePositionAndOrientation(self.body)
+        yaw = 2.0 * np.arctan2(qz, qw)
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        rays = self._rays @ np.array([[cos, sin], [-sin, cos]])
+        height = self.lidar.height
+        start = np.tile([position[0], position[1], height], (len(rays), 1))
+        end = start.copy()
+        end[:, :2] += rays * self.lidar.range_max
+        hits = self.client.rayTestBatch(start, end, numThreads=1)
+        fraction = np.array([hit[2] for hit in hits])
+        ranges = fraction * self.lidar.range_max
+        noise = np.clip(rng.standard_normal(len(ranges)), -3.0, 3.0) * self.lidar.noise
+        # REP-117: +Inf is "nothing within range".
+        return np.where(fraction >= 1.0, np.inf, np.clip(ranges + noise, 0.0, self.lidar.range_max))
+
+
+class JointWorld(World):
+    """A URDF with efforts on some joints; every default motor switched off, because those hold passive joints."""
+
+    def __init__(self, spec: WorldSpec, robot: Robot, gui: bool = False) -> None:
+        """Load the URDF. `robot` draws initial states and goals."""
+        super().__init__(spec, gui)
+        assert isinstance(spec.drive, JointEffort)
+        self.drive, self.robot = spec.drive, robot
+        self.body = self.client.loadURDF(spec.drive.urdf)
+        names = {
+            self.client.getJointInfo(self.body, joint)[1].decode(): joint
+            for joint in range(self.client.getNumJoints(self.body))
+        }
+        self._joints = [names[name] for name in spec.drive.joints]
+        self._driven = [names[name] for name in spec.drive.driven]
+        for joint in self._joints:
+            self.client.setJointMotorControl2(self.body, joint, pybullet.VELOCITY_CONTROL, force=0.0)
+        for name, mass in spec.drive.link_masses.items():
+            self.client.changeDynamics(self.body, names[name], mass=mass)
+        self._action = np.zeros(len(self._driven))
+
+    def reset(self, rng: np.random.Generator, seed: int) -> None:
+        """Draw initial state and goal from the robot."""
+        state = self.robot.initial_state(rng)
+        self.goal = self.robot.draw_goal(rng)
+        n = len(self._joints)
+        for joint, position, velocity in zip(self._joints, state[:n], state[n:], strict=True):
+            self.client.resetJointState(self.body, joint, position, velocity)
+        self._action = np.zeros(len(self._driven))
+        self._since_command = np.inf
+
+    def step(self) -> None:
+        """Effort, then physics."""
+        efforts = self._commanded()
+        self.client.setJointMotorControlArray(self.body, self._driven, pybullet.TORQUE_CONTROL, forces=list(efforts))
+        self.client.stepSimulation()
+
+    def truth(self) -> Floats:
+        """(positions, velocities)."""
+        states = self.client.getJointStates(self.body, self._joints)
+        return np.array([state[0] for state in states] + [state[1] for state in states])
+
+    def sense(self, rng: np.random.Generator) -> dict[str, Floats]:
+        """Joint states without noise, and the goal."""
+        made = {"joints": self.truth, "goal": lambda: self.goal}
+        return {channel: made[sensor]() for channel, sensor in self.spec.sensors.items()}
+
+
+def make_world(robot: Robot, gui: bool = False) -> World:
+    """The world that `robot` declares."""
+    if isinstance(robot.world.drive, DifferentialDrive):
+        return DriveWorld(robot.world, gui)
+    return JointWorld(robot.world, robot, gui)
