@@ -1,0 +1,357 @@
+"""The base of every node: parameters, guarded callbacks, a lifecycle that nothing can kill or leave half-done.
+
+PARAMETERS is the one table of what every node declares. `fixed` ones can be set before `configure` only, the others while
+the node is not active; a change at another time, a wrong type or a value out of range is refused, all or nothing.
+
+What rclpy 7.1 leaves to do (see shared ROS 2 notes): an invalid transition raises out of spin; exceptions in lifecycle
+callbacks are swallowed; Ctrl-C invalidates the context before anything can be published. Here invalid transitions are
+answered with success=false, an exception in a callback is logged once and the node deactivates (`fail` says what more),
+and SIGINT and SIGTERM deactivate, clean up and only then end the context.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+
+from safe_support_ql import config
+from safe_support_ql.safety.ledger import PHASES
+
+WAKE_S = 0.1  # a signal is noticed within this
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One parameter. Its type is that of `default`; numbers lie in [low, high], text in `options` if there are any."""
+
+    name: str
+    default: Any
+    doc: str
+    fixed: bool = True
+    options: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+
+
+COMMON = (
+    Declared("config", "", "path of the configuration (YAML) that the run uses"),
+    Declared("run_dir", "", "folder of the run: journal, ledger, checkpoint, policy"),
+    Declared("clock", "lockstep", "lockstep: each state waits for its decision; realtime: late is late",
+             options=("lockstep", "realtime")),
+    Declared("continuous", False, "continuous actions: a lattice shifted at each tick"),
+    Declared("seed", 0, "seed of everything this node draws", low=0, high=2**31 - 1),
+    Declared("robot_id", "robot", "which robot this is, for a fleet"),
+    Declared("stamped_cmd", True, "command with a header, where the robot has both types"),
+)  # fmt: skip
+
+OWN: dict[str, tuple[Declared, ...]] = {
+    "simulator": (
+        Declared("phase", "collection", "what the ticks are counted as", fixed=False, options=PHASES),
+        Declared("first_seed", 0, "seed of the first arena; the next episode takes the next", False, low=0, high=2**62),
+        Declared("first_episode", 1, "number of the first episode after configure", low=1, high=2**32 - 1),
+        Declared("episodes", 0, "stop after this many episodes; 0: endless", False, low=0, high=2**31 - 1),
+        Declared("ticks", 0, "stop after this many control ticks; 0: endless", False, low=0, high=2**31 - 1),
+    ),
+    "safety_monitor": (
+        Declared("first_sequence", 0, "number of the first decision, one after the journal's last", low=0, high=2**62),
+        Declared("recorder_required", False, "nothing but the plan until a recorder was heard"),
+    ),
+    "behavior_policy": (),
+    "inference": (
+        Declared("model", "", "path of policy.onnx; policy.json lies beside it"),
+        Declared("greedy", False, "the likeliest candidate instead of a draw", fixed=False),
+    ),
+    "recorder": (),
+    "learner": (),
+}
+PARAMETERS = {node: COMMON + own for node, own in OWN.items()}
+
+
+class ManagedNode(LifecycleNode):
+    """Subclasses fill in `configure`, `activate`, `deactivate`, `release` and raise to refuse; see the module."""
+
+    def __init__(self, name: str) -> None:
+        """Declare the parameters of the node called `name`; all entities come in `configure`."""
+        super().__init__(name)
+        self.active = False
+        self.steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._kind = name
+        self._table = {item.name: item for item in PARAMETERS[name]}
+        for item in self._table.values():
+            self.declare_parameter(item.name, item.default, _descriptor(item))
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._on_change_state
+        self._own: list[Any] = []
+
+    # --- for subclasses ------------------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Read parameters, create entities. Raise ValueError or OSError with one clear line to refuse."""
+
+    def activate(self) -> None:
+        """Begin. Raise to refuse."""
+
+    def deactivate(self) -> None:
+        """Stop; the last safe command goes out here."""
+
+    def release(self) -> None:
+        """Give back what `configure` took, which may have failed half-way. Entities of `subscribe` and so on go by themselves."""
+
+    def fail(self, error: Exception) -> None:
+        """An exception left a callback. Default: deactivate, because a node that fails once is not to be trusted."""
+        if self.active:
+            self.trigger_deactivate()
+
+    def linger(self) -> float:
+        """Seconds to go on spinning after the deactivation at the end, for a stop that takes time."""
+        return 0.0
+
+    def get_state(self) -> str:
+        """Label of the lifecycle state."""
+        return str(self._state_machine.current_state[1])
+
+    def param(self, name: str) -> Any:
+        """The value of a declared parameter."""
+        return self.get_parameter(name).value
+
+    def load_config(self) -> config.Config:
+        """The run's configuration. Raises ValueError naming what is wrong."""
+        path = self.param("config")
+        if not path:
+            raise ValueError("parameter 'config' is empty; give the path of a configuration (YAML)")
+        return config.load(Path(path))
+
+    def run_dir(self) -> Path:
+        """The run's folder. Raises ValueError if there is none."""
+        path = Path(self.param("run_dir"))
+        if not self.param("run_dir") or not path.is_dir():
+            raise ValueError(f"parameter 'run_dir' is '{self.param('run_dir')}'; give an existing folder")
+        return path
+
+    def subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Any:
+        """A guarded subscription that lives until cleanup."""
+        entity = self.create_subscription(kind, topic, self._guarded(callback), qos)
+        self._own.append((self.destroy_subscription, entity))
+        return entity
+
+    def advertise(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
+        """A plain publisher that lives until cleanup: a lifecycle publisher would drop the last stop in silence."""
+        entity = self.create_publisher(kind, topic, qos)
+        self._own.append((self.destroy_publisher, entity))
+        return entity
+
+    def every(self, period: float, callback: Callable[[], None]) -> Any:
+        """A guarded timer on the steady clock that lives until cleanup."""
+        entity = self.create_timer(period, self._guarded(callback), clock=self.steady)
+        self._own.append((self.destroy_timer, entity))
+        return entity
+
+    def serve(self, kind: Any, name: str, callback: Callable[[Any, Any], Any]) -> Any:
+        """A service that lives until cleanup. On an exception the answer is `response` as it stands, success false."""
+
+        def guarded(request: Any, response: Any) -> Any:
+            self._guarded(lambda: callback(request, response))()
+            return response
+
+        entity = self.create_service(kind, name, guarded)
+        self._own.append((self.destroy_service, entity))
+        return entity
+
+    def _guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:
+        def guarded(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:  # noqa: BLE001  # the one place: whatever it is, the node must fail closed
+                self._report(f"{getattr(callback, '__name__', 'callback')} failed", error)
+                self._attempt("fail", lambda: self.fail(error))
+
+        return guarded
+
+    def _attempt(self, what: str, action: Callable[[], None]) -> Exception | None:
+        """Run `action`; report and return what it raises."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  # same place: a transition must end in a defined state
+            self._report(what, error)
+            return error
+        return None
+
+    def _report(self, what: str, error: Exception) -> None:
+        expected = isinstance(error, ValueError | OSError)
+        where = "" if expected else f" ({_origin(error)})"
+        self.get_logger().error(f"{what}: {str(error) or type(error).__name__}{where}")
+        if not expected:
+            self.get_logger().debug("".join(traceback.format_exception(error)))
+
+    # --- transitions ---------------------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """unconfigured -> inactive, or back with everything given back."""
+        if self._attempt("configure refused", self.configure) is None:
+            return TransitionCallbackReturn.SUCCESS
+        self._release()
+        return TransitionCallbackReturn.FAILURE
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """inactive -> active, or back."""
+        gc.collect()
+        gc.freeze()  # what lives now lives long: a collection in a control tick need not walk over it
+        self.active = True
+        if self._attempt("activate refused", self.activate) is None:
+            return TransitionCallbackReturn.SUCCESS
+        self.active = False
+        return TransitionCallbackReturn.FAILURE
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """active -> inactive; whatever goes wrong, the node is inactive afterwards."""
+        self.active = False
+        self._attempt("deactivate", self.deactivate)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """inactive -> unconfigured; whatever goes wrong, nothing is kept."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """any -> finalized."""
+        if self.active:
+            self.active = False
+            self._attempt("deactivate", self.deactivate)
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """What rclpy itself raised: give everything back; unconfigured afterwards."""
+        self.active = False
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _release(self) -> None:
+        self._attempt("cleanup", self.release)
+        for destroy, entity in self._own:
+            destroy(entity)
+        self._own.clear()
+
+    def _on_change_state(self, request: Any, response: Any) -> Any:
+        transitions = self._state_machine.available_transitions
+        label = request.transition.label
+        if not any(label == item[1] if label else request.transition.id == item[0] for item in transitions):
+            state = self._state_machine.current_state[1]
+            possible = ", ".join(sorted({item[1] for item in transitions})) or "nothing"
+            self.get_logger().warning(
+                f"transition '{label or request.transition.id}' is not possible while {state}; possible: {possible}"
+            )
+            response.success = False
+            return response
+        return self._change_state(request, response)
+
+    # --- parameters ----------------------------------------------------------------------------------------------
+
+    def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        state = self._state_machine.current_state[1] if hasattr(self, "_state_machine") else "unconfigured"
+        for parameter in parameters:
+            declared = self._table.get(parameter.name)
+            if declared is None:
+                continue  # use_sim_time and the like
+            problem = _problem(declared, parameter.value)
+            if self.active or (declared.fixed and state == "inactive"):
+                when = "before configure" if declared.fixed else "while inactive"
+                problem = f"parameter '{parameter.name}' can be set {when} only; the node is {state}"
+            if problem:
+                return SetParametersResult(successful=False, reason=problem)
+        return SetParametersResult(successful=True)
+
+
+def _problem(declared: Declared, value: Any) -> str:
+    if type(value) is not type(declared.default):
+        return f"parameter '{declared.name}' is {value!r}, must be of type {type(declared.default).__name__}"
+    if declared.options and value not in declared.options:
+        return f"parameter '{declared.name}' is {value!r}, must be one of: {', '.join(declared.options)}"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and not declared.low <= value <= declared.high:
+        return f"parameter '{declared.name}' is {value}, must lie in [{declared.low:g}, {declared.high:g}]"
+    return ""
+
+
+def _descriptor(item: Declared) -> ParameterDescriptor:
+    choices = f" ({' | '.join(item.options)})" if item.options else ""
+    descriptor = ParameterDescriptor(description=item.doc + choices)
+    if type(item.default) is int and math.isfinite(item.low):
+        descriptor.integer_range = [IntegerRange(from_value=int(item.low), to_value=int(item.high), step=1)]
+    elif type(item.default) is float and math.isfinite(item.low):
+        descriptor.floating_point_range = [FloatingPointRange(from_value=item.low, to_value=item.high, step=0.0)]
+    return descriptor
+
+
+def _origin(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    return f"{type(error).__name__} in {Path(frame[0].filename).name}:{frame[0].lineno}" if frame else type(error).__name__
+
+
+def run(make: Callable[[], ManagedNode]) -> int:
+    """Spin the node until SIGINT, SIGTERM or its shutdown transition; then deactivate, clean up and leave. Exit status."""
+    stop = False
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGINT, ask_to_stop)
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        node = make()
+    except Exception as error:  # noqa: BLE001  # a bad parameter file or name: one line instead of a traceback
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    node.create_timer(WAKE_S, lambda: None, clock=node.steady)  # Python sees a signal only between two waits
+    try:
+        while not stop and node.get_state() != "finalized":
+            executor.spin_once()
+        if node.active:
+            node.trigger_deactivate()
+        until = time.monotonic() + node.linger()
+        while time.monotonic() < until:
+            executor.spin_once()  # the wake timer bounds each wait
+        if node.get_state() != "finalized":
+            node.trigger_shutdown()
+    except ExternalShutdownException:
+        pass
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
+    return 0
+
+
+def main(make: Callable[[], ManagedNode]) -> None:
+    """`run`, as the entry point of a process."""
+    status = run(make)
+    sys.stdout.flush()
+    # Threads of Fast DDS and torch need not be waited for: everything that counts was written and closed above.
+    os._exit(status)
