@@ -1,8 +1,9 @@
 """pybullet_data's cart-pole: hold the cart at a goal while the pole stays up.
 
-Safe set: |x| and |theta| within limits. Backup policy k: LQR about one of several rest positions (centres), clipped as the
-actuator clips it. Terminal set S_f: an ellipsoid about the centre, invariant for every member of the ensemble.
-State (x [m], theta [rad], x' [m/s], theta' [rad/s]), absolute; theta > 0 leans towards +x. Action: force on the cart [N].
+Safe set: |x| and |theta| within limits. Backup policy k: LQR about one of several rest positions (centres), clipped as
+the actuator clips it. Terminal set S_f: an ellipsoid about the centre, invariant for every member of the ensemble.
+State (x [m], theta [rad], x' [m/s], theta' [rad/s]), absolute; theta > 0 leans towards +x. Action: force on the cart
+[N].
 No passive safe state exists: without a command the pole falls, so a lost state or a dead monitor is uncoverable.
 """
 
@@ -39,7 +40,7 @@ class Parameters:
     cart_mass: float = param(1.0, "kg", 0.1, 100.0, "cart")
     pole_mass: float = param(0.1, "kg", 0.01, 10.0, "pole")
     pole_centre: float = param(0.5, "m", 0.05, 5.0, "from the hinge to the pole's centre of mass")
-    pole_inertia: float = param(0.1 * (0.05**2 + 1.0) / 12, "kg m^2", 1e-5, 10.0, "about the pole's centre of mass")
+    pole_inertia: float = param(0.008354167, "kg m^2", 1e-5, 10.0, "about the pole's centre of mass")
     damping: float = param(0.04, "1/s", 0.0, 1.0, "of every link's velocity; grows with (1 + speed), as Bullet's does")
     # Ensemble: corners of the box of true parameters around nominal.
     mass_mismatch: float = param(0.2, "1", 0.0, 0.4, "cart and pole mass, +- this")
@@ -62,10 +63,10 @@ class Parameters:
     turn_error: float = param(5e-3, "rad/s", 0.0, 1.0, "e_0: error of the measured theta', at every tick")
     position_disturbance: float = param(1e-5, "m", 0.0, 0.1, "w_bar: change of x per tick the model misses")
     angle_disturbance: float = param(1e-5, "rad", 0.0, 0.1, "w_bar: change of theta per tick the model misses")
-    speed_disturbance: float = param(5e-4, "m/s", 0.0, 1.0, "w_bar: change of x' per tick the model misses")
-    turn_disturbance: float = param(1e-3, "rad/s", 0.0, 1.0, "w_bar: change of theta' per tick the model misses")
+    speed_disturbance: float = param(3e-4, "m/s", 0.0, 1.0, "w_bar: change of x' per tick the model misses")
+    turn_disturbance: float = param(5e-4, "rad/s", 0.0, 1.0, "w_bar: change of theta' per tick the model misses")
     command_delay: float = param(0.001, "s", 0.0, 0.02, "a command acts this much later than the state says, at most")
-    saturation_growth: float = param(1.4, "1", 1.0, 5.0, "growth of errors while k saturates, over that of the linear loop")
+    saturation_growth: float = param(1.4, "1", 1.0, 5.0, "growth of errors while k saturates, over the linear loop's")
     between_members: float = param(0.004, "1", 0.0, 0.5, "scaled margin a model between the members may lose")
     band: float = param(0.02, "1", 0.0, 0.5, "width b of the hysteresis band, in scaled margin")
     band_budget: float = param(0.05, "1", 0.0, 0.5, "scaled margin in-band steps may spend before only the plan runs")
@@ -79,7 +80,7 @@ class Parameters:
     episode_s: float = param(10.0, "s", 1.0, 600.0, "time limit of an episode")
     reward_force: float = param(0.1, "1", 0.0, 10.0, "cost of full force for one tick; 1 m off the goal costs 1")
     # Scripted controller: LQR to the goal.
-    controller_angle_weight: float = param(1.0, "1/rad^2", 0.0, 1e3, "weight of theta^2; that of (x - goal)^2 is 1 / m^2")
+    controller_angle_weight: float = param(1.0, "1/rad^2", 0.0, 1e3, "weight of theta^2; (x - goal)^2 weighs 1 / m^2")
     controller_turn_weight: float = param(0.1, "s^2/rad^2", 0.0, 1e3, "weight of theta'^2")
     controller_force_weight: float = param(0.001, "1/N^2", 1e-6, 1.0, "weight of force^2")
     controller_reach: float = param(0.4, "m", 0.05, 10.0, "a goal farther away is approached as if at this distance")
@@ -89,8 +90,8 @@ class Parameters:
 def accelerations(q: Any, v: Any, w: Any, force: Any, member: tuple[Any, ...]) -> tuple[Any, Any]:
     """(x'', theta'') of the cart-pole with Bullet's link damping; member as in step.
 
-    Lagrange's equations; damping as in btMultiBody's articulated-body pass: force -d m v (1 + |v|) on each link's centre of
-    mass and torque -d I w (1 + |w|), with d the damping of 0.04 / s. Pinned to PyBullet by a test.
+    Lagrange's equations; damping as in btMultiBody's articulated-body pass: force -d m v (1 + |v|) on each link's
+    centre of mass and torque -d I w (1 + |w|), with d the damping of 0.04 / s. Pinned to PyBullet by a test.
     """
     cart, pole, length, inertia, gain, damping, _ = member
     s, c = np.sin(q), np.cos(q)
@@ -126,7 +127,7 @@ def step(x: tuple[Any, ...], u: tuple[Any, ...], member: tuple[Any, ...], dt: fl
 
 
 def backup(x: tuple[Any, ...], centre: float, constants: tuple[float, ...]) -> tuple[Any, ...]:
-    """LQR about rest at `centre`, clipped to the actuator's range; constants begin (limits of x, theta, F, K[4], ...)."""
+    """LQR about rest at `centre`, clipped to the actuator's range; constants = (limits of x, theta, F, K[4], ...)."""
     force = -(constants[3] * (x[0] - centre) + constants[4] * x[1] + constants[5] * x[2] + constants[6] * x[3])
     return (np.minimum(np.maximum(force, -constants[2]), constants[2]),)
 
@@ -137,7 +138,7 @@ def margins(x: tuple[Any, ...], points: Any, constants: tuple[float, ...]) -> tu
 
 
 def terminal(x: tuple[Any, ...], centre: float, constants: tuple[float, ...]) -> Any:
-    """Inside {z' P z <= rho} about `centre`, rho shrunk where the track ends; constants[7:] = (P's upper half, rho, room, reach)."""
+    """Inside {z' P z <= rho} about `centre`, shrunk where the track ends; constants[7:] = (P[10], rho, room, reach)."""
     _, _, _, _, _, _, _, p00, p01, p02, p03, p11, p12, p13, p22, p23, p33, rho, room, reach = constants
     p, q, v, w = x[0] - centre, x[1], x[2], x[3]
     value = (
@@ -160,7 +161,7 @@ class CartPole(Robot):
     )  # fmt: skip
 
     def __init__(self, parameters: Parameters) -> None:
-        """Derive topics, world, controller and model from `parameters`. Raises ValueError if no certificate exists for them."""
+        """Derive everything from `parameters`. Raises ValueError if they leave no certificate."""
         p = self.parameters = parameters
         joints = ("slider_to_cart", "cart_to_pole")
         self.world = WorldSpec(
@@ -225,7 +226,7 @@ class CartPole(Robot):
         return float(-(distance**2) - p.reward_force * (action[0] / p.force_limit) ** 2), False
 
     def controller(self, observations: Singles) -> Floats:
-        """LQR to the goal [N, 1]; a goal farther than controller_reach counts as that far, which bounds speed and lean."""
+        """LQR to the goal [N, 1]; a goal beyond controller_reach counts as that far, which bounds speed and lean."""
         p = self.parameters
         offset = np.clip(observations[:, 4].astype(np.float64), -p.controller_reach, p.controller_reach)
         state = np.column_stack([-offset, observations[:, 1:4]])
@@ -260,9 +261,9 @@ def _nominal(p: Parameters) -> Floats:
 def _ensemble(p: Parameters) -> Floats:
     """Nominal and four corners [5, 7].
 
-    Authority per command (gain / cart mass) and the pole's speed (length) are each at both ends. A heavy pole makes every
-    corner worse, because it pushes the cart; a light one adds nothing. That the corners stand for the box is measured, not
-    proved: a test draws models from the box, and `between_members` is the margin for what they lose.
+    Authority per command (gain / cart mass) and the pole's speed (length) are each at both ends. A heavy pole makes
+    every corner worse, because it pushes the cart; a light one adds nothing. That the corners stand for the box is
+    measured, not proved: a test draws models from the box, and `between_members` is the margin for what they lose.
     """
     rows = [_nominal(p)]
     for weak, long in ((1, -1), (1, 1), (-1, -1), (-1, 1)):
@@ -272,14 +273,22 @@ def _ensemble(p: Parameters) -> Floats:
     return np.array(rows)
 
 
+def _bounds(p: Parameters) -> tuple[Floats, Floats]:
+    """(e_0[4], w_bar[4]) in the units of the state."""
+    return (
+        np.array([p.position_error, p.angle_error, p.speed_error, p.turn_error]),
+        np.array([p.position_disturbance, p.angle_disturbance, p.speed_disturbance, p.turn_disturbance]),
+    )
+
+
 def _linear(member: Floats) -> tuple[Floats, Floats]:
     """A[4, 4], B[4] of one control period about rest, by central differences of step."""
     size = 1e-5
 
     def column(i: int) -> Floats:
-        z = size * np.eye(5)[i]
-        forward, backward = (np.array(step(tuple(s * z[:4]), (s * z[4],), tuple(member), 1 / CONTROL_HZ)) for s in (1, -1))
-        return (forward - backward) / (2 * size)
+        z, parameters = size * np.eye(5)[i], tuple(member)
+        ahead, back = (np.array(step(tuple(s * z[:4]), (s * z[4],), parameters, 1 / CONTROL_HZ)) for s in (1, -1))
+        return np.asarray((ahead - back) / (2 * size))
 
     return np.column_stack([column(i) for i in range(4)]), column(4)
 
@@ -294,25 +303,25 @@ def _lqr(member: Floats, weights: Floats, force_weight: float) -> Floats:
 def _common_lyapunov(loops: list[Floats]) -> tuple[Floats, float]:
     """(P[4, 4], rate): ||A z||_P <= rate ||z||_P for every closed loop A, the smallest rate that descent finds.
 
-    The rate is quasi-convex in P, so descent on its softened maximum from the nominal solution does; the exact rate is then
-    computed, so a poor search can cost size of S_f but never its invariance.
+    The rate is quasi-convex in P, so descent on its softened maximum from the nominal solution does; the exact rate is
+    then computed, so a poor search can cost size of S_f but never its invariance.
     """
     start = solve_discrete_lyapunov(loops[0].T, np.eye(4))
     unit = np.sqrt(np.diag(start))  # states in these units make P well conditioned
     scaled = [unit[:, None] * loop / unit for loop in loops]
     lower = np.tril_indices(4)
 
-    def root(x: Floats) -> Floats:
+    def root(x: Any) -> Floats:
         r = np.zeros((4, 4))
         r[lower] = x
         return r.T
 
-    def rates(x: Floats) -> Floats:
+    def rates(x: Any) -> Floats:
         r = root(x)
         inverse = np.linalg.pinv(r)
         return np.array([np.linalg.norm(r @ loop @ inverse, 2) for loop in scaled])
 
-    def soft(x: Floats, width: float) -> float:
+    def soft(x: Any, width: float) -> float:
         rate = rates(x)
         return float(rate.max() + width * np.log(np.exp((rate - rate.max()) / width).sum()))
 
@@ -324,34 +333,32 @@ def _common_lyapunov(loops: list[Floats]) -> tuple[Floats, float]:
 
 
 def _tubes(p: Parameters, member: Floats, gain: Floats, ticks: int) -> Floats:
-    """Bounds [ticks + 1, 3] of |error| in (x, theta, K z) of a rollout against the truth of the same `member`.
+    """Bounds [ticks + 1, 2] of |error| in (x, theta) of a rollout against the truth of the same `member`.
 
     The candidate's own tick is open loop, then A - B K: |C Phi_t| e_0 + sum_u |C Phi_u| (w_bar + |B| |K| e_0), the last
-    because k acts on the measured state at every tick. Entry by entry, so there is no Lipschitz constant to lose on. Late
-    commands are two impulses of full swing: the candidate's start and its end. Saturation is a factor, saturation_growth.
+    because k acts on the measured state at every tick. Entry by entry, so there is no Lipschitz constant to lose on.
+    Late commands are two impulses of full swing: the candidate's start and its end. Saturation is a factor.
     """
     a, b = _linear(member)
-    e0 = np.array([p.position_error, p.angle_error, p.speed_error, p.turn_error])
-    w = np.array([p.position_disturbance, p.angle_disturbance, p.speed_disturbance, p.turn_disturbance])
+    e0, w = _bounds(p)
     measured = float(np.abs(gain) @ e0)
     late = 2.0 * p.force_limit * p.command_delay * CONTROL_HZ
-    outputs = np.vstack([np.eye(4)[:2], gain])
-    transition, grown, impulses = np.eye(4), np.zeros(3), np.zeros(3)
+    transition, grown, impulses = np.eye(4), np.zeros(2), np.zeros(2)
     bounds = []
     for t in range(ticks + 1):
-        bounds.append(np.abs(outputs @ transition) @ e0 + grown + 2 * impulses)
-        response = np.abs(outputs @ transition @ b)
-        grown = grown + np.abs(outputs @ transition) @ w + response * measured
+        bounds.append(np.abs(transition[:2]) @ e0 + grown + 2 * impulses)
+        response = np.abs(transition[:2] @ b)
+        grown = grown + np.abs(transition[:2]) @ w + response * measured
         impulses = np.maximum(impulses, response * late)
         transition = (a - np.outer(b, gain) if t else a) @ transition
-    bound = np.maximum.accumulate(bounds) + np.array([0.0, 0.0, measured])
-    return p.saturation_growth * bound
+    return p.saturation_growth * np.maximum.accumulate(bounds)
 
 
 def _model(p: Parameters) -> Model:
     dt = 1.0 / CONTROL_HZ / p.checks_per_tick
-    if PHYSICS_HZ // CONTROL_HZ % p.checks_per_tick:
-        raise ValueError(f"checks_per_tick is {p.checks_per_tick}, must divide {PHYSICS_HZ // CONTROL_HZ} physics steps")
+    substeps = PHYSICS_HZ // CONTROL_HZ
+    if substeps % p.checks_per_tick:
+        raise ValueError(f"checks_per_tick is {p.checks_per_tick}, must divide {substeps} physics steps")
     members = _ensemble(p)
     weights = [p.backup_position_weight, p.backup_angle_weight, p.backup_speed_weight, p.backup_turn_weight]
     gain = _lqr(members[0], np.array(weights), p.backup_force_weight)
@@ -363,32 +370,33 @@ def _model(p: Parameters) -> Model:
     ticks = int(np.ceil(p.horizon * CONTROL_HZ))
     tube = np.max([_tubes(p, member, gain, ticks) for member in members], axis=0)
     limits = np.array([p.position_limit, p.angle_limit])
+    e0, w = _bounds(p)
     # Between two checks dt apart a coordinate passes its larger end by at most dt^2 / 8 of its acceleration.
     corner = (np.array(p.angle_limit), 0.0, 0.0, -p.force_limit)
     fastest = np.max([np.abs(accelerations(*corner, tuple(member))) for member in members], axis=0)
-    margin = tube[:, :2] + dt**2 / 8 * fastest + p.between_members * limits
+    margin = tube + dt**2 / 8 * fastest + p.between_members * limits
 
-    # S_f: the largest {z' P z <= rho} with |theta| and |K z| inside their limits less the tube; x is a matter of centre.
+    # S_f: the largest {z' P z <= rho} with |theta| inside its limit less the tube, and |K z|, measured with error,
+    # inside the actuator's; |x| is a matter of the centre.
     spread = np.linalg.inv(lyapunov)
     lean = (p.angle_limit - margin[-1, 1]) / np.sqrt(spread[1, 1])
-    effort = (p.force_limit - tube[-1, 2]) / np.sqrt(gain @ spread @ gain)
+    effort = (p.force_limit - np.abs(gain) @ e0) / np.sqrt(gain @ spread @ gain)
     room = p.position_limit - margin[-1, 0]
     reach = float(np.sqrt(spread[0, 0]))
-    w = np.array([p.position_disturbance, p.angle_disturbance, p.speed_disturbance, p.turn_disturbance])
     signs = np.stack(np.meshgrid(*[[-1, 1]] * 4), axis=-1).reshape(-1, 4)
     largest = np.sqrt(np.einsum("ni,ij,nj->n", signs * w, lyapunov, signs * w).max())
     radius = min(lean, effort)
     if min(radius, (room - p.centre_span) / reach) <= largest / (1.0 - rate):
         raise ValueError(
-            f"terminal set about x = {p.centre_span:g} m is not invariant: margins leave {room:.3f} m of track and "
-            f"{p.angle_limit - margin[-1, 1]:.3f} rad of lean; choose a smaller centre_span, smaller errors or disturbances"
+            f"no invariant terminal set about x = centre_span = {p.centre_span:g} m: margins leave {room:.3f} m of "
+            f"track and {p.angle_limit - margin[-1, 1]:.3f} rad of lean; choose smaller centre_span, errors or disturbances"
         )
     constants = (*limits, p.force_limit, *gain, *lyapunov[np.triu_indices(4)], radius**2, room, reach)
 
-    checks = np.minimum(np.arange(ticks * p.checks_per_tick + 1) // p.checks_per_tick + 1, ticks)
-    checks[0] = 0
-    e0 = np.array([p.position_error, p.angle_error, p.speed_error, p.turn_error])
-    shifts = [np.abs(m[:2]) for m in _responses(linear[0], gain, ticks)]
+    checks = -(-np.arange(ticks * p.checks_per_tick + 1) // p.checks_per_tick)  # the tick each check is part of
+    # What an error of the state, or of one step, does to (x, theta) at any later time: absolute values of Phi_t's rows.
+    nominal = linear[0][0] - np.outer(linear[0][1], gain)
+    later = np.array([np.abs(np.linalg.matrix_power(nominal, t)[:2]) for t in range(ticks)])
     # A step's prediction misses by both measurements, the disturbance, the late command and the choice of the member.
     spreads = [np.abs(a) @ e0 + np.abs(b) * 2.0 * p.force_limit * p.command_delay * CONTROL_HZ for a, b in linear]
     return Model(
@@ -406,17 +414,11 @@ def _model(p: Parameters) -> Model:
         dt=dt,
         holds=(p.checks_per_tick,),  # an effort of zero is no stop, so there is no drive timeout to certify
         band=p.band,
-        noise_allowance=float(max((m @ e0 / limits).max() for m in shifts)),
-        step_residual=float(max((m @ w / limits).max() for m in shifts)),
+        noise_allowance=float((later @ e0 / limits).max()),
+        step_residual=float((later @ w / limits).max()),
         band_budget=p.band_budget,
         residual=np.max(spreads, axis=0) + e0 + w,
     )
-
-
-def _responses(linear: tuple[Floats, Floats], gain: Floats, ticks: int) -> list[Floats]:
-    a, b = linear
-    loop = a - np.outer(b, gain)
-    return [np.linalg.matrix_power(loop, t) for t in range(ticks)]
 
 
 def make(parameters: Mapping[str, Any], where: str) -> CartPole:
