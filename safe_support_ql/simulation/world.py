@@ -6,6 +6,7 @@ Sensors: 'odometry' (x, y, qz, qw, v, w), 'lidar' (ranges), 'goal' (the goal), '
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -16,6 +17,8 @@ from pybullet_utils.bullet_client import BulletClient
 from safe_support_ql.robots.base import Floats, Robot
 from safe_support_ql.robots.world import DifferentialDrive, JointEffort, Primitive, WorldSpec
 from safe_support_ql.simulation.arena import Arena, make_arena
+
+SOLVER_ITERATIONS = 20  # PyBullet's default of 50 costs a third more time and moves a driven metre by millimetres
 
 
 class World(ABC):
@@ -29,6 +32,7 @@ class World(ABC):
         self.client.setAdditionalSearchPath(pybullet_data.getDataPath())
         self.client.setGravity(0.0, 0.0, -9.81)
         self.client.setTimeStep(self.dt)
+        self.client.setPhysicsEngineParameter(numSolverIterations=SOLVER_ITERATIONS)
         self.goal: Floats = np.zeros(2)
         self._since_command = np.inf
 
@@ -143,7 +147,7 @@ class DriveWorld(World):
         for joint in (0, 1):
             self.client.resetJointState(self.body, joint, 0.0, 0.0)
         self._action = np.zeros(2)
-        self._filtered = np.zeros(2)
+        self._filtered = (0.0, 0.0)
         self._since_command = np.inf
         self._pose = np.array([x, y, yaw])
         self._wheels = np.zeros(2)
@@ -162,13 +166,15 @@ class DriveWorld(World):
     def step(self) -> None:
         """Lag, slew limit and dead zone of the drive, then contact physics."""
         drive = self.drive
-        wanted = self._commanded().copy()
-        if abs(wanted[0]) < drive.dead_zone:
-            wanted[0] = 0.0
-        limit = np.array([drive.acceleration, drive.turn_acceleration]) * self.dt
-        change = (wanted - self._filtered) * (1.0 - np.exp(-self.dt / drive.lag))
-        self._filtered += np.clip(change, -limit, limit)
+        v_wanted, w_wanted = self._commanded()
+        if abs(v_wanted) < drive.dead_zone:
+            v_wanted = 0.0
+        response = 1.0 - math.exp(-self.dt / drive.lag)
+        v_limit, w_limit = drive.acceleration * self.dt, drive.turn_acceleration * self.dt
         v, w = self._filtered
+        v += min(max((v_wanted - v) * response, -v_limit), v_limit)
+        w += min(max((w_wanted - w) * response, -w_limit), w_limit)
+        self._filtered = (v, w)
         radius, half_track = drive.wheel.size[0], drive.track / 2
         self.client.setJointMotorControlArray(
             self.body, (0, 1), pybullet.VELOCITY_CONTROL,
