@@ -114,7 +114,7 @@ class Trainer:
         for _ in range(count):
             batch = self.replay.sample(config.batch_size, self.rng, self.device)
             with torch.no_grad():
-                next_q = reduce_members(self.target_network(batch.next_observation, batch.next_candidates), config.twin)
+                next_q = self.q_values(batch.next_observation, batch.next_candidates)
                 value = soft_value(next_q, batch.next_log_weight, config.alpha)
                 # where, not a product: an absorbing state may have no candidate and so V = -inf
                 target = batch.reward + config.gamma * torch.where(batch.terminated, 0.0, value)

@@ -29,7 +29,9 @@ def test_stacked_members_equal_separate_networks_written_out(spec: ProblemSpec):
         x = torch.relu(linear(observation / torch.tensor([1.0, 2.0, 0.5]), network.encoder_in))
         x = linear(torch.relu(linear(x, network.encoder_out)), network.state_part)
         joint = torch.relu(x[:, None] + action @ network.action_part[m])
-        torch.testing.assert_close(scores[m], linear(joint, network.score_part)[..., 0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            scores[m], joint @ network.score_weight[m] + network.score_bias[m], rtol=1e-5, atol=1e-6
+        )
 
 
 def test_members_start_and_learn_apart(spec: ProblemSpec):
