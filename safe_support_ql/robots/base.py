@@ -70,6 +70,7 @@ class Robot(ABC):
     action_names: tuple[str, ...]
     action_units: tuple[str, ...]
     observation_names: tuple[str, ...]
+    observation_units: tuple[str, ...]  # [D]
     observation_scale: Singles  # [D], typical magnitude of each entry
     action_low: Floats
     action_high: Floats

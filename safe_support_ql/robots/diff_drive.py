@@ -148,6 +148,7 @@ class DiffDrive(Robot):
             *(f"scan_{i}" for i in range(p.policy_rays)),
             "goal_distance", "goal_cos", "goal_sin", "v", "w", "last_speed", "last_turn_rate", "band_threshold",
         )  # fmt: skip
+        self.observation_units = (*("1/(m + 0.5 m)",) * p.policy_rays, "m", "1", "1", "m/s", "rad/s", "m/s", "rad/s", "m")
         self.observation_scale = np.array(
             [1.0] * p.policy_rays + [2.0, 1.0, 1.0, p.speed, p.turn_rate, p.speed, p.turn_rate, 0.05], np.float32
         )

@@ -1,0 +1,109 @@
+"""Evaluation without ROS: policies on held-out episodes behind the same gate, with the same ONNX file, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safe_support_ql import config as configuration
+from safe_support_ql.behavior.policies import BehaviorPolicy
+from safe_support_ql.deployment.policy import OnnxPolicy
+from safe_support_ql.experiments.episodes import EpisodeResult, Policy, play
+from safe_support_ql.robots.base import Robot, Singles
+from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.gate import Gate
+from safe_support_ql.safety.ledger import proportion_interval, rate_upper_bound
+from safe_support_ql.simulation.reference import Reference
+from safe_support_ql.simulation.simulation import Simulation
+
+HELD_OUT = 900_000_000  # first seed of episodes nothing is ever trained on
+
+
+@dataclass(frozen=True)
+class Job:
+    """One slice of an evaluation, plain data. `policy` is 'behavior', 'reference' or the path of an ONNX file."""
+
+    raw_config: Mapping[str, Any]
+    policy: str
+    continuous: bool
+    seeds: tuple[int, ...]
+
+
+class OnnxActor:
+    """The extracted policy over a CandidateSet, greedy."""
+
+    def __init__(self, path: Path, config: configuration.Config) -> None:
+        """Raises ValueError if the file does not belong to this robot and safety configuration."""
+        self._policy = OnnxPolicy(path, robot=config.robot.name, safety_hash=config.safety_hash)
+
+    def __call__(self, candidates: CandidateSet) -> Singles:
+        """An action [A] of the support."""
+        zeros = np.zeros(len(candidates.margin), np.float32)
+        _, action, _ = self._policy.act(
+            candidates.observation, candidates.actions, candidates.support, candidates.is_plan, zeros, zeros
+        )
+        return action
+
+
+def make_policy(name: str, config: configuration.Config, robot: Robot, sim: Simulation, seed: int) -> Policy:
+    """'behavior', 'reference' or an ONNX file."""
+    if name == "behavior":
+        return BehaviorPolicy(config.behavior, robot, seed)
+    if name == "reference":
+        return Reference(robot, sim.world)
+    return OnnxActor(Path(name), config)
+
+
+def run(job: Job) -> list[EpisodeResult]:
+    """Play the episodes of a job."""
+    config = configuration.parse(job.raw_config, "configuration")
+    sim = Simulation(config.robot)
+    gate = Gate(config.robot, config.gate, job.continuous, job.seeds[0])
+    policy = make_policy(job.policy, config, config.robot, sim, job.seeds[0])
+    results = [play(sim, gate, policy, seed, number) for number, seed in enumerate(job.seeds)]
+    sim.close()
+    return results
+
+
+def evaluate(
+    config: configuration.Config, policy: str, continuous: bool, episodes: int, workers: int = 1
+) -> list[EpisodeResult]:
+    """`episodes` held-out episodes of `policy`; the result does not depend on `workers` but through beta's draws."""
+    seeds = [HELD_OUT + i for i in range(episodes)]
+    slices = [tuple(seeds[w::workers]) for w in range(workers) if seeds[w::workers]]
+    jobs = [Job(config.raw, policy, continuous, part) for part in slices]
+    if workers == 1:
+        return run(jobs[0]) if jobs else []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return sorted((result for part in pool.map(run, jobs) for result in part), key=lambda result: result.seed)
+
+
+def summarise(config: configuration.Config, results: list[EpisodeResult]) -> dict[str, Any]:
+    """Rates with exact 95 % intervals; mean return with its normal one."""
+    ticks = sum(result.ticks for result in results)
+    reached = sum(result.reached for result in results)
+    returns = np.array([result.episode_return for result in results])
+    visits = sum(result.unsafe_visits for result in results)
+    verdicts = {name: sum(result.verdicts[name] for result in results) for name in results[0].verdicts}
+    decisions = sum(verdicts.values())
+    half = 1.96 * float(returns.std(ddof=1)) / np.sqrt(len(returns)) if len(returns) > 1 else float("inf")
+    return {
+        "episodes": len(results),
+        "success_rate": reached / len(results),
+        "success_interval95": proportion_interval(reached, len(results)),
+        "mean_return": float(returns.mean()),
+        "mean_return_interval95": (float(returns.mean()) - half, float(returns.mean()) + half),
+        "control_ticks": ticks,
+        "unsafe_visits": visits,
+        "unsafe_rate_upper95_per_hour": rate_upper_bound(visits, ticks * config.robot.period / 3600),
+        "intervention_rate": sum(result.interventions for result in results) / max(ticks, 1),
+        "empty_support_fraction": sum(result.empty_supports for result in results) / max(decisions, 1),
+        "verdicts": {name: count / max(decisions, 1) for name, count in verdicts.items()},
+        "min_margin": min(result.min_margin for result in results),
+    }

@@ -1,0 +1,84 @@
+"""Training without ROS: the same gate, behavior policy, replay, trainer and export as the nodes, in one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safe_support_ql import config as configuration
+from safe_support_ql.behavior.policies import BehaviorPolicy
+from safe_support_ql.experiments.episodes import steps
+from safe_support_ql.learning.ingest import problem_spec, replay_rows
+from safe_support_ql.learning.publish import publish_policy
+from safe_support_ql.learning.trainer import LearnerConfig, Trainer
+from safe_support_ql.safety.gate import REASONS, VERDICTS, Gate
+from safe_support_ql.safety.journal import pack, record_type
+from safe_support_ql.safety.ledger import PHASES
+from safe_support_ql.simulation.simulation import Simulation
+
+SEED_STRIDE = 1_000_000  # episodes of run seed n start here times n: far below the held-out ones
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run brought, beside policy.onnx."""
+
+    seed: int
+    control_ticks: int
+    physics_steps: int
+    episodes: int
+    behavior_success_rate: float
+    unsafe_visits: int
+    interventions: int
+    empty_supports: int
+    verdicts: dict[str, int]
+    metrics: dict[str, float]
+    wall_s: float
+
+
+def train(
+    raw_config: Mapping[str, Any],
+    continuous: bool,
+    seed: int,
+    policy_path: Path,
+    report: Callable[[str], None] | None = None,
+) -> TrainingResult:
+    """Collect `run.ticks` with beta, `learner.updates_per_tick` gradient steps each, extract, export to `policy_path`."""
+    began = time.monotonic()
+    config = configuration.parse(raw_config, "configuration")
+    robot = config.robot
+    sim = Simulation(robot)
+    gate = Gate(robot, config.gate, continuous, seed)
+    policy = BehaviorPolicy(config.behavior, robot, seed)
+    trainer = Trainer(LearnerConfig(**{**config.learner, "seed": seed}), problem_spec(robot, continuous))
+    dtype = record_type(len(robot.observation_names), gate.support.size, len(robot.action_names))
+    episodes, reached = 0, 0
+    metrics: dict[str, float] = {}
+    while sim.control_ticks < config.run.ticks:
+        records = []
+        for outcome, decision in steps(sim, gate, policy, seed * SEED_STRIDE + episodes, episodes):
+            assert decision.candidates is not None
+            records.append(
+                pack(
+                    dtype, decision.sequence, decision.candidates, decision.index, VERDICTS.index(decision.verdict),
+                    REASONS.index(decision.reason), PHASES.index("collection"), outcome.reward, outcome.first,
+                    outcome.terminated, outcome.truncated,
+                )
+            )  # fmt: skip
+        trainer.replay.append(replay_rows(np.concatenate(records), robot, config.behavior))
+        metrics = trainer.update(trainer.config.updates_per_tick * (len(records) - 1))
+        episodes, reached = episodes + 1, reached + outcome.reached
+        if report and episodes % 10 == 0:
+            report(f"seed {seed}: {sim.control_ticks} ticks, unsafe visits {sim.unsafe_visits}, {metrics}")
+    publish_policy(policy_path, trainer, robot, continuous, config.safety_hash, seed)
+    sim.close()
+    counters = gate.counters
+    return TrainingResult(
+        seed, sim.control_ticks, sim.physics_steps, episodes, reached / episodes, sim.unsafe_visits,
+        counters.interventions, counters.empty_supports, counters.verdicts, metrics, time.monotonic() - began,
+    )  # fmt: skip
