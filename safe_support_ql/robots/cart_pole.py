@@ -389,7 +389,7 @@ def _model(p: Parameters) -> Model:
     if min(radius, (room - p.centre_span) / reach) <= largest / (1.0 - rate):
         raise ValueError(
             f"no invariant terminal set about x = centre_span = {p.centre_span:g} m: margins leave {room:.3f} m of "
-            f"track and {p.angle_limit - margin[-1, 1]:.3f} rad of lean; choose smaller centre_span, errors or disturbances"
+            f"track, {p.angle_limit - margin[-1, 1]:.3f} rad of lean; choose smaller centre_span, errors or disturbances"
         )
     constants = (*limits, p.force_limit, *gain, *lyapunov[np.triu_indices(4)], radius**2, room, reach)
 
