@@ -1,16 +1,70 @@
-"""Skeleton of the behavior_policy node."""
+"""beta: draws one candidate of every set by its log weights and asks the safety_monitor for it.
+
+Takes `candidates`, publishes `request`. It only acts while active. A set that cannot be read or weighed is not answered, and
+the gate runs its plan. Draws depend on `seed` alone.
+"""
 
 from __future__ import annotations
 
-from safe_support_ql.nodes import lifecycle
+import numpy as np
+from sensor_msgs.msg import JointState, PointCloud2
+
+from safe_support_ql.behavior import policies
+from safe_support_ql.nodes import lifecycle, messages
+from safe_support_ql.robots.base import Singles
+from safe_support_ql.safety.candidates import CandidateSet
 
 
-class BehaviorPolicy(lifecycle.ManagedNode):
-    """To be filled."""
+class CandidatePolicy(lifecycle.ManagedNode):
+    """What behavior_policy and inference share: one request for every candidate set. Subclasses fill in `choose`."""
+
+    def configure(self) -> None:
+        """Read the configuration, create the topics."""
+        self.settings = self.load_config()
+        robot = self.settings.robot
+        self.continuous = self.param("continuous")
+        self.rng = np.random.default_rng([self.param("seed"), 3])
+        self.candidates = messages.CandidateCodec(robot, self.continuous)
+        self.requests = messages.RequestCodec(robot, self.get_name())
+        self.output = self.advertise(JointState, messages.REQUEST, messages.LATEST)
+        self.subscribe(PointCloud2, messages.CANDIDATES, self.on_candidates, messages.LATEST)
+
+    def on_candidates(self, message: PointCloud2) -> None:
+        """Answer, or say why not: then the gate runs its plan."""
+        if not self.active:
+            return
+        try:
+            candidates = self.candidates.decode(message)
+            action = self.choose(candidates)
+        except ValueError as error:
+            self.get_logger().error(f"no request: {error}", throttle_duration_sec=1.0)
+            return
+        self.output.publish(self.requests.encode(candidates, action))
+
+    def choose(self, candidates: CandidateSet) -> Singles:
+        """The action to ask for. Raises ValueError where there is none."""
+        raise NotImplementedError
+
+
+class BehaviorPolicy(CandidatePolicy):
+    """See the module."""
 
     def __init__(self) -> None:
         """Declare parameters."""
         super().__init__("behavior_policy")
+
+    def choose(self, candidates: CandidateSet) -> Singles:
+        """A draw from beta."""
+        log_weight = policies.log_weights(
+            self.settings.behavior,
+            self.settings.robot,
+            candidates.observation[None],
+            candidates.actions[None],
+            candidates.certified[None],
+            candidates.is_plan[None],
+        )[0]
+        action: Singles = candidates.actions[policies.sample(log_weight, self.rng)]
+        return action
 
 
 def main() -> None:

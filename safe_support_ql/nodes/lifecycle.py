@@ -181,7 +181,7 @@ class ManagedNode(LifecycleNode):
         def guarded(*arguments: Any) -> None:
             try:
                 callback(*arguments)
-            except Exception as error:  # noqa: BLE001  # the one place: whatever it is, the node must fail closed
+            except Exception as error:  # the one place: whatever it is, the node must fail closed
                 self._report(f"{getattr(callback, '__name__', 'callback')} failed", error)
                 self._attempt("fail", lambda: self.fail(error))
 
@@ -191,7 +191,7 @@ class ManagedNode(LifecycleNode):
         """Run `action`; report and return what it raises."""
         try:
             action()
-        except Exception as error:  # noqa: BLE001  # same place: a transition must end in a defined state
+        except Exception as error:  # same place: a transition must end in a defined state
             self._report(what, error)
             return error
         return None
@@ -322,7 +322,7 @@ def run(make: Callable[[], ManagedNode]) -> int:
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = make()
-    except Exception as error:  # noqa: BLE001  # a bad parameter file or name: one line instead of a traceback
+    except Exception as error:  # a bad parameter file or name: one line instead of a traceback
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     executor = SingleThreadedExecutor()

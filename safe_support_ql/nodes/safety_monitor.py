@@ -1,16 +1,369 @@
-"""Skeleton of the safety_monitor node."""
+"""The gate as a node, and the only publisher of the robot's command.
+
+Takes the robot's channels, `request`, `episode`, `recorder/heartbeat`, `e_stop`; publishes `candidates`, `decision`, the
+command, `episode_ack`, `gate_state` (latched) and /diagnostics (1 Hz and on change). Service `~/reset` (std_srvs/Trigger)
+leaves a latch unless its cause persists. Parameters of its own: first_sequence, recorder_required.
+
+Lock-step: a cycle begins when every channel has the same new stamp and the goal is known; time is that stamp. The steady
+timer only notices silence. A state that was decided on is answered with the stored decision again, one whose cycle is open
+with its candidates. Real time: a cycle per control period of the steady clock; it ends with the first acceptable answer
+or at its deadline, half a period by default, and the command goes out at once.
+
+Fails closed: an exception in any callback latches the gate with its cause and runs the plan. On deactivation and on SIGINT
+the plan goes on for as long as a stop may take (real time); on a killed process the drive's own timeout does. Activation is
+refused while anyone else publishes the command, and a foreign publisher that comes later latches.
+"""
 
 from __future__ import annotations
 
-from safe_support_ql.nodes import lifecycle
+import functools
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import JointState, PointCloud2
+from std_msgs.msg import Bool, String, UInt64
+from std_srvs.srv import Trigger
+
+from safe_support_ql.nodes import lifecycle, messages
+from safe_support_ql.robots.base import Floats
+from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.gate import Decision, Gate, State
+
+LOCKSTEP_CHECK_S = 0.02
+LEVEL = {
+    State.CLOSED: "warn",
+    State.NOMINAL: "ok",
+    State.INTERVENING: "warn",
+    State.BACKUP: "warn",
+    State.LATCHED: "error",
+}
 
 
 class SafetyMonitor(lifecycle.ManagedNode):
-    """To be filled."""
+    """See the module."""
 
     def __init__(self) -> None:
         """Declare parameters."""
         super().__init__("safety_monitor")
+        self.gate: Gate | None = None
+
+    def configure(self) -> None:
+        """Compile the certificate and create the topics."""
+        settings = self.load_config()
+        robot = self.robot = settings.robot
+        self.lockstep = self.param("clock") == "lockstep"
+        continuous = self.param("continuous")
+        self.codecs = [messages.ChannelCodec(channel) for channel in robot.channels]
+        self.commands = messages.CommandCodec(robot.command, self.param("stamped_cmd"))
+        self.candidate_codec = messages.CandidateCodec(robot, continuous)
+        self.requests = messages.RequestCodec(robot)
+        self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), self.param("first_sequence"))
+        self.gate.recorder_required = self.param("recorder_required")
+        deadline = settings.gate.request_deadline_s or robot.period / 2
+        self.deadline_ns = round(1e9 * (settings.gate.lockstep_timeout_s if self.lockstep else deadline))
+        self.latency = (0.0,) if self.lockstep else (0.0, deadline)
+        self.period_ns = round(1e9 * robot.period)
+        self.stop_ns = round(1e9 * robot.model.dt * len(robot.model.tightening))
+        self.stopping_until = 0
+        self.e_stop = False
+        self.certificate_us = 0
+        self.told: State | None = None
+        self.episode_key = -1
+        self.forget(0)
+
+        self.command_output = self.advertise(self.commands.type, robot.command.name, messages.LATEST)
+        self.candidate_output = self.advertise(PointCloud2, messages.CANDIDATES, messages.RECORDED)
+        self.decision_output = self.advertise(DiagnosticArray, messages.DECISION, messages.RECORDED)
+        self.ack_output = self.advertise(UInt64, messages.EPISODE_ACK, messages.CHAIN)
+        self.state_output = self.advertise(String, messages.GATE_STATE, messages.LATCHED)
+        self.diagnostics = self.advertise(DiagnosticArray, messages.DIAGNOSTICS, messages.CHAIN)
+        for codec in self.codecs:
+            # A goal from a user's tool, and a simulator in lock-step, must arrive; a sensor publishes what it likes.
+            quality = messages.CHAIN if self.lockstep or codec.channel.latched else messages.SENSOR
+            self.subscribe(codec.type, codec.channel.name, functools.partial(self.on_channel, codec), quality)
+        self.subscribe(JointState, messages.REQUEST, self.on_request, messages.CHAIN)
+        self.subscribe(DiagnosticArray, messages.EPISODE, self.on_episode, messages.CHAIN)
+        self.subscribe(UInt64, messages.HEARTBEAT, self.on_heartbeat, messages.LATEST)
+        self.subscribe(Bool, messages.E_STOP, self.on_e_stop, messages.CHAIN)
+        self.serve(Trigger, "~/reset", self.on_reset)
+        self.every(LOCKSTEP_CHECK_S if self.lockstep else min(robot.period / 8, LOCKSTEP_CHECK_S), self.on_timer)
+        self.every(1.0, self.on_second)
+
+    def activate(self) -> None:
+        """Open for inputs. Raises ValueError where someone else could move the robot."""
+        foreign = self.foreign_publishers()
+        if foreign:
+            raise ValueError(
+                f"another node publishes the robot's command '{self.command_output.topic_name}': {foreign}; "
+                "stop it first (a killed one disappears within 20 s)"
+            )
+        assert self.gate is not None
+        self.gate.new_episode(self.gate.episode)
+        self.episode_key = -1
+        self.stopping_until = 0
+        self.forget(0)
+        self.next_cycle = time.monotonic_ns()
+        self.tell_state()
+
+    def deactivate(self) -> None:
+        """Run the plan, at once and (real time, `on_timer`) for as long as a stop may take."""
+        assert self.gate is not None
+        self.stopping_until = time.monotonic_ns() + (0 if self.lockstep else self.stop_ns)
+        if not self.open:
+            self.begin(self.get_clock().now().nanoseconds if not self.lockstep else self.stamp_ns)
+        if self.open:
+            self.publish(self.gate.expire(time.monotonic_ns()))
+
+    def linger(self) -> float:
+        """SIGINT waits for the stop."""
+        return max(0.0, (self.stopping_until - time.monotonic_ns()) / 1e9)
+
+    def release(self) -> None:
+        """A last stop, if a stop was cut short; then nothing is known any more."""
+        if self.gate is not None and time.monotonic_ns() < self.stopping_until:
+            self.publish(self.gate.expire(time.monotonic_ns()))
+        self.stopping_until = 0
+        self.gate = None
+
+    def fail(self, error: Exception) -> None:
+        """Latch and run the plan; the node stays active, because the plan is safer than silence."""
+        gate = self.gate
+        if gate is None or not self.running():
+            return
+        gate.latch(f"the monitor failed: {error}; look at its log, then call the reset service")
+        self.open = False
+        if self._attempt("plan after a failure", lambda: self.publish(gate.expire(time.monotonic_ns()))) is not None:
+            zero = self.robot.action_low.astype("float32") * 0
+            self.command_output.publish(self.commands.encode(zero, self.stamp_ns))
+
+    def running(self) -> bool:
+        """Whether commands go out: active, or still stopping."""
+        return self.active or time.monotonic_ns() < self.stopping_until
+
+    # --- what comes in -------------------------------------------------------------------------------------------
+
+    def on_channel(self, codec: messages.ChannelCodec, message: Any) -> None:
+        """A native input: to the gate at once (real time), or when the whole state is there (lock-step)."""
+        if not self.running():
+            return
+        assert self.gate is not None
+        name, latched = codec.channel.name, codec.channel.latched
+        now_ns = self.stamp_ns if self.lockstep else self.get_clock().now().nanoseconds
+        stamp_ns = messages.nanoseconds(message.header.stamp) if codec.stamped else now_ns
+        if stamp_ns < self.start_ns:
+            return  # of the episode before
+        if self.lockstep and not latched and stamp_ns <= self.stamp_ns:
+            if stamp_ns == self.stamp_ns and codec is self.codecs[0]:
+                self.repeat()
+            return
+        try:
+            vector = codec.decode(message)
+        except ValueError as error:
+            self.get_logger().error(self.gate.refuse(name, str(error)), throttle_duration_sec=1.0)
+            return
+        if self.lockstep:
+            self.collect(name, latched, vector, stamp_ns)
+            return
+        problem = self.gate.receive(name, vector, stamp_ns, now_ns, time.monotonic_ns())
+        if problem:
+            self.get_logger().warning(f"input refused: {problem}", throttle_duration_sec=1.0)
+
+    def collect(self, name: str, latched: bool, vector: Floats, stamp_ns: int) -> None:
+        """Lock-step: a cycle begins once every channel has this stamp, so that a slow host makes no input look old."""
+        assert self.gate is not None
+        if latched:
+            self.goals[name] = (vector, stamp_ns)
+        else:
+            if stamp_ns != self.pending_ns:
+                self.pending.clear()
+                self.pending_ns = stamp_ns
+            self.pending[name] = vector
+        if len(self.pending) + len(self.goals) < len(self.codecs):
+            return
+        steady = time.monotonic_ns()
+        for goal, (value, set_ns) in self.goals.items():
+            self.gate.receive(goal, value, set_ns, max(set_ns, self.pending_ns), steady)
+        for channel, value in self.pending.items():
+            self.gate.receive(channel, value, self.pending_ns, self.pending_ns, steady)
+        self.pending.clear()
+        self.stamp_ns = self.pending_ns
+        self.begin(self.stamp_ns)
+
+    def on_request(self, message: JointState) -> None:
+        """An answer. A late one answers no open cycle: the gate counts it and nothing else happens."""
+        if not self.active:
+            return
+        assert self.gate is not None
+        try:
+            id, action = self.requests.decode(message)
+        except ValueError as error:
+            self.gate.counters.refused_requests += 1
+            self.get_logger().error(str(error), throttle_duration_sec=1.0)
+            return
+        decision = self.gate.request(id, action, time.monotonic_ns())
+        if decision is not None:
+            self.publish(decision)
+
+    def on_episode(self, message: DiagnosticArray) -> None:
+        """The simulator put the robot somewhere else: forget, then say so."""
+        if not self.active:
+            return
+        assert self.gate is not None
+        episode = messages.decode_episode(message)
+        if episode.key != self.episode_key:
+            if self.open:
+                self.publish(self.gate.expire(time.monotonic_ns()))
+            self.gate.new_episode(episode.id)
+            self.episode_key = episode.key
+            self.forget(episode.start_ns)
+        self.ack_output.publish(UInt64(data=episode.key))
+
+    def on_heartbeat(self, message: UInt64) -> None:
+        """The recorder wrote everything it got."""
+        if self.gate is not None:
+            self.gate.recorder_alive(time.monotonic_ns())
+
+    def on_e_stop(self, message: Bool) -> None:
+        """Latch at once; the reset service refuses until false was sent."""
+        self.e_stop = message.data
+        if self.e_stop and self.gate is not None:
+            self.gate.latch("e-stop; send false on e_stop, then call the reset service")
+            if self.active and self.open:
+                self.publish(self.gate.expire(time.monotonic_ns()))
+            self.tell_state()
+
+    def on_reset(self, request: Any, response: Any) -> None:
+        """Leave the latch, or say why not."""
+        if self.gate is None or not self.active:
+            response.message = "the monitor is not active"
+        elif self.e_stop:
+            response.message = "still e-stop: send false on e_stop first"
+        elif foreign := self.foreign_publishers():
+            response.message = f"still another publisher of the command: {foreign}"
+        else:
+            now_ns = self.stamp_ns if self.lockstep else self.get_clock().now().nanoseconds
+            response.success, response.message = self.gate.reset(now_ns, time.monotonic_ns())
+            self.tell_state()
+
+    # --- the cycle -----------------------------------------------------------------------------------------------
+
+    def forget(self, start_ns: int) -> None:
+        """Nothing of this episode was seen yet."""
+        self.start_ns = start_ns
+        self.stamp_ns = start_ns - 1  # lock-step: newest state whose cycle began
+        self.pending: dict[str, Floats] = {}
+        self.pending_ns = -1
+        self.goals: dict[str, tuple[Floats, int]] = {}
+        self.open = False
+        self.opened = 0
+        self.candidates_message: PointCloud2 | None = None
+        self.decision_message: DiagnosticArray | None = None
+
+    def begin(self, now_ns: int) -> None:
+        """Certify and ask; without a state, decide blind."""
+        assert self.gate is not None
+        self.opened = time.monotonic_ns()
+        candidates: CandidateSet | None = self.gate.begin(now_ns, self.opened, self.latency)
+        self.certificate_us = (time.monotonic_ns() - self.opened) // 1000
+        if candidates is None:
+            self.publish(self.gate.expire(self.opened))
+            return
+        self.open = True
+        self.candidates_message = self.candidate_codec.encode(candidates)
+        self.candidate_output.publish(self.candidates_message)
+
+    def publish(self, decision: Decision) -> None:
+        """The command, and beside it what was decided and why."""
+        self.open = False
+        command = self.commands.encode(decision.action, decision.stamp_ns)
+        self.decision_message = messages.encode_decision(decision, self.certificate_us)
+        # Lock-step waits for the decision, a drive for the command.
+        if self.lockstep:
+            self.decision_output.publish(self.decision_message)
+            self.command_output.publish(command)
+        else:
+            self.command_output.publish(command)
+            self.decision_output.publish(self.decision_message)
+        self.tell_state()
+
+    def repeat(self) -> None:
+        """Lock-step: the simulator asks again, so something was lost on the way."""
+        if self.open and self.candidates_message is not None:
+            self.candidate_output.publish(self.candidates_message)
+        elif self.decision_message is not None:
+            self.decision_output.publish(self.decision_message)
+
+    def on_timer(self) -> None:
+        """Deadlines on the steady clock, and in real time the beginning of each cycle."""
+        if not self.running():
+            return
+        assert self.gate is not None
+        now = time.monotonic_ns()
+        if self.open and now - self.opened >= self.deadline_ns:
+            self.publish(self.gate.expire(now))
+        if self.lockstep or now < self.next_cycle:
+            return
+        self.next_cycle += self.period_ns
+        if self.next_cycle < now:
+            self.next_cycle = now + self.period_ns  # late is late; nothing is made up for
+        if self.open:
+            self.publish(self.gate.expire(now))
+        self.begin(self.get_clock().now().nanoseconds)
+        if self.open and not self.active:
+            self.publish(self.gate.expire(now))  # stopping: nobody is asked
+
+    # --- what others may know ------------------------------------------------------------------------------------
+
+    def foreign_publishers(self) -> str:
+        """Names of others that publish the command, '' if there are none."""
+        own = (self.get_name(), self.get_namespace())
+        infos = self.get_publishers_info_by_topic(self.command_output.topic_name)
+        names = [(info.node_name, info.node_namespace) for info in infos]
+        if own in names:
+            names.remove(own)
+        return ", ".join(sorted(f"{space.rstrip('/')}/{name}" for name, space in names))
+
+    def tell_state(self) -> None:
+        """Latched state and diagnostics, when the state changed."""
+        assert self.gate is not None
+        if self.gate.state is self.told:
+            return
+        self.told = self.gate.state
+        text = f"{self.told.value}: {self.gate.cause}" if self.gate.cause else self.told.value
+        self.state_output.publish(String(data=text))
+        if self.gate.state is State.LATCHED:
+            self.get_logger().error(f"latched: {self.gate.cause}")
+        self.send_diagnostics()
+
+    def on_second(self) -> None:
+        """Diagnostics, and a look for another publisher of the command."""
+        if self.gate is None:
+            return
+        self.send_diagnostics()
+        if self.active and (foreign := self.foreign_publishers()):
+            self.gate.latch(f"another node publishes the robot's command: {foreign}; stop it, then call the reset service")
+            self.tell_state()
+
+    def send_diagnostics(self) -> None:
+        """Counters and state."""
+        assert self.gate is not None
+        counters = self.gate.counters
+        values = {
+            "state": self.gate.state.value,
+            "episode": self.gate.episode,
+            "decisions": counters.decisions,
+            "interventions": counters.interventions,
+            "empty_supports": counters.empty_supports,
+            "refused_inputs": counters.refused_inputs,
+            "refused_requests": counters.refused_requests,
+            **{f"verdict {name}": count for name, count in counters.verdicts.items()},
+        }
+        name = f"{self.get_fully_qualified_name().lstrip('/')}: gate"
+        stamp = self.get_clock().now().nanoseconds
+        level = LEVEL[self.gate.state]
+        robot = self.param("robot_id")
+        self.diagnostics.publish(messages.encode_status(name, stamp, self.gate.cause, level, values, robot))
 
 
 def main() -> None:

@@ -1,16 +1,277 @@
-"""Skeleton of the simulator node."""
+"""The world behind the robot's own topics. The one carrier of reward, terminated and truncated, in `outcome`.
+
+Publishes the robot's channels, `episode`, `outcome`; takes `episode_ack`, `decision` and (real time) the native command.
+Parameters of its own: phase, first_seed, first_episode, episodes, ticks. It stops by itself after `ticks` control ticks
+(the last one truncates its episode) or `episodes` episodes since activation; then `outcome` says done = 1, every 0.5 s.
+
+Each episode starts with a handshake: `episode` is re-sent every 0.2 s until `episode_ack` echoes its key, and only then the
+first state goes out. An outcome carries the stamp of the state it came with.
+
+Lock-step: stamps are simulated time. A state is published, physics holds until the decision with that stamp and episode
+arrives (a bare command moves nothing), everything is re-sent after 0.2 s, and after 2 s without a decision the node says so
+and deactivates. The final state of an episode is decided on too (it is s' of the last transition) and then left.
+
+Real time: stamps are ROS time. Physics follows the wall clock in small chunks, the newest command applies when it arrives,
+and the drive's own timeout stops a robot that nobody commands. Only between episodes physics rests.
+"""
 
 from __future__ import annotations
 
-from safe_support_ql.nodes import lifecycle
+import secrets
+import time
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import JointState
+from std_msgs.msg import UInt64
+
+from safe_support_ql.nodes import lifecycle, messages
+from safe_support_ql.safety.ledger import PHASES
+from safe_support_ql.simulation.simulation import Simulation
+
+RESEND_S = 0.2
+GIVE_UP_S = 2.0
+DISCOVERY_S = 15.0  # the first handshake after activation also waits for the other side to be found
+FINAL_S = 0.5  # real time: how long a final state waits for its decision
+DONE_S = 0.5
+LATE_S = 0.25  # real time: farther behind the wall clock than this, the time in between is skipped
+
+IDLE, HANDSHAKE, WAITING, RUNNING, DONE = "idle", "handshake", "waiting", "running", "done"
 
 
 class Simulator(lifecycle.ManagedNode):
-    """To be filled."""
+    """See the module. `mode` is one of the constants above; WAITING is for a decision, RUNNING is real-time physics."""
 
     def __init__(self) -> None:
         """Declare parameters."""
         super().__init__("simulator")
+        self.sim: Simulation | None = None
+        self.mode = IDLE
+
+    def configure(self) -> None:
+        """Build the world and the topics."""
+        settings = self.load_config()
+        robot = self.robot = settings.robot
+        self.lockstep = self.param("clock") == "lockstep"
+        self.sim = Simulation(robot)
+        self.session = secrets.randbits(31)
+        self.episode_id = self.param("first_episode") - 1
+        self.stamp_ns = 0
+        self.period_ns = round(1e9 * robot.period)
+        self.visit = ""
+        self.codecs = [messages.ChannelCodec(channel) for channel in robot.channels]
+        # In lock-step a state must arrive; a real robot's sensor drops what nobody took in time.
+        quality = messages.CHAIN if self.lockstep else messages.SENSOR
+        self.outputs = [
+            self.advertise(codec.type, codec.channel.name, messages.CHAIN if codec.channel.latched else quality)
+            for codec in self.codecs
+        ]
+        self.outcomes = self.advertise(JointState, messages.OUTCOME, messages.RECORDED)
+        self.episodes = self.advertise(DiagnosticArray, messages.EPISODE, messages.CHAIN)
+        self.subscribe(UInt64, messages.EPISODE_ACK, self.on_ack, messages.CHAIN)
+        self.subscribe(DiagnosticArray, messages.DECISION, self.on_decision, messages.CHAIN)
+        if not self.lockstep:
+            self.commands = messages.CommandCodec(robot.command, self.param("stamped_cmd"))
+            self.subscribe(self.commands.type, robot.command.name, self.on_command, messages.LATEST)
+            # Small chunks, so that a command acts soon after it arrives.
+            self.every(min(robot.period / 8, 0.02), self.follow_the_clock)
+        self.every(RESEND_S / 4, self.watch)
+
+    def activate(self) -> None:
+        """Begin the first episode of this activation."""
+        self.phase = self.param("phase")
+        self.next_seed = self.param("first_seed")
+        self.tick_limit, self.episode_limit = self.param("ticks"), self.param("episodes")
+        self.ticks = self.finished = 0
+        self.patience_s = DISCOVERY_S
+        self.late = 0
+        self.begin_episode()
+
+    def deactivate(self) -> None:
+        """Physics rests; the robot gets the command of a drive whose commander is silent when it goes on."""
+        self.mode = IDLE
+        if self.late:
+            self.get_logger().warning(f"{self.late} times behind the wall clock; that time was skipped")
+
+    def release(self) -> None:
+        """Close the world."""
+        self.mode = IDLE
+        if self.sim is not None:
+            self.sim.close()
+            self.sim = None
+
+    # --- episodes ------------------------------------------------------------------------------------------------
+
+    def begin_episode(self) -> None:
+        """Put the robot into a new arena and announce it."""
+        assert self.sim is not None
+        self.episode_id += 1
+        self.outcome = self.sim.reset(self.next_seed)
+        self.next_seed += 1
+        self.advance_stamp()
+        self.key = secrets.randbits(62)
+        self.announcement = messages.encode_episode(
+            messages.Episode(
+                self.key, self.episode_id, self.phase, self.outcome.seed, self.param("robot_id"), self.stamp_ns
+            )
+        )
+        self.mode = HANDSHAKE
+        self.since = self.sent = time.monotonic()
+        self.episodes.publish(self.announcement)
+
+    def on_ack(self, message: UInt64) -> None:
+        """The monitor forgot the last episode: the first state may come."""
+        if self.mode == HANDSHAKE and message.data == self.key:
+            self.patience_s = GIVE_UP_S
+            if not self.lockstep:
+                self.stamp_ns = self.get_clock().now().nanoseconds
+                self.started = time.monotonic()
+                self.steps = 0
+                self.heard = False
+            self.publish_state(0)
+
+    def publish_state(self, wall_us: int) -> None:
+        """Sense, and send the state with the outcome it came with."""
+        assert self.sim is not None
+        before = time.perf_counter()
+        self.state = self.sim.sense()
+        sense_us = round(1e6 * (time.perf_counter() - before))
+        outcome = self.outcome
+        self.visit = outcome.visit or self.visit
+        # Another tick would be one too many: the episode ends here, by a limit and not by an event.
+        out_of_ticks = 0 < self.tick_limit <= self.ticks and not outcome.terminated
+        self.final = outcome.terminated or outcome.truncated or out_of_ticks
+        self.finished += self.final
+        enough = (0 < self.tick_limit <= self.ticks) or (0 < self.episode_limit <= self.finished)
+        self.last = self.final and enough
+        self.values = {
+            "session": self.session,
+            "episode": self.episode_id,
+            "phase": PHASES.index(self.phase),
+            "seed": outcome.seed,
+            "first": outcome.first,
+            "tick": outcome.tick,
+            "reward": outcome.reward,
+            "terminated": outcome.terminated,
+            "truncated": outcome.truncated or out_of_ticks,
+            "reached": outcome.reached,
+            "episode_return": outcome.episode_return,
+            "min_margin": outcome.min_margin,
+            "control_ticks": outcome.control_ticks,
+            "physics_steps": outcome.physics_steps,
+            "unsafe_visits": outcome.unsafe_visits,
+            "unsafe_substeps": outcome.unsafe_substeps,
+            "phase_ticks": self.ticks,
+            "phase_episodes": self.finished,
+            "done": 0,
+            "wall_us": wall_us,
+            "sense_us": sense_us,
+        }
+        self.mode = WAITING if self.lockstep or self.final else RUNNING
+        self.since = time.monotonic()
+        self.send_state()
+
+    def send_state(self) -> None:
+        """What the monitor waits for first, then what the recorder wants."""
+        self.sent = time.monotonic()
+        for codec, output in zip(self.codecs, self.outputs, strict=True):
+            # A goal goes out with the first state, and again whenever something may have been lost.
+            if not codec.channel.latched or self.values["first"] or self.sent - self.since > RESEND_S / 2:
+                output.publish(codec.encode(self.state[codec.channel.name], self.stamp_ns))
+        self.send_outcome()
+
+    def send_outcome(self) -> None:
+        """Cumulative counts, so a lost message loses no visit."""
+        self.outcomes.publish(messages.encode_outcome(self.values, self.stamp_ns, self.visit))
+
+    def leave_episode(self) -> None:
+        """The final state was decided on."""
+        if not self.last:
+            self.begin_episode()
+            return
+        self.mode = DONE
+        self.values["done"] = 1
+        self.sent = time.monotonic()
+        self.send_outcome()
+        self.get_logger().info(f"done: {self.ticks} ticks, {self.finished} episodes of {self.phase}")
+
+    def advance_stamp(self) -> None:
+        """The stamp of the next state."""
+        if self.lockstep:
+            self.stamp_ns += self.period_ns
+        else:
+            self.stamp_ns = self.get_clock().now().nanoseconds
+
+    # --- lock-step -----------------------------------------------------------------------------------------------
+
+    def on_decision(self, message: DiagnosticArray) -> None:
+        """The decision on the state that waits; any other is a repetition or none of ours."""
+        if self.mode != WAITING:
+            return
+        verdict = messages.decode_decision(message)
+        if verdict.episode != self.episode_id or verdict.stamp_ns != self.stamp_ns:
+            return
+        if self.final:
+            self.leave_episode()
+            return
+        assert self.sim is not None
+        before = time.perf_counter()
+        self.outcome = self.sim.tick(verdict.action.astype(np.float64))
+        wall_us = round(1e6 * (time.perf_counter() - before))
+        self.ticks += 1
+        self.advance_stamp()
+        self.publish_state(wall_us)
+
+    def watch(self) -> None:
+        """Re-send what may have been lost, and give up on what never comes."""
+        now = time.monotonic()
+        if self.mode == DONE and now - self.sent > DONE_S:
+            self.sent = now
+            self.send_outcome()
+        if self.mode not in (HANDSHAKE, WAITING) or now - self.sent < RESEND_S:
+            return
+        if self.mode == WAITING and not self.lockstep and now - self.since > FINAL_S:
+            self.leave_episode()  # late is late; that its last state was not decided on shows in the journal
+            return
+        if now - self.since > (self.patience_s if self.mode == HANDSHAKE else GIVE_UP_S):
+            what = "acknowledged the episode" if self.mode == HANDSHAKE else "decided on the state it was sent"
+            raise ValueError(f"no safety_monitor {what} for {now - self.since:.1f} s; is it active, in the same mode?")
+        if self.mode == HANDSHAKE:
+            self.sent = now
+            self.episodes.publish(self.announcement)
+        else:
+            self.send_state()
+
+    # --- real time -----------------------------------------------------------------------------------------------
+
+    def on_command(self, message: Any) -> None:
+        """The newest command applies at once."""
+        if self.mode in (RUNNING, WAITING) and self.sim is not None:
+            self.sim.command(self.commands.decode(message))
+
+    def follow_the_clock(self) -> None:
+        """Physics up to now, a control tick closed at every period."""
+        if self.mode != RUNNING or not self.active:
+            return
+        assert self.sim is not None
+        rate = self.robot.world.physics_hz
+        due = int((time.monotonic() - self.started) * rate) - self.steps
+        if due > LATE_S * rate:
+            self.started += (due - 1) / rate
+            self.late += 1
+            due = 1
+        while due > 0 and self.mode == RUNNING:
+            chunk = min(due, self.sim.substeps - self.steps % self.sim.substeps)
+            before = time.perf_counter()
+            self.sim.advance(chunk)
+            self.steps += chunk
+            due -= chunk
+            if self.steps % self.sim.substeps == 0:
+                self.outcome = self.sim.finish_tick()
+                self.ticks += 1
+                self.advance_stamp()
+                self.publish_state(round(1e6 * (time.perf_counter() - before)))
 
 
 def main() -> None:
