@@ -1,20 +1,324 @@
-"""Skeleton of the learner node."""
+"""Learns from the journal in `run_dir`: what was executed, never what was asked. It cannot command the robot.
+
+Publishes `learner/status` at 1 Hz and on change (values: state, error, updates, budget, records, q_loss, alpha, kl,
+effective_sample_share, ...). The state is one of
+waiting (no transition yet), training, idle (all records consumed, all updates done), extracting, exported, error, inactive.
+Service `~/extract` (std_srvs/Trigger) answers at once; stage two starts when every record is consumed and the update budget
+(updates_per_tick x records of collection) is spent, and writes policy.onnx and policy.json; watch `learner/status`.
+
+A worker thread under SCHED_IDLE reads, learns and writes, so that neither the robot's chain nor the lifecycle services wait
+for it. checkpoint.pt is written every 30 s, at the end of extraction and on deactivation (SIGINT and SIGTERM, too) and
+resumed from by itself. A resumed learner reads the journal from its first record. Only records of the phase `collection`
+are learned from. Curves for TensorBoard: run_dir/tensorboard.
+"""
 
 from __future__ import annotations
 
-from safe_support_ql.nodes import lifecycle
+import dataclasses
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from std_srvs.srv import Trigger
+
+from safe_support_ql.behavior import policies
+from safe_support_ql.nodes import lifecycle, messages
+from safe_support_ql.nodes.recorder import JOURNAL
+from safe_support_ql.safety.journal import CERTIFIED, PLAN, USED, JournalReader
+from safe_support_ql.safety.ledger import PHASES
+
+if TYPE_CHECKING:
+    from safe_support_ql.learning.networks import PolicyNetwork
+    from safe_support_ql.learning.trainer import Trainer
+
+CHECKPOINT, POLICY = "checkpoint.pt", "policy.onnx"
+CHECKPOINT_S = 30.0
+POLL_S = 0.1
+SLICE = 4  # updates between two looks at the journal and at what was asked of the worker
+CURVES_S = 2.0
+PARITY_ROWS = 256
+
+
+def to_rows(records: NDArray[np.void], settings: Any) -> dict[str, NDArray[Any]]:
+    """Journal records as replay rows, weighed by beta on the way in."""
+    flags = records["flags"]
+    certified, is_plan, used = flags & CERTIFIED > 0, flags & PLAN > 0, flags & USED > 0
+    actions = records["actions"]
+    log_weight = policies.log_weights(
+        settings.behavior, settings.robot, records["observation"], actions, certified, is_plan
+    )  # fmt: skip
+    return {
+        "observation": records["observation"],
+        "candidates": np.where(used[:, :, None], actions, np.float32(np.nan)),
+        "support": certified | is_plan,
+        "is_plan": is_plan,
+        "log_weight": log_weight,
+        "executed": records["executed"],
+        "reward": records["reward"],
+        "terminated": records["terminated"],
+        "truncated": records["truncated"],
+        "first": records["first"],
+        "sequence": records["sequence"],
+    }
 
 
 class Learner(lifecycle.ManagedNode):
-    """To be filled."""
+    """See the module. The worker owns the trainer from activation to deactivation; the node only reads `metrics`."""
 
     def __init__(self) -> None:
         """Declare parameters."""
         super().__init__("learner")
+        self.trainer: Trainer | None = None
+        self.worker: threading.Thread | None = None
+        self.state = "inactive"
+
+    def configure(self) -> None:
+        """Build the trainer and load the checkpoint, if there is one. Raises ValueError naming key or file."""
+        from safe_support_ql.learning.checkpoint import load_checkpoint
+        from safe_support_ql.learning.networks import ProblemSpec
+        from safe_support_ql.learning.trainer import LearnerConfig, Trainer
+
+        settings = self.settings = self.load_config()
+        robot = settings.robot
+        self.folder = self.run_dir()
+        self.continuous = self.param("continuous")
+        codec = messages.CandidateCodec(robot, self.continuous)
+        chosen = {"seed": self.param("seed"), **settings.learner}
+        unknown = set(chosen) - {field.name for field in dataclasses.fields(LearnerConfig)}
+        if unknown:
+            raise ValueError(f"{self.param('config')}: learner: unknown key '{min(unknown)}'")
+        spec = ProblemSpec(
+            observation_dim=codec.d,
+            action_dim=codec.a,
+            candidates=codec.k,
+            observation_scale=robot.observation_scale,
+            action_low=robot.action_low.astype(np.float32),
+            action_high=robot.action_high.astype(np.float32),
+        )
+        self.trainer = Trainer(LearnerConfig(**chosen), spec)
+        checkpoint = self.folder / CHECKPOINT
+        if checkpoint.exists():
+            load_checkpoint(checkpoint, self.trainer)
+        self.reader: JournalReader | None = None
+        self.metrics: dict[str, float] = {}
+        self.error = ""
+        self.state = "inactive"
+        self.extract_asked = threading.Event()
+        self.stop_asked = threading.Event()
+        self.status = self.advertise(DiagnosticArray, messages.LEARNER_STATUS, messages.CHAIN)
+        self.serve(Trigger, "~/extract", self.on_extract)
+        self.every(POLL_S, self.watch)
+        self.told, self.told_at = "", 0.0
+
+    def activate(self) -> None:
+        """Start the worker."""
+        self.stop_asked.clear()
+        self.extract_asked.clear()
+        self.error = ""
+        self.state = "waiting"
+        self.worker = threading.Thread(target=self.work, name="learner")
+        self.worker.start()
+
+    def deactivate(self) -> None:
+        """Stop the worker, which leaves a checkpoint."""
+        if self.worker is not None:
+            self.stop_asked.set()
+            self.worker.join()
+            self.worker = None
+        self.state = "inactive"
+        self.tell()
+
+    def release(self) -> None:
+        """Forget the trainer."""
+        self.trainer = None
+        self.reader = None
+
+    # --- ROS side ------------------------------------------------------------------------------------------------
+
+    def on_extract(self, request: Any, response: Any) -> None:
+        """Ask for stage two."""
+        if not self.active or self.state == "error":
+            response.message = self.error or "the learner is not active"
+            return
+        self.extract_asked.set()
+        response.success, response.message = True, "asked; watch learner/status"
+
+    def watch(self) -> None:
+        """Status at 1 Hz and on change; a failed worker deactivates nothing: its message must stay readable."""
+        if self.active and (self.state != self.told or time.monotonic() - self.told_at >= 1.0):
+            self.tell()
+
+    def tell(self) -> None:
+        """Publish learner/status."""
+        if self.state == "error" and self.told != "error":
+            self.get_logger().error(f"learning stopped: {self.error}; the journal and the last checkpoint are kept")
+        self.told, self.told_at = self.state, time.monotonic()
+        level = "error" if self.state == "error" else "ok"
+        values = {"state": self.state, "error": self.error, **self.metrics}
+        stamp = self.get_clock().now().nanoseconds
+        robot = self.param("robot_id")
+        self.status.publish(messages.encode_status("learner: status", stamp, self.state, level, values, robot))
+
+    # --- worker --------------------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """The worker's thread: learn until asked to stop, and leave a checkpoint."""
+        failure = self._attempt("learning", self.learn)
+        if failure is not None:
+            self.error, self.state = str(failure), "error"
+
+    def learn(self) -> None:
+        """Read, update, save, and extract when asked."""
+        from safe_support_ql.learning.checkpoint import save_checkpoint
+
+        assert self.trainer is not None
+        # Idle priority is a property of a thread, and torch's own threads inherit it: the robot's chain always goes first.
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        trainer, folder = self.trainer, self.folder
+        curves = Curves(folder / "tensorboard")
+        saved = drawn = time.monotonic()
+        try:
+            while not self.stop_asked.is_set():
+                fresh = self.ingest(trainer)
+                budget = trainer.config.updates_per_tick * trainer.replay.appended
+                left = budget - trainer.updates if len(trainer.replay) else 0
+                self.metrics |= {"records": trainer.replay.appended, "budget": budget, "updates": trainer.updates}
+                if left > 0:
+                    self.state = "training"
+                    self.metrics |= trainer.update(min(SLICE, left))
+                elif not fresh and self.extract_asked.is_set():
+                    self.extract(trainer, curves)
+                    save_checkpoint(folder / CHECKPOINT, trainer)
+                    saved = time.monotonic()
+                elif not fresh:
+                    if self.state != "exported":
+                        self.state = "idle" if len(trainer.replay) else "waiting"
+                    self.stop_asked.wait(POLL_S)
+                now = time.monotonic()
+                if now - saved > CHECKPOINT_S and trainer.replay.appended >= trainer.rows_consumed:
+                    save_checkpoint(folder / CHECKPOINT, trainer)
+                    saved = now
+                if now - drawn > CURVES_S and "q_loss" in self.metrics:
+                    curves.add(self.metrics, trainer.updates)
+                    drawn = now
+        finally:
+            # Before the journal was read again nothing is newer than the checkpoint that is there.
+            if trainer.updates and trainer.replay.appended >= trainer.rows_consumed:
+                save_checkpoint(folder / CHECKPOINT, trainer)
+            curves.close()
+
+    def ingest(self, trainer: Trainer) -> int:
+        """Append what the journal has new; returns how many records were read."""
+        if self.reader is None:
+            if not (self.folder / JOURNAL).exists():
+                return 0
+            self.reader = JournalReader(self.folder / JOURNAL)
+            header, spec = self.reader.header, trainer.spec
+            found = (header["observation"], header["candidates"], header["action"], header["safety_sha256"])
+            if found != (spec.observation_dim, spec.candidates, spec.action_dim, self.settings.safety_hash):
+                raise ValueError(f"{self.reader.path}: was recorded for another robot, action space or safety configuration")
+        records = self.reader.read()
+        learned = records[records["phase"] == PHASES.index("collection")]
+        if len(learned):
+            trainer.replay.append(to_rows(learned, self.settings))
+        return len(records)
+
+    def extract(self, trainer: Trainer, curves: Curves) -> None:
+        """Stage two, and the files that inference reads."""
+        from safe_support_ql.learning.export import export_policy
+        from safe_support_ql.learning.extraction import extract
+
+        self.state = "extracting"
+
+        def progress(updates: int, metrics: dict[str, float]) -> None:
+            self.metrics |= {f"extraction_{name}": value for name, value in metrics.items()}
+            self.metrics["extraction_updates"] = updates
+            curves.add({f"extraction_{name}": value for name, value in metrics.items()}, updates)
+            if self.stop_asked.is_set():
+                raise _StopExtraction
+
+        try:
+            policy: PolicyNetwork = extract(trainer, progress)
+        except _StopExtraction:
+            return
+        records = trainer.replay.sample_states(PARITY_ROWS, np.random.default_rng(0), trainer.device)
+        export_policy(
+            self.folder / POLICY, policy, trainer.spec, self.facts(trainer), records.observation.cpu().numpy()
+        )
+        self.extract_asked.clear()
+        self.state = "exported"
+
+    def facts(self, trainer: Trainer) -> Any:
+        """What the manifest says of this run."""
+        from safe_support_ql.learning.export import PolicyFacts
+
+        robot = self.settings.robot
+        return PolicyFacts(
+            robot=robot.name,
+            observation_names=list(robot.observation_names),
+            observation_units=["SI"] * len(robot.observation_names),
+            action_names=list(robot.action_names),
+            action_units=list(robot.action_units),
+            candidate_layout=messages.candidate_layout(robot, self.continuous),
+            alpha=trainer.config.alpha,
+            gamma=trainer.config.gamma,
+            seeds=[trainer.config.seed],
+            git_revision=_git_revision(),
+            safety_sha256=self.settings.safety_hash,
+            training={
+                "updates": trainer.updates,
+                "decisions": trainer.replay.appended,
+                "last_sequence": trainer.last_sequence,
+                **{name: float(value) for name, value in self.metrics.items() if name in ("kl", "q_loss")},
+            },
+        )
+
+
+class _StopExtraction(Exception):
+    """Deactivated half-way: nothing is written."""
+
+
+class Curves:
+    """Scalars for TensorBoard, written without torch."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(folder))
+
+    def add(self, values: dict[str, float], step: int) -> None:
+        """One point on each curve."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=float(v)) for name, v in values.items()])
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def close(self) -> None:
+        """Flush."""
+        self._writer.close()
+
+
+def _git_revision() -> str:
+    """Of the source tree this runs from; 'unknown' for an installed package."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
 
 
 def main() -> None:
     """Run the node as a process."""
+    # One thread: two cores also carry the robot's chain. torch reads this when it is imported, in `configure`.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     lifecycle.main(Learner)
 
 
