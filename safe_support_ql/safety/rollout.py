@@ -20,10 +20,12 @@ def rollout_margins(
     number is not finite. state[S], previous[A], actions[K, A], points[M, 2]; delays in checks.
     """
     margins = np.full((len(actions), len(model.centres)), np.inf)
-    for c, centre in enumerate(model.centres):
-        for delay in delays:
-            for hold in model.holds:
-                margins[:, c] = np.minimum(margins[:, c], _one(model, state, previous, delay, hold, actions, centre, points))
+    with np.errstate(invalid="ignore"):  # a state that is no number is an answer here (-inf), not an accident
+        for c, centre in enumerate(model.centres):
+            for delay in delays:
+                for hold in model.holds:
+                    one = _one(model, state, previous, delay, hold, actions, centre, points)
+                    margins[:, c] = np.minimum(margins[:, c], one)
     return margins
 
 

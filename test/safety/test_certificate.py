@@ -1,0 +1,99 @@
+"""The certificate: compiled equals readable, and what it certifies stays safe at the bounds of what it assumes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safe_support_ql import config
+from safe_support_ql.robots.base import Robot
+from safe_support_ql.safety.candidates import lattice
+from safe_support_ql.safety.certificate import Certificate
+from safe_support_ql.safety.rollout import rollout_margins
+
+ROBOTS = {name: config.load_robot(name).robot for name in ("diff_drive", "cart_pole")}
+CERTIFICATES = {
+    name: Certificate(robot.model, len(robot.state_names), len(robot.action_names)) for name, robot in ROBOTS.items()
+}
+
+
+def random_situation(robot: Robot, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(state, previous, actions, points) as they come up in a run."""
+    rng = np.random.default_rng(seed)
+    previous = rng.uniform(robot.action_low, robot.action_high)
+    actions = lattice(robot, bool(rng.integers(2)), rng).astype(np.float64)
+    if robot.name == "diff_drive":
+        state = np.array([0.0, 0.0, 0.0, *(previous * rng.uniform(0.5, 1.0))])
+        scan = rng.uniform(0.2, 2.0) + rng.uniform(0.0, 1.5) * np.abs(np.sin(np.arange(180) * rng.uniform(0.01, 0.3)))
+        return state, previous, actions, robot.estimate({"odom": np.array([0, 0, 0, 1, *state[3:]]), "scan": scan, "goal_pose": np.zeros(2)}).points  # fmt: skip
+    scale = np.array([0.8, 0.12, 0.6, 0.5])
+    return rng.uniform(-scale, scale), previous, actions, np.full((1, 2), 1e3)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+@given(seed=st.integers(0, 2**32 - 1), delay=st.integers(0, 3))
+@settings(max_examples=30, deadline=None)
+def test_compiled_equals_the_readable_rollout(name: str, seed: int, delay: int) -> None:
+    robot = ROBOTS[name]
+    state, previous, actions, points = random_situation(robot, seed)
+    compiled, _ = CERTIFICATES[name](state, previous, (0, delay), actions, points, 0)
+    readable = rollout_margins(robot.model, state, previous, (0, delay), actions, points).max(axis=1)
+    # Below zero the compiled one stops where it failed; there the two need only agree that it failed.
+    np.testing.assert_array_equal(compiled >= 0, readable >= 0)
+    np.testing.assert_allclose(compiled[compiled >= 0], readable[compiled >= 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_state_that_is_no_number_certifies_nothing(name: str, bad: float) -> None:
+    robot = ROBOTS[name]
+    state, previous, actions, points = random_situation(robot, 1)
+    for i in range(len(state)):
+        broken = state.copy()
+        broken[i] = bad
+        margins, _ = CERTIFICATES[name](broken, previous, (0,), actions, points, 0)
+        assert not (margins >= 0).any(), (robot.state_names[i], bad)
+        assert not (rollout_margins(robot.model, broken, previous, (0,), actions, points) >= 0).any()
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.0, 1.0))
+@settings(max_examples=40, deadline=None)
+def test_a_certified_action_then_the_plan_stay_safe_for_every_model_in_the_box(name: str, seed: int, share: float) -> None:
+    """Guarantee (a) of METHOD.md 2, the truth drawn inside and at the corners of the ensemble, fixed per rollout."""
+    robot, model = ROBOTS[name], ROBOTS[name].model
+    state, previous, actions, points = random_situation(robot, seed)
+    margins, centres = CERTIFICATES[name](state, previous, (0,), actions, points, 0)
+    certified = np.flatnonzero(margins >= 0)
+    if not len(certified):
+        return
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(certified)
+    low, high = model.members.min(axis=0), model.members.max(axis=0)
+    corner = np.where(rng.random(len(low)) < 0.5, low, high)
+    truth = corner if share < 0.5 else low + rng.random(len(low)) * (high - low)
+    members = tuple(np.array([value]) for value in truth)
+    x = tuple(np.array([value]) for value in state)
+    command = tuple(np.array([value]) for value in actions[chosen])
+    centre = model.centres[centres[chosen], 0]
+    for t in range(2 * len(model.tightening)):
+        if t >= model.checks_per_tick and t % model.checks_per_tick == 0:
+            command = model.backup(x, centre, model.constants)
+        x = model.step(x, command, members, model.dt)
+        h = np.array([np.ravel(value)[0] for value in model.margins(x, points, model.constants)])
+        assert (h >= 0).all(), (t, h)
+
+
+def test_more_tightening_never_certifies_more() -> None:
+    robot = ROBOTS["diff_drive"]
+    tighter = replace(robot.model, tightening=robot.model.tightening + 0.05)
+    fewer = 0
+    for seed in range(10):
+        state, previous, actions, points = random_situation(robot, seed)
+        loose = rollout_margins(robot.model, state, previous, (0,), actions, points)
+        tight = rollout_margins(tighter, state, previous, (0,), actions, points)
+        assert (tight <= loose).all()
+        fewer += int(((loose >= 0) & (tight < 0)).sum())
+    assert fewer > 0

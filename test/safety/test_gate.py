@@ -1,0 +1,231 @@
+"""The gate as a state machine: what it executes, when it latches, and how it comes back."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safe_support_ql import config
+from safe_support_ql.safety.gate import REASONS, VERDICTS, Decision, Gate, GateConfig, State
+
+SETTINGS = config.load_robot("diff_drive")
+ROBOT = SETTINGS.robot
+PERIOD = 100_000_000
+OPEN = np.full(180, 3.0)
+SHARED = Gate(ROBOT, SETTINGS.gate, False, 0)  # compiled once; tests renew its episode and state
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return fresh()
+
+
+def fresh() -> Gate:
+    """A gate as new, without compiling again."""
+    support = SHARED.support
+    new = object.__new__(Gate)
+    new.__dict__.update(vars(SHARED))
+    Gate_init = {"state": State.CLOSED, "cause": "", "sequence": 0, "id": 0, "recorder_required": False}
+    new.__dict__.update(Gate_init)
+    new.counters = type(SHARED.counters)()
+    new._inputs, new._problems = {}, {}
+    new._recorder_ns = new._missing_since_ns = None
+    new._forget()
+    support.reset(0)
+    return new
+
+
+def feed(gate: Gate, now: int, v: float = 0.0, scan: np.ndarray = OPEN) -> None:
+    for name, vector in (("odom", [0, 0, 0, 1, v, 0]), ("scan", scan), ("goal_pose", [3, 0])):
+        gate.receive(name, np.array(vector, np.float64), now, now, now)
+
+
+def cycle(gate: Gate, now: int, action: list[float] | None, v: float = 0.0, scan: np.ndarray = OPEN) -> Decision:
+    feed(gate, now, v, scan)
+    candidates = gate.begin(now, now)
+    if candidates is None or action is None:
+        return gate.expire(now)
+    decision = gate.request(candidates.id, np.array(action, np.float32), now)
+    assert decision is not None
+    return decision
+
+
+def test_closed_until_every_input_was_seen(gate: Gate) -> None:
+    gate.receive("odom", np.array([0.0, 0, 0, 1, 0, 0]), PERIOD, PERIOD, PERIOD)
+    assert gate.begin(PERIOD, PERIOD) is None
+    decision = gate.expire(PERIOD)
+    assert (decision.reason, decision.state) == ("closed", State.CLOSED)
+    np.testing.assert_array_equal(decision.action, 0.0)
+
+
+def test_a_certified_request_passes_unchanged(gate: Gate) -> None:
+    decision = cycle(gate, PERIOD, [0.6, 0.0])
+    assert (decision.reason, decision.verdict, decision.state) == ("request", "certified", State.NOMINAL)
+    np.testing.assert_array_equal(decision.action, np.array([0.6, 0.0], np.float32))
+
+
+def test_an_uncertified_request_runs_the_plan_and_never_a_clipped_version(gate: Gate) -> None:
+    wall = np.full(180, 0.42)
+    decision = cycle(gate, PERIOD, [0.6, 0.0], scan=wall)
+    assert (decision.reason, decision.intervention, decision.state) == ("uncertified_request", True, State.INTERVENING)
+    np.testing.assert_array_equal(decision.action, 0.0)
+
+
+@pytest.mark.parametrize("action", [[np.nan, 0.0], [np.inf, 0.0], [0.1], [0.1, 0.0, 0.0], [5.0, 0.0]])
+def test_a_malformed_or_out_of_range_request_runs_the_plan(gate: Gate, action: list[float]) -> None:
+    decision = cycle(gate, PERIOD, action)
+    assert decision.reason in ("malformed_request", "uncertified_request")
+    np.testing.assert_array_equal(decision.action, 0.0)
+
+
+def test_a_foreign_action_is_certified_and_appended(gate: Gate) -> None:
+    decision = cycle(gate, PERIOD, [0.317, 0.111])
+    assert decision.reason == "request" and decision.candidates is not None
+    assert decision.index == gate.support.size - 1
+    np.testing.assert_array_equal(decision.candidates.actions[decision.index], np.array([0.317, 0.111], np.float32))
+
+
+def test_only_the_newest_id_counts(gate: Gate) -> None:
+    feed(gate, PERIOD)
+    first = gate.begin(PERIOD, PERIOD)
+    feed(gate, 2 * PERIOD)
+    second = gate.begin(2 * PERIOD, 2 * PERIOD)
+    assert first is not None and second is not None
+    assert gate.request(first.id, np.zeros(2, np.float32), PERIOD) is None
+    assert gate.request(second.id, np.zeros(2, np.float32), PERIOD) is not None
+    assert gate.request(second.id, np.zeros(2, np.float32), PERIOD) is None, "a cycle is decided once"
+
+
+@pytest.mark.parametrize(
+    ("vector", "stamp", "words"),
+    [
+        (np.array([0, 0, 0, 1, np.nan, 0.0]), 2 * PERIOD, "NaN"),
+        (np.array([0, 0, 0, 1, 0.0]), 2 * PERIOD, "expected 6"),
+        (np.array([0, 0, 0, 1, 0.0, 0]), PERIOD, "advance"),
+        (np.array([0, 0, 0, 1, 0.0, 0]), 9 * PERIOD, "future"),
+    ],
+)
+def test_a_bad_input_is_refused_with_its_reason(gate: Gate, vector: np.ndarray, stamp: int, words: str) -> None:
+    feed(gate, PERIOD)
+    assert words in gate.receive("odom", vector, stamp, 2 * PERIOD, 2 * PERIOD)
+
+
+def test_silence_runs_the_plan_then_latches_and_reset_refuses_while_it_lasts(gate: Gate) -> None:
+    cycle(gate, PERIOD, [0.6, 0.0])
+    states = []
+    for tick in range(2, 20):
+        assert gate.begin(tick * PERIOD, tick * PERIOD) is None or tick < 4
+        states.append(gate.expire(tick * PERIOD))
+    assert states[4].reason == "input_missing" and states[4].state is State.BACKUP
+    np.testing.assert_array_equal(states[4].action, 0.0)
+    assert states[-1].state is State.LATCHED and "odom" in gate.cause
+    done, why = gate.reset(20 * PERIOD, 20 * PERIOD)
+    assert not done and "odom" in why
+    decision = cycle(gate, 21 * PERIOD, [0.6, 0.0])
+    assert (decision.reason, decision.state) == ("latched", State.LATCHED)
+    np.testing.assert_array_equal(decision.action, 0.0)
+    assert gate.reset(21 * PERIOD, 21 * PERIOD) == (True, "reset")
+    assert cycle(gate, 22 * PERIOD, [0.6, 0.0]).state is State.NOMINAL
+
+
+def test_a_stopped_stamp_clock_does_not_hide_old_inputs(gate: Gate) -> None:
+    feed(gate, PERIOD)
+    assert gate.begin(PERIOD, PERIOD + 10 * PERIOD) is None, "stamps say fresh, the steady clock says old"
+
+
+def test_a_stale_recorder_stops_the_robot(gate: Gate) -> None:
+    gate.recorder_alive(0)
+    assert cycle(gate, PERIOD, [0.6, 0.0]).reason == "request"
+    late = PERIOD + int(GateConfig().recorder_timeout_s * 1e9) + PERIOD
+    assert cycle(gate, late, [0.6, 0.0]).reason == "recorder_stale"
+    gate.recorder_alive(late)
+    assert cycle(gate, late + PERIOD, [0.6, 0.0]).reason == "request"
+
+
+def test_nonsense_from_the_base_is_no_state(gate: Gate) -> None:
+    decision = cycle(gate, PERIOD, [0.6, 0.0])
+    decision = cycle(gate, 2 * PERIOD, [0.6, 0.0], v=60.0)
+    assert decision.reason == "input_missing" and "units" in decision.message
+
+
+def test_invalid_ranges_are_occupied(gate: Gate) -> None:
+    for bad in (np.nan, -np.inf, -1.0, 1e9):
+        scan = OPEN.copy()
+        scan[90] = bad
+        gate.new_episode(1)
+        decision = cycle(gate, PERIOD, [0.6, 0.0], scan=scan)
+        assert decision.reason == "uncertified_request", bad
+
+
+def test_clear_rays_are_free_up_to_the_range(gate: Gate) -> None:
+    assert cycle(gate, PERIOD, [0.6, 0.0], scan=np.full(180, np.inf)).reason == "request"
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["good", "no_input", "nan_scan", "near", "bad_request", "old_request", "none", "heartbeat", "estop", "reset"]),
+        st.integers(0, 53),
+        st.integers(1, 30),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(events=EVENTS)
+@settings(max_examples=60, deadline=None)
+def test_every_sequence_executes_a_certified_action_or_the_plan(events: list[tuple[str, int, int]]) -> None:
+    gate = fresh()
+    now, sequence, threshold = PERIOD, -1, 0.0
+    for event, index, tenths in events:
+        now += PERIOD * (tenths if event == "no_input" else 1)
+        if event == "heartbeat":
+            gate.recorder_alive(now)
+        if event == "estop":
+            gate.latch("e-stop")
+        if event == "reset":
+            gate.reset(now, now)
+        if event != "no_input":
+            scan = np.full(180, 0.3 + 0.02 * index) if event == "near" else OPEN.copy()
+            if event == "nan_scan":
+                scan[index] = np.nan
+            feed(gate, now, scan=scan)
+        was_latched = gate.state is State.LATCHED
+        candidates = gate.begin(now, now)
+        decision = None
+        if candidates is not None:
+            if gate.support.in_band and threshold > 0.0:
+                assert gate.support.threshold >= threshold, "the latched threshold never goes down inside the band"
+            threshold = gate.support.threshold if gate.support.in_band else 0.0
+            action = candidates.actions[index].copy()
+            if event == "bad_request":
+                action[0] = np.nan
+            if event not in ("none", "old_request"):
+                decision = gate.request(candidates.id, action, now)
+            elif event == "old_request":
+                assert gate.request(candidates.id - 1, action, now) is None
+        decision = decision or gate.expire(now)
+        assert decision.sequence == sequence + 1
+        sequence = decision.sequence
+        assert decision.reason in REASONS and decision.verdict in VERDICTS
+        assert (decision.action >= ROBOT.action_low - 1e-6).all() and (decision.action <= ROBOT.action_high + 1e-6).all()
+        if decision.candidates is None:
+            np.testing.assert_array_equal(decision.action, 0.0)
+        else:
+            kept = decision.candidates
+            assert kept.certified[decision.index] or kept.is_plan[decision.index]
+            np.testing.assert_array_equal(decision.action, kept.actions[decision.index])
+            if decision.reason == "request":
+                assert kept.certified[decision.index] and kept.margin[decision.index] >= 0
+        if was_latched:
+            assert decision.state is State.LATCHED
+    # Every state has an exit: with good inputs and a reset the gate is nominal again.
+    for _ in range(3):
+        now += PERIOD
+        gate.recorder_alive(now)
+        feed(gate, now)
+        gate.reset(now, now)
+        candidates = gate.begin(now, now)
+        assert candidates is not None
+        gate.request(candidates.id, np.array([0.6, 0.0], np.float32), now)
+    assert gate.state is State.NOMINAL
