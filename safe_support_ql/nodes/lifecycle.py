@@ -27,13 +27,15 @@ from typing import Any
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
 from safe_support_ql import config
+from safe_support_ql.nodes.executor import ShortPathExecutor
 from safe_support_ql.safety.ledger import PHASES
 
 WAKE_S = 0.1  # a signal is noticed within this
@@ -148,15 +150,19 @@ class ManagedNode(LifecycleNode):
             raise ValueError(f"parameter 'run_dir' is '{self.param('run_dir')}'; give an existing folder")
         return path
 
-    def subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Any:
-        """A guarded subscription that lives until cleanup."""
-        entity = self.create_subscription(kind, topic, self._guarded(callback), qos)
+    def subscribe(
+        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile, native: bool = False
+    ) -> Any:
+        """A guarded subscription that lives until cleanup. A `native` topic warns of a robot's incompatible QoS."""
+        events = SubscriptionEventCallbacks(use_default_callbacks=native)
+        entity = self.create_subscription(kind, topic, self._guarded(callback), qos, event_callbacks=events)
         self._own.append((self.destroy_subscription, entity))
         return entity
 
-    def advertise(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
+    def advertise(self, kind: Any, topic: str, qos: QoSProfile, native: bool = False) -> Any:
         """A plain publisher that lives until cleanup: a lifecycle publisher would drop the last stop in silence."""
-        entity = self.create_publisher(kind, topic, qos)
+        events = PublisherEventCallbacks(use_default_callbacks=native)
+        entity = self.create_publisher(kind, topic, qos, event_callbacks=events)
         self._own.append((self.destroy_publisher, entity))
         return entity
 
@@ -325,7 +331,7 @@ def run(make: Callable[[], ManagedNode]) -> int:
     except Exception as error:  # a bad parameter file or name: one line instead of a traceback
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    executor = SingleThreadedExecutor()
+    executor = ShortPathExecutor()
     executor.add_node(node)
     node.create_timer(WAKE_S, lambda: None, clock=node.steady)  # Python sees a signal only between two waits
     try:

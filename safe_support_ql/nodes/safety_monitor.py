@@ -72,7 +72,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.episode_key = -1
         self.forget(0)
 
-        self.command_output = self.advertise(self.commands.type, robot.command.name, messages.LATEST)
+        self.command_output = self.advertise(self.commands.type, robot.command.name, messages.LATEST, native=True)
         self.candidate_output = self.advertise(PointCloud2, messages.CANDIDATES, messages.RECORDED)
         self.decision_output = self.advertise(DiagnosticArray, messages.DECISION, messages.RECORDED)
         self.ack_output = self.advertise(UInt64, messages.EPISODE_ACK, messages.CHAIN)
@@ -81,7 +81,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         for codec in self.codecs:
             # A goal from a user's tool, and a simulator in lock-step, must arrive; a sensor publishes what it likes.
             quality = messages.CHAIN if self.lockstep or codec.channel.latched else messages.SENSOR
-            self.subscribe(codec.type, codec.channel.name, functools.partial(self.on_channel, codec), quality)
+            self.subscribe(codec.type, codec.channel.name, functools.partial(self.on_channel, codec), quality, native=True)
         self.subscribe(JointState, messages.REQUEST, self.on_request, messages.CHAIN)
         self.subscribe(DiagnosticArray, messages.EPISODE, self.on_episode, messages.CHAIN)
         self.subscribe(UInt64, messages.HEARTBEAT, self.on_heartbeat, messages.LATEST)
