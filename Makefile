@@ -5,7 +5,7 @@
 #   TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
 #                          another PyTorch than the default one with CUDA; remembered until `make clean`
 
-# What to train: `make train ROBOT=diff_drive ACTIONS=20000 SEED=1 ARGS='--headless'`
+# What to train: `make train ROBOT=diff_drive ACTIONS=continuous SEED=1 ARGS="--ticks 20000"`
 ROBOT ?= diff_drive
 ACTIONS ?=
 SEED ?=
@@ -31,7 +31,7 @@ export RMW_IMPLEMENTATION := rmw_fastrtps_cpp
 
 help:
 	@echo "make train       learn to drive inside the certified set, and say how it went"
-	@echo "                 ROBOT=$(ROBOT) ACTIONS=<number> SEED=<number> ARGS='<more options of safe-support-ql train>'"
+	@echo "                 ROBOT=$(ROBOT) ACTIONS=discrete|continuous SEED=<number> ARGS='<more options of safe-support-ql train>'"
 	@echo "make test        lint, types, unit tests, system tests over real DDS"
 	@echo "make test-quick  the same without the system tests"
 	@echo "make clean       remove .venv, builds and caches; runs/ stays"

@@ -71,7 +71,8 @@ def train(
                 )
             )  # fmt: skip
         trainer.replay.append(replay_rows(np.concatenate(records), robot, config.behavior))
-        metrics = trainer.update(trainer.config.updates_per_tick * (len(records) - 1))
+        due = int(trainer.config.updates_per_tick * trainer.replay.appended) - trainer.updates
+        metrics = trainer.update(due) if due > 0 else metrics
         episodes, reached = episodes + 1, reached + outcome.reached
         if report and episodes % 10 == 0:
             report(f"seed {seed}: {sim.control_ticks} ticks, unsafe visits {sim.unsafe_visits}, {metrics}")

@@ -34,7 +34,7 @@ class LearnerConfig:
     hidden: int = 128
     twin: Literal["min", "mean"] = "min"  # how the two Q-functions become one
     loss: Literal["mse", "huber"] = "mse"  # Huber bounds gradients, and is biased where the target is skewed
-    updates_per_tick: int = 1
+    updates_per_tick: float = 1.0  # gradient steps per recorded decision; whoever runs the trainer keeps this budget
     extraction_updates: int = 4000
     off_support_weight: float = 0.1  # weight of the unmasked softmax's off-support mass in the extraction loss
     replay_capacity: int = 200_000  # decisions
@@ -92,8 +92,8 @@ class Trainer:
         self.rows_consumed = 0  # decisions that were in the replay at the last update
         self.last_sequence = -1  # journal sequence number of the last of them
 
-    def update(self, n_updates: int | None = None) -> dict[str, float]:
-        """`n_updates` gradient steps (`updates_per_tick` when None); the metrics are means over them.
+    def update(self, n_updates: int) -> dict[str, float]:
+        """`n_updates` gradient steps; the metrics are means over them.
 
         Metrics: q_loss (reward units squared for mse), alpha, kl (nats, E KL(pi*||beta)), effective_sample_share,
         mean_value (reward units), updates (total), target_progress = updates tau (1 - gamma), which should pass 5:
@@ -110,8 +110,7 @@ class Trainer:
                 f"append the journal up to sequence {self.last_sequence} before training goes on"
             )
         totals = torch.zeros(4, device=self.device)
-        count = config.updates_per_tick if n_updates is None else n_updates
-        for _ in range(count):
+        for _ in range(n_updates):
             batch = self.replay.sample(config.batch_size, self.rng, self.device)
             with torch.no_grad():
                 next_q = self.q_values(batch.next_observation, batch.next_candidates)
@@ -144,7 +143,7 @@ class Trainer:
         self.rows_consumed = self.replay.appended
         self.last_sequence = self.replay.last_sequence
 
-        mean_loss, mean_kl, mean_share, mean_value = (totals / max(count, 1)).tolist()
+        mean_loss, mean_kl, mean_share, mean_value = (totals / max(n_updates, 1)).tolist()
         return {
             "q_loss": mean_loss,
             "alpha": config.alpha,

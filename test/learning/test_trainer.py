@@ -97,12 +97,6 @@ def test_training_without_data_says_so(spec: ProblemSpec):
         Trainer(LearnerConfig(**SMALL), spec).update(1)
 
 
-def test_updates_per_tick_is_the_default_count(spec: ProblemSpec, journal: Rows):
-    trainer = Trainer(LearnerConfig(**SMALL, updates_per_tick=3), spec)
-    trainer.replay.append(journal)
-    assert trainer.update()["updates"] == 3
-
-
 class Constant(nn.Module):
     """Q = one learned number: makes the target visible."""
 

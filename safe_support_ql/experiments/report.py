@@ -1,0 +1,115 @@
+"""The picture of a finished run: what was collected, how near the border, and how the extracted policy drives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safe_support_ql import config as configuration
+from safe_support_ql.experiments.episodes import steps
+from safe_support_ql.experiments.evaluate import HELD_OUT, OnnxActor
+from safe_support_ql.robots.base import Floats
+from safe_support_ql.safety.gate import Gate
+from safe_support_ql.safety.journal import JournalReader
+from safe_support_ql.simulation.simulation import Simulation
+from safe_support_ql.simulation.world import DriveWorld
+
+GREEN, GREY, RED, BLUE = "#1b7f4d", "#8a8f98", "#c0392b", "#1f5fa8"
+
+
+def draw(run: Path) -> Path:
+    """Write `run`/report.png and return its path. Raises ValueError or OSError if the run holds no summary or policy."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    summary = json.loads((run / "summary.json").read_text())
+    config = configuration.load(run / "config.yaml")
+    figure, axes = plt.subplots(2, 3, figsize=(13, 8), layout="constrained")
+    records = JournalReader(run / "journal.bin").read()
+    _returns(axes[0, 0], records)
+    _margins(axes[0, 1], records)
+    _rates(axes[0, 2], summary)
+    _paths(figure, axes[1], run, config, bool(summary.get("continuous", False)))
+    figure.suptitle(
+        f"{summary['robot']}, seed {summary['seed']}: {summary['control_ticks']} control ticks of learning, "
+        f"{summary['unsafe_visits']} unsafe visits"
+    )
+    path = run / "report.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def _returns(axis: Any, records: Any) -> None:
+    collected = records[records["phase"] == 0]
+    ends = np.flatnonzero((collected["terminated"] | collected["truncated"]) > 0)
+    sums = np.add.reduceat(collected["reward"], np.concatenate([[0], ends[:-1] + 1])) if len(ends) else np.zeros(0)
+    axis.plot(ends, sums[: len(ends)], ".", color=GREY, markersize=4)
+    axis.set(title="Collection: return of each episode", xlabel="control ticks", ylabel="return")
+
+
+def _margins(axis: Any, records: Any) -> None:
+    executed = records["margin"][np.arange(len(records)), np.maximum(records["executed"], 0)]
+    shown = executed[np.isfinite(executed) & (executed > -1)]
+    axis.hist(np.clip(shown, None, 0.6), bins=60, color=BLUE)
+    axis.axvline(0.0, color=RED)
+    axis.set(title="Certificate margin of what was executed", xlabel="scaled margin (certified: right of the line)", yscale="log")
+
+
+def _rates(axis: Any, summary: dict[str, Any]) -> None:
+    names = [name for name in ("behavior", "policy", "reference") if summary.get("evaluation", {}).get(name)]
+    for i, name in enumerate(names):
+        row = summary["evaluation"][name]
+        low, high = row.get("success_interval95", (row["success_rate"],) * 2)
+        axis.bar(i, row["success_rate"], color=GREEN if name == "policy" else GREY)
+        axis.plot([i, i], [low, high], color="black")
+        axis.text(i, 0.02, f"{row['unsafe_visits']} unsafe", ha="center", color="white", fontsize=9)
+    axis.set(title="Held-out episodes that reached the goal, 95 % interval", ylim=(0, 1.05), xticks=range(len(names)))
+    axis.set_xticklabels(names)
+
+
+def _paths(figure: Any, axes: Any, run: Path, config: configuration.Config, continuous: bool) -> None:
+    """The extracted policy, played again behind the gate without ROS."""
+    sim = Simulation(config.robot)
+    gate = Gate(config.robot, config.gate, continuous, 0)
+    policy = OnnxActor(run / "policy.onnx", config)
+    for i, axis in enumerate(axes):
+        trace: list[Floats] = []
+        outcome = None
+        for outcome, _ in steps(sim, gate, policy, HELD_OUT + i, i):
+            trace.append(sim.world.truth())
+        assert outcome is not None
+        path = np.array(trace)
+        if isinstance(sim.world, DriveWorld):
+            _arena(axis, sim.world, path, config.robot.world.arena.goal_radius if config.robot.world.arena else 0.0)
+            said = "reached" if outcome.reached else "not reached"
+            axis.set_title(f"Held-out arena {i}: {said}, {outcome.tick / config.robot.world.control_hz:.0f} s")
+        else:
+            seconds = np.arange(len(path)) / config.robot.world.control_hz
+            axis.plot(seconds, path[:, 0], color=GREEN, label=config.robot.state_names[0])
+            axis.plot(seconds, path[:, 1], color=BLUE, label=config.robot.state_names[1])
+            axis.axhline(sim.world.goal[0], color=GREY, linestyle="--", label="goal")
+            axis.legend()
+            axis.set(title=f"Held-out episode {i}", xlabel="s")
+    sim.close()
+
+
+def _arena(axis: Any, world: DriveWorld, path: Floats, goal_radius: float) -> None:
+    from matplotlib.patches import Circle, Rectangle
+
+    arena = world.arena
+    for x, y, yaw, length, width in arena.obstacles:
+        if width == 0.0:
+            axis.add_patch(Circle((x, y), length, color=GREY))
+        else:
+            corner = np.array([x, y]) - length * np.array([np.cos(yaw), np.sin(yaw)]) - width * np.array([-np.sin(yaw), np.cos(yaw)])
+            axis.add_patch(Rectangle(tuple(corner), 2 * length, 2 * width, angle=np.degrees(yaw), color=GREY))
+    axis.plot(path[:, 0], path[:, 1], color=GREEN, linewidth=2)
+    axis.add_patch(Circle(tuple(path[0, :2]), world.spec.footprint_radius, color=BLUE))
+    axis.add_patch(Circle(tuple(arena.goal), goal_radius, fill=False, color=GREEN, linewidth=2))
+    axis.set(xlim=(-arena.half_side, arena.half_side), ylim=(-arena.half_side, arena.half_side), aspect="equal")
