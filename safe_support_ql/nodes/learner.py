@@ -186,7 +186,7 @@ class Learner(lifecycle.ManagedNode):
         try:
             while not self.stop_asked.is_set():
                 fresh = self.ingest(trainer)
-                budget = trainer.config.updates_per_tick * trainer.replay.appended
+                budget = int(trainer.config.updates_per_tick * trainer.replay.appended)
                 left = budget - trainer.updates if len(trainer.replay) else 0
                 self.metrics |= {"records": trainer.replay.appended, "budget": budget, "updates": trainer.updates}
                 if left > 0:
