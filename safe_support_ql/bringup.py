@@ -1,0 +1,334 @@
+"""The graph of nodes, described once: which there are, their parameters, the order in which they start and stop.
+
+`launch/*.launch.py` and the command line both read this file. Nodes become active in the order of NODES, the
+safety_monitor first and the simulator last, and stop in STOP_ORDER: what moves the robot first, what writes it down
+last. Then: the folder of a run, the ROS environment, and the nodes as processes for a machine without `ros2 launch`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from safe_support_ql import config
+from safe_support_ql.config import Config
+from safe_support_ql.summary import Progress, progress, write_json
+
+PACKAGE = "safe_support_ql"
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node. Its name is that of its executable, of its module in nodes/ and of its log."""
+
+    name: str
+    doc: str
+    restarts: bool = False  # its death ends the run, unless it can be started again while the others go on
+    threads: int | None = 1  # of arithmetic: in a serial chain more of them only fight for the cores; None: it decides
+
+
+NODES = (
+    NodeSpec("safety_monitor", "the only publisher of the command: certifies, decides"),
+    NodeSpec("recorder", "writes journal and ledger, before anything counts"),
+    NodeSpec("behavior_policy", "draws from beta inside the candidate set"),
+    NodeSpec("inference", "serves policy.onnx over the same candidate set"),
+    NodeSpec("learner", "learns from the journal, exports policy.onnx", restarts=True, threads=None),
+    NodeSpec("simulator", "PyBullet behind the robot's own topics"),
+)
+SPECS = {spec.name: spec for spec in NODES}
+STOP_ORDER = ("simulator", "safety_monitor", "behavior_policy", "inference", "learner", "recorder")
+
+# Arenas: training takes the seeds from seed * TRAINING on, evaluation the same held-out ones in every run.
+TRAINING_SEEDS = 1_000_000
+EVALUATION_SEEDS = 900_000_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: what its nodes share, and what the conductor does with them. session.json beside its config.yaml."""
+
+    folder: Path
+    kind: str = "train"  # or "simulate"
+    clock: str = "lockstep"
+    continuous: bool = False
+    seed: int = 0
+    robot_id: str = "robot"
+    policy: str = "behavior"  # simulate: behavior, none, or the path of a policy.onnx
+    episodes: int = 0  # simulate: 0 is endless
+    gui: bool = False
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that this run needs, in the order in which they become active."""
+        wanted = {"safety_monitor", "recorder", "simulator"}
+        if self.kind == "train":
+            wanted |= {"behavior_policy", "inference", "learner"}
+        elif self.policy != "none":
+            wanted.add("behavior_policy" if self.policy == "behavior" else "inference")
+        return tuple(spec.name for spec in NODES if spec.name in wanted)
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration as used."""
+        return self.folder / "config.yaml"
+
+    @property
+    def model(self) -> Path:
+        """What inference serves."""
+        return Path(self.policy) if self.policy not in ("behavior", "none") else self.folder / "policy.onnx"
+
+    @property
+    def logs(self) -> Path:
+        """What the nodes say, a file each."""
+        return self.folder / "logs"
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that goes on with this run."""
+        return f"safe-support-ql train --resume {self.folder}"
+
+
+def parameters(node: str, run: Run, progress: Progress) -> dict[str, Any]:
+    """ROS parameters of `node`, as plain values. Where a run is resumed, numbers go on after the journal's last."""
+    common = {
+        "config": str(run.config_file),
+        "run_dir": str(run.folder),
+        "clock": run.clock,
+        "continuous": run.continuous,
+        "seed": run.seed,
+        "robot_id": run.robot_id,
+    }
+    own: dict[str, dict[str, Any]] = {
+        "safety_monitor": {"first_sequence": progress.first_sequence, "recorder_required": True},
+        "simulator": {"first_episode": progress.first_episode} | ({"gui": True} if run.gui else {}),
+        "inference": {"model": str(run.model)},
+    }
+    return common | own.get(node, {})
+
+
+def create_run(runs_dir: Path, settings: Config, **choices: Any) -> Run:
+    """A new folder in `runs_dir` with config.yaml and session.json. Raises ValueError where it cannot be written."""
+    name = f"{settings.robot.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        for number in range(100):  # two runs in one second
+            folder = (runs_dir / (f"{name}-{number}" if number else name)).resolve()
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                continue
+        run = Run(folder, **choices)
+        run.logs.mkdir()
+        save_run(run, settings)
+    except OSError as error:
+        raise ValueError(f"{runs_dir}: cannot be written ({error.strerror}); give another --runs-dir") from None
+    return run
+
+
+def save_run(run: Run, settings: Config) -> None:
+    """Write config.yaml and session.json. Raises OSError."""
+    config.save(settings, run.config_file)
+    choices = dataclasses.asdict(run)
+    del choices["folder"]
+    write_json(run.folder / "session.json", choices)
+
+
+def open_run(folder: Path) -> tuple[Run, Config, Progress]:
+    """A run that was begun, and where it stands. Raises ValueError naming the file and what would be right."""
+    folder = folder.resolve()
+    path = folder / "session.json"
+    try:
+        choices = json.loads(path.read_text())
+        run = Run(folder, **choices)
+        run.logs.mkdir(exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: is damaged ({error}); start a new run") from None
+    except OSError as error:
+        what = "give the folder of a run, runs/<robot>-<time>"
+        raise ValueError(f"{error.filename}: cannot be opened ({error.strerror}); {what}") from None
+    try:
+        return run, config.load(run.config_file), progress(folder)
+    except OSError as error:
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+
+def node_environment(node: str) -> dict[str, str]:
+    """What the environment of `node` has beyond that of its parent."""
+    threads = SPECS[node].threads if node in SPECS else 1
+    return {} if threads is None else {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+
+
+def data_file(name: str) -> Path | None:
+    """A file that ships beside the package, in the source tree or in the share folder; None where it is missing."""
+    source = Path(__file__).resolve().parent.parent / name
+    if source.exists():
+        return source
+    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+    try:
+        installed = Path(get_package_share_directory(PACKAGE)) / name
+    except PackageNotFoundError:
+        return None
+    return installed if installed.exists() else None
+
+
+def ros_environment(environ: Mapping[str, str], domain: int | None) -> tuple[dict[str, str], list[str]]:
+    """(to set, to remove): what keeps a simulated run on this machine, quick to discover, and clean when killed.
+
+    What the user set stays, but for addresses of other machines: they would lead out of LOCALHOST, and a simulated run
+    must never command a robot on the network. `domain` is used where the user set none.
+    """
+    wanted = {
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4",  # a killed process leaves 0.5 MB in /dev/shm with shared memory
+    }
+    if domain is not None:
+        wanted["ROS_DOMAIN_ID"] = str(domain)
+    profile = data_file("config/fastdds.xml")
+    # The name that Fast DDS 2.14 of Jazzy reads; 3.x of later releases reads FASTDDS_DEFAULT_PROFILES_FILE.
+    if profile is not None and "FASTDDS_DEFAULT_PROFILES_FILE" not in environ:
+        wanted["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
+    stays_here = "ROS_AUTOMATIC_DISCOVERY_RANGE" not in environ
+    remove = [name for name in ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "ROS_LOCALHOST_ONLY") if name in environ]
+    return {k: v for k, v in wanted.items() if k not in environ}, remove if stays_here else []
+
+
+def claim_domain() -> tuple[int, filelock.BaseFileLock]:
+    """A ROS domain that no other run of this user has here, and the lock that holds it while the process lives.
+
+    Domains above 101 use ports that Linux hands out, and 0 is where a real robot may be. Raises ValueError if all are
+    taken.
+    """
+    folder = Path(tempfile.gettempdir()) / f"ros_domains_{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for offset in range(101):
+        domain = 1 + (os.getpid() + offset) % 101
+        lock = filelock.FileLock(folder / f"{domain}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            continue
+        return domain, lock
+    raise ValueError(f"all ROS domains from 1 to 101 are taken; the locks are in {folder}, or set ROS_DOMAIN_ID")
+
+
+# --- nodes as processes ----------------------------------------------------------------------------------------------
+
+# The child asks the kernel for SIGTERM at its parent's death, so that nothing goes on moving when the command line is
+# killed; done inside the child, because code between fork and exec of a process with threads can hang.
+CHILD = (
+    "import ctypes, os, runpy, signal, sys\n"
+    "parent = int(sys.argv.pop(1))\n"
+    "ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"  # PR_SET_PDEATHSIG
+    "if os.getppid() != parent: sys.exit('the command line is gone')\n"
+    "name = sys.argv.pop(1)\n"
+    "runpy.run_module(name, run_name='__main__', alter_sys=True)\n"
+)
+
+
+class Processes:
+    """The nodes of one run as child processes, each in a session of its own, so that Ctrl-C reaches the parent alone.
+
+    What a node says goes to logs/<node>.log, appended when it is started again.
+    """
+
+    def __init__(self, logs: Path) -> None:
+        """Logs go to the existing folder `logs`."""
+        self.logs = logs
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, node: str, parameters: Mapping[str, Any]) -> None:
+        """Start `node`. Raises OSError."""
+        arguments = [str(os.getpid()), f"{PACKAGE}.nodes.{node}", "--ros-args"]
+        for key, value in parameters.items():
+            arguments += ["-p", f"{key}:={json.dumps(value)}"]  # JSON is YAML, quotes keep text text
+        with open(self.log(node), "ab") as log:
+            self._running[node] = subprocess.Popen(
+                [sys.executable, "-c", CHILD, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | node_environment(node),
+                start_new_session=True,
+            )
+
+    def log(self, node: str) -> Path:
+        """Path of its log."""
+        return self.logs / f"{node}.log"
+
+    def alive(self, node: str) -> bool:
+        """Whether its process runs."""
+        process = self._running.get(node)
+        return process is not None and process.poll() is None
+
+    def dead(self) -> list[str]:
+        """Nodes that ended without being asked."""
+        return [node for node, process in self._running.items() if process.poll() is not None]
+
+    def how_it_ended(self, node: str) -> str:
+        """In words: 'exit status 1', 'killed by SIGKILL'."""
+        status = self._running[node].poll()
+        if status is not None and status < 0:
+            return f"killed by {signal.Signals(-status).name}"
+        return f"exit status {status}"
+
+    def pid(self, node: str) -> int:
+        """Process id."""
+        return self._running[node].pid
+
+    def last_words(self, node: str) -> str:
+        """The last line of its log that says something, '' if there is none."""
+        return last_words(self.log(node))
+
+    def stop(self, order: Iterable[str], patience_s: float = 5.0) -> None:
+        """SIGTERM one after the other, and SIGKILL for who has not ended within `patience_s`."""
+        for node in order:
+            process = self._running.pop(node, None)
+            if process is None or process.poll() is not None:
+                continue
+            process.terminate()
+            try:
+                process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL to all that is left."""
+        for process in self._running.values():
+            if process.poll() is None:
+                process.kill()
+        for process in self._running.values():
+            process.wait()
+        self._running.clear()
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log that tells most: the last error, else the last line, without ROS's prefix."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 20_000))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    errors = [line for line in lines if line.startswith(("[ERROR]", "[FATAL]")) or "Error: " in line[:60]]
+    line = (errors or lines or [""])[-1]
+    if line.startswith("[") and "]: " in line:  # [ERROR] [1700000000.0] [recorder]: text
+        line = line.split("]: ", 1)[1]
+    return line[:300]
+

@@ -1,0 +1,283 @@
+"""What a run amounts to, read from its ledger alone: progress to resume from, summary.json, what was accounted for.
+
+Top-level numbers of summary.json are of the whole run, evaluation included; `phases` has each on its own. The row
+`reference` of `evaluation` is added by whoever evaluates it (`add_evaluation`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safe_support_ql.safety.gate import VERDICTS
+from safe_support_ql.safety.journal import HEADER_BYTES, gaps, read_header, read_records, record_type
+from safe_support_ql.safety.ledger import proportion_interval, rate_upper_bound, read_ledger
+
+EVALUATIONS = {"behavior": "evaluation_behavior", "policy": "evaluation_policy", "reference": "evaluation_reference"}
+COUNTS = ("control_ticks", "physics_steps", "unsafe_visits", "decisions", "interventions", "empty_supports")
+Event = Mapping[str, Any]
+
+
+@dataclass
+class Counts:
+    """The newest `counters` event of each phase."""
+
+    phases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    phase: str = ""  # the phase of the newest event
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Take newer events in."""
+        for event in events:
+            if event["event"] == "counters":
+                self.phases[event["phase"]] = dict(event)
+            if event["event"] in ("counters", "phase"):
+                self.phase = event["phase"]
+
+    def of(self, phase: str, name: str) -> float:
+        """One count of one phase, 0 before there is any."""
+        return float(self.phases.get(phase, {}).get(name, 0))
+
+    def total(self, name: str) -> float:
+        """One count over all phases."""
+        return sum(self.of(phase, name) for phase in self.phases)
+
+    def verdicts(self) -> dict[str, float]:
+        """Share of each verdict over all phases."""
+        sums = {name: sum(int(p["verdicts"].get(name, 0)) for p in self.phases.values()) for name in VERDICTS}
+        return {name: count / max(1, sum(sums.values())) for name, count in sums.items()}
+
+    def empty_share(self) -> float:
+        """Share of decisions where only the plan was left."""
+        return self.total("empty_supports") / max(1.0, self.total("decisions"))
+
+
+class Tail:
+    """Follows a ledger that is being written, like `tail -f`; it may not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._position = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """Whole lines that are new."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._position)
+                raw = file.read()
+        except FileNotFoundError:
+            return []
+        end = raw.rfind(b"\n") + 1
+        self._position += end
+        return [json.loads(line) for line in raw[:end].splitlines()]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, and with which numbers it goes on."""
+
+    ticks: int = 0  # of collection
+    training_seed: int | None = None  # of the next arena; None: none was used yet
+    first_episode: int = 1
+    first_sequence: int = 0  # one after the last decision that is journalled or listed as a gap
+    evaluated: Mapping[str, int] = field(default_factory=dict)  # phase -> held-out episodes since the last collection
+    collected_at: float = 0.0  # Unix time of the last event of collection
+
+
+def progress(run_dir: Path) -> Progress:
+    """From ledger and journal. Raises ValueError where one is damaged, OSError where one cannot be read."""
+    events = read_ledger(run_dir / "ledger.jsonl") if (run_dir / "ledger.jsonl").exists() else []
+    counts = Counts()
+    counts.add(events)
+    episodes = [event for event in events if event["event"] == "episode"]
+    seeds = [int(event["seed"]) for event in episodes if event["phase"] == "collection"]
+    numbers = [int(event["episode"]) for event in episodes]
+    evaluated: dict[str, int] = {}
+    for event in _since_collection(events):
+        if event["event"] == "episode":
+            evaluated[event["phase"]] = evaluated.get(event["phase"], 0) + 1
+    last = _last_record(run_dir / "journal.bin")
+    sequences = [int(event["last"]) for event in events if event["event"] == "gap"]
+    if last is not None:
+        numbers.append(int(last["episode"]))
+        sequences.append(int(last["sequence"]))
+    # The episode after the last finished one was begun and cut off: the next one is the one after that.
+    return Progress(
+        ticks=int(counts.of("collection", "control_ticks")),
+        training_seed=max(seeds) + 2 if seeds else None,
+        first_episode=max(numbers) + 2 if numbers else 2 if events else 1,
+        first_sequence=max(sequences, default=-1) + 1,
+        evaluated=evaluated,
+        collected_at=max((e["time"] for e in events if e.get("phase") == "collection" and "time" in e), default=0.0),
+    )
+
+
+def _last_record(path: Path) -> np.void | None:
+    """The last whole record of a journal, None if it holds none. Raises ValueError if it is no journal."""
+    if not path.exists() or path.stat().st_size < HEADER_BYTES:
+        return None
+    header = read_header(path)
+    dtype = record_type(header["observation"], header["candidates"], header["action"])
+    whole = (path.stat().st_size - HEADER_BYTES) // dtype.itemsize
+    records = read_records(path, dtype, max(0, whole - 2))  # the very last one may be torn
+    return records[-1] if len(records) else None
+
+
+def _since_collection(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What came after the last event of collection: a policy trained on more data is evaluated anew."""
+    last = max((i for i, event in enumerate(events) if event.get("phase") == "collection"), default=-1)
+    return events[last + 1 :]
+
+
+def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[str, Any]:
+    """The content of summary.json. `must_reach`: success is reaching the goal, and otherwise lasting to the time limit.
+
+    Raises ValueError where the ledger is damaged, OSError where it cannot be read.
+    """
+    events = read_ledger(run_dir / "ledger.jsonl")
+    counts = Counts()
+    counts.add(events)
+    wall, collecting = _wall(events), _wall(events, "collection")
+    evaluation = {}
+    for name, phase in EVALUATIONS.items():
+        row = _evaluation(events, phase, must_reach)
+        if row["episodes"]:
+            evaluation[name] = row
+    phases = {}
+    for phase in counts.phases:
+        hours = counts.of(phase, "seconds") / 3600
+        visits = int(counts.of(phase, "unsafe_visits"))
+        phases[phase] = {name: int(counts.of(phase, name)) for name in COUNTS} | {
+            "simulated_hours": hours,
+            "unsafe_rate_upper95_per_hour": _finite(rate_upper_bound(visits, hours)),
+        }
+    hours = counts.total("seconds") / 3600
+    return {
+        "robot": robot,
+        "seed": seed,
+        **{name: int(counts.total(name)) for name in COUNTS[:3]},
+        "interventions": int(counts.total("interventions")),
+        "verdicts": counts.verdicts(),
+        "empty_support_fraction": counts.empty_share(),
+        "ticks_per_s": counts.of("collection", "control_ticks") / collecting if collecting else 0.0,
+        "wall_s": wall,
+        "evaluation": evaluation,
+        "unsafe_rate_upper95_per_hour": _finite(rate_upper_bound(int(counts.total("unsafe_visits")), hours)),
+        "simulated_hours": hours,
+        "gaps": int(sum(event["last"] - event["first"] + 1 for event in events if event["event"] == "gap")),
+        "phases": phases,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if value != float("inf") else None  # JSON has no infinity
+
+
+def _wall(events: list[dict[str, Any]], phase: str = "") -> float:
+    """Wall-clock seconds recorded, of one phase or in all; time between a stop and a resume does not count."""
+    total, before, current = 0.0, None, ""
+    for event in events:
+        if "time" not in event:
+            continue
+        if event["event"] == "run_start":
+            before, current = None, ""
+        if before is not None and (not phase or current == phase):
+            total += max(0.0, event["time"] - before)
+        before = event["time"]
+        if event["event"] in ("phase", "counters"):
+            current = event["phase"]
+    return total
+
+
+def _evaluation(events: list[dict[str, Any]], phase: str, must_reach: bool) -> dict[str, Any]:
+    """One row of `evaluation`, from the episodes since the last collection."""
+    new = _since_collection(events)
+    old, all_ = Counts(), Counts()
+    old.add(events[: len(events) - len(new)])
+    all_.add(events)
+    done = [event for event in new if event["event"] == "episode" and event["phase"] == phase]
+    decisions = all_.of(phase, "decisions") - old.of(phase, "decisions")
+    successes = sum(bool(event["reached"]) if must_reach else not event["terminated"] for event in done)
+    return {
+        "episodes": len(done),
+        "successes": successes,
+        "success_rate": successes / max(1, len(done)),
+        "success_interval95": list(proportion_interval(successes, len(done))),
+        "mean_return": sum(float(event["return"]) for event in done) / max(1, len(done)),
+        "unsafe_visits": int(all_.of(phase, "unsafe_visits") - old.of(phase, "unsafe_visits")),
+        "intervention_rate": (all_.of(phase, "interventions") - old.of(phase, "interventions")) / max(1.0, decisions),
+        "first_seed": min((int(event["seed"]) for event in done), default=None),
+    }
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Whole or not at all: under another name first, then renamed. Raises OSError."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w") as file:
+        json.dump(value, file, indent=2, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def add_evaluation(run_dir: Path, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Put another row ('reference', say) into summary.json; returns the whole. Raises ValueError without one."""
+    path = run_dir / "summary.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        content["evaluation"][name] = dict(row)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is no summary of a run ({error}); finish the run first") from None
+    write_json(path, content)
+    return content
+
+
+@dataclass(frozen=True)
+class LedgerReport:
+    """`safe-support-ql ledger`: what the ledger says, and whether it and the journal account for every decision."""
+
+    summary: dict[str, Any]
+    events: int
+    journalled: int
+    gaps: list[tuple[int, int, str]]  # listed in the ledger: first, last, why
+    missing: list[tuple[int, int]]  # neither journalled nor listed
+    damaged_bytes: int  # at the end of the journal
+    latches: list[str]
+    visits: list[str]
+    ended: bool  # the recorder closed it; otherwise the newest seconds come from the journal alone
+
+
+def verify(run_dir: Path, robot: str, seed: int, must_reach: bool) -> LedgerReport:
+    """Check the numbers of ledger and journal. Raises ValueError or OSError naming the file that is damaged."""
+    ledger, journal = run_dir / "ledger.jsonl", run_dir / "journal.bin"
+    events = read_ledger(ledger)
+    if not events:
+        raise ValueError(f"{ledger}: holds no event yet; nothing was recorded")
+    listed = [(int(e["first"]), int(e["last"]), str(e["why"])) for e in events if e["event"] == "gap"]
+    header = read_header(journal)
+    dtype = record_type(header["observation"], header["candidates"], header["action"])
+    records = read_records(journal, dtype)
+    damaged = journal.stat().st_size - HEADER_BYTES - len(records) * dtype.itemsize
+    accounted = {number for first, last, _ in listed for number in range(first, last + 1)}
+    missing = []
+    for first, last in gaps(records["sequence"]):
+        open_numbers = [n for n in range(first, last + 1) if n not in accounted]
+        if open_numbers:
+            missing.append((open_numbers[0], open_numbers[-1]))
+    return LedgerReport(
+        summary=summarise(run_dir, robot, seed, must_reach),
+        events=len(events),
+        journalled=len(records),
+        gaps=listed,
+        missing=missing,
+        damaged_bytes=damaged,
+        latches=[str(event["cause"]) for event in events if event["event"] == "latch"],
+        visits=[str(event["what"]) for event in events if event["event"] == "visit"],
+        ended=events[-1]["event"] == "run_end",
+    )
