@@ -1,0 +1,127 @@
+"""The base class alone: no transition, exception or parameter can kill a node or leave it half-done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.parameter import Parameter
+
+from safe_support_ql.nodes.lifecycle import PARAMETERS, ManagedNode
+
+CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
+DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
+
+
+class Probe(ManagedNode):
+    """Fails where it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__("simulator")
+        self.fails: dict[str, Exception] = {}
+        self.done: list[str] = []
+
+    def _note(self, what: str) -> None:
+        self.done.append(what)
+        if what in self.fails:
+            raise self.fails[what]
+
+    def configure(self) -> None:
+        self.every(1000.0, lambda: None)
+        self._note("configure")
+
+    def activate(self) -> None:
+        self._note("activate")
+
+    def deactivate(self) -> None:
+        self._note("deactivate")
+
+    def release(self) -> None:
+        self._note("release")
+
+
+@pytest.fixture
+def probe(ros_domain) -> Iterator[Probe]:
+    rclpy.init()
+    node = Probe()
+    yield node
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def change(node: Probe, transition: int = 0, label: str = "") -> bool:
+    request = ChangeState.Request()
+    request.transition.id, request.transition.label = transition, label
+    return bool(node._service_change_state.callback(request, ChangeState.Response()).success)
+
+
+def test_a_whole_life(probe: Probe) -> None:
+    for transition, state in ((CONFIGURE, "inactive"), (ACTIVATE, "active"), (DEACTIVATE, "inactive"), (CLEANUP, "unconfigured")):
+        assert change(probe, transition)
+        assert probe.get_state() == state
+    assert change(probe, label="shutdown") and probe.get_state() == "finalized"
+
+
+def test_invalid_transitions_are_answered(probe: Probe) -> None:
+    assert not change(probe, ACTIVATE)
+    assert not change(probe, 200)
+    assert not change(probe, label="nonsense")
+    assert change(probe, CONFIGURE) and not change(probe, CONFIGURE)
+    assert change(probe, label="activate") and not change(probe, ACTIVATE)
+    assert probe.get_state() == "active" and probe.active
+
+
+@pytest.mark.parametrize("error", [ValueError("a clear line"), KeyError("a bug")])
+def test_a_refused_configure_gives_everything_back(probe: Probe, error: Exception) -> None:
+    probe.fails["configure"] = error
+    timers = len(list(probe.timers))
+    assert not change(probe, CONFIGURE)
+    assert probe.get_state() == "unconfigured" and len(list(probe.timers)) == timers
+    probe.fails.clear()
+    assert change(probe, CONFIGURE)
+
+
+def test_failures_never_leave_a_node_active(probe: Probe) -> None:
+    change(probe, CONFIGURE)
+    probe.fails["activate"] = RuntimeError("no")
+    assert not change(probe, ACTIVATE)
+    assert probe.get_state() == "inactive" and not probe.active
+    probe.fails = {"deactivate": RuntimeError("no"), "release": RuntimeError("no")}
+    assert change(probe, ACTIVATE) and change(probe, DEACTIVATE)
+    assert probe.get_state() == "inactive" and not probe.active
+    assert change(probe, CLEANUP) and probe.get_state() == "unconfigured"
+
+
+def test_an_exception_in_a_callback_deactivates(probe: Probe) -> None:
+    change(probe, CONFIGURE)
+    change(probe, ACTIVATE)
+
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    probe._guarded(broken)()
+    assert probe.get_state() == "inactive" and probe.done[-1] == "deactivate"
+
+
+def test_parameters_are_checked_and_fixed_while_in_use(probe: Probe) -> None:
+    def refused(name: str, value: object) -> str:
+        return str(probe.set_parameters([Parameter(name, value=value)])[0].reason)
+
+    assert "must be one of: lockstep, realtime" in refused("clock", "sundial")
+    assert refused("seed", -1) and refused("continuous", 1)
+    atomic = probe.set_parameters_atomically([Parameter("seed", value=4), Parameter("clock", value="sundial")])
+    assert not atomic.successful and probe.param("seed") == 0
+    change(probe, CONFIGURE)
+    assert "before configure only" in refused("clock", "realtime")
+    assert not refused("phase", "evaluation_policy")
+    change(probe, ACTIVATE)
+    assert "while inactive only" in refused("phase", "collection")
+
+
+def test_every_parameter_is_described() -> None:
+    for node, table in PARAMETERS.items():
+        assert len({item.name for item in table}) == len(table), node
+        assert all(item.doc for item in table)
