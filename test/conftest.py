@@ -47,8 +47,8 @@ def _claim() -> tuple[int, filelock.BaseFileLock]:
     folder = Path(tempfile.gettempdir()) / f"ros_domains_{os.getuid()}"
     folder.mkdir(exist_ok=True)
     for _ in DOMAINS:
-        # Not the one just released: a killed node is still announced there until its lease ends.
-        domain = DOMAINS[(os.getpid() + _used) % len(DOMAINS)]
+        # Not one just released, here or by a run beside: a killed node is still announced there until its lease ends.
+        domain = DOMAINS[(37 * os.getpid() + _used) % len(DOMAINS)]
         _used += 1
         lock = filelock.FileLock(folder / f"{domain}.lock")
         try:
