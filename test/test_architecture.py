@@ -18,7 +18,7 @@ PACKAGE = "safe_support_ql"
 FOLDERS = {"robots", "safety", "behavior", "deployment", "learning", "simulation", "experiments", "nodes"}
 # Modules beside the folders. `parameters` is a leaf that all may know; files are read at the edge, so only what is near
 # the edge knows `config`, and the folders below are handed values.
-EDGE = {"config", "bringup", "cli"}
+EDGE = {"config", "summary", "panel", "bringup", "cli"}
 
 MAY_KNOW: dict[str, set[str]] = {
     "parameters": set(),
@@ -30,8 +30,10 @@ MAY_KNOW: dict[str, set[str]] = {
     "simulation": {"robots", "safety", "behavior"},
     "experiments": FOLDERS - {"nodes"} | {"config"},
     "config": FOLDERS - {"nodes", "experiments"},
-    "bringup": {"config", "robots", "safety", "deployment"},
-    "nodes": FOLDERS | {"config", "bringup"},
+    "summary": {"safety"},
+    "panel": {"safety", "summary"},
+    "bringup": {"config", "summary", "robots", "safety", "deployment"},
+    "nodes": FOLDERS | EDGE - {"cli"},
     "cli": FOLDERS | EDGE,
 }
 LEAVES = {"parameters"}

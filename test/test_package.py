@@ -32,7 +32,7 @@ EXECUTABLES = {
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
 SHIPPED = sorted(
     path.relative_to(ROOT)
-    for pattern in ("launch/*.launch.py", "config/*.yaml", "models/**/*")
+    for pattern in ("launch/*.launch.py", "config/*.*", "models/**/*")
     for path in ROOT.glob(pattern)
     if path.is_file()
 )
