@@ -48,10 +48,10 @@ class Parameters:
     gain_mismatch: float = param(0.2, "1", 0.0, 0.4, "force per commanded force, +- this")
     # Backup policy: discrete LQR of the nominal model.
     backup_position_weight: float = param(1.0, "1/m^2", 1e-3, 1e3, "weight of (x - centre)^2")
-    backup_angle_weight: float = param(3.7, "1/rad^2", 1e-3, 1e3, "weight of theta^2")
-    backup_speed_weight: float = param(0.04, "s^2/m^2", 1e-3, 1e3, "weight of x'^2")
-    backup_turn_weight: float = param(0.9, "s^2/rad^2", 1e-3, 1e3, "weight of theta'^2")
-    backup_force_weight: float = param(0.001, "1/N^2", 1e-6, 1.0, "weight of force^2")
+    backup_angle_weight: float = param(2.8, "1/rad^2", 1e-3, 1e3, "weight of theta^2")
+    backup_speed_weight: float = param(0.13, "s^2/m^2", 1e-3, 1e3, "weight of x'^2")
+    backup_turn_weight: float = param(0.2, "s^2/rad^2", 1e-3, 1e3, "weight of theta'^2")
+    backup_force_weight: float = param(0.01, "1/N^2", 1e-6, 1.0, "weight of force^2")
     centre_span: float = param(0.7, "m", 0.0, 10.0, "outermost rest position")
     centres: int = param(9, "1", 1, 51, "rest positions, evenly spaced")
     horizon: float = param(2.5, "s", 0.5, 10.0, "longest rollout; it ends early inside S_f")
@@ -66,10 +66,10 @@ class Parameters:
     speed_disturbance: float = param(3e-4, "m/s", 0.0, 1.0, "w_bar: change of x' per tick the model misses")
     turn_disturbance: float = param(5e-4, "rad/s", 0.0, 1.0, "w_bar: change of theta' per tick the model misses")
     command_delay: float = param(0.001, "s", 0.0, 0.02, "a command acts this much later than the state says, at most")
-    saturation_growth: float = param(1.4, "1", 1.0, 5.0, "growth of errors while k saturates, over the linear loop's")
+    saturation_growth: float = param(1.2, "1", 1.0, 5.0, "growth of errors while k saturates, over the linear loop's")
     between_members: float = param(0.004, "1", 0.0, 0.5, "scaled margin a model between the members may lose")
-    band: float = param(0.02, "1", 0.0, 0.5, "width b of the hysteresis band, in scaled margin")
-    band_budget: float = param(0.05, "1", 0.0, 0.5, "scaled margin in-band steps may spend before only the plan runs")
+    band: float = param(0.04, "1", 0.0, 0.5, "width b of the hysteresis band, in scaled margin")
+    band_budget: float = param(0.1, "1", 0.0, 0.5, "scaled margin in-band steps may spend before only the plan runs")
     input_age: float = param(0.1, "s", 0.02, 2.0, "older inputs count as missing")
     drive_timeout: float = param(0.1, "s", 0.02, 2.0, "the drive's effort is zero this long after a command")
     # Task.
@@ -80,10 +80,10 @@ class Parameters:
     episode_s: float = param(10.0, "s", 1.0, 600.0, "time limit of an episode")
     reward_force: float = param(0.1, "1", 0.0, 10.0, "cost of full force for one tick; 1 m off the goal costs 1")
     # Scripted controller: LQR to the goal.
-    controller_angle_weight: float = param(1.0, "1/rad^2", 0.0, 1e3, "weight of theta^2; (x - goal)^2 weighs 1 / m^2")
-    controller_turn_weight: float = param(0.1, "s^2/rad^2", 0.0, 1e3, "weight of theta'^2")
-    controller_force_weight: float = param(0.001, "1/N^2", 1e-6, 1.0, "weight of force^2")
-    controller_reach: float = param(0.4, "m", 0.05, 10.0, "a goal farther away is approached as if at this distance")
+    controller_angle_weight: float = param(0.4, "1/rad^2", 0.0, 1e3, "weight of theta^2; (x - goal)^2 weighs 1 / m^2")
+    controller_turn_weight: float = param(0.8, "s^2/rad^2", 0.0, 1e3, "weight of theta'^2")
+    controller_force_weight: float = param(0.0013, "1/N^2", 1e-6, 1.0, "weight of force^2")
+    controller_reach: float = param(0.97, "m", 0.05, 10.0, "a goal farther away is approached as if at this distance")
 
 
 @register_jitable  # a plain function in Python, compiled where compiled code calls it
@@ -388,8 +388,8 @@ def _model(p: Parameters) -> Model:
     radius = min(lean, effort)
     if min(radius, (room - p.centre_span) / reach) <= largest / (1.0 - rate):
         raise ValueError(
-            f"no invariant terminal set about x = centre_span = {p.centre_span:g} m: margins leave {room:.3f} m of "
-            f"track, {p.angle_limit - margin[-1, 1]:.3f} rad of lean; choose smaller centre_span, errors or disturbances"
+            f"no invariant terminal set about x = centre_span = {p.centre_span:g} m: margins leave {room:.3f} m "
+            f"and {p.angle_limit - margin[-1, 1]:.3f} rad; choose smaller centre_span, errors or disturbances"
         )
     constants = (*limits, p.force_limit, *gain, *lyapunov[np.triu_indices(4)], radius**2, room, reach)
 
