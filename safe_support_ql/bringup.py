@@ -217,7 +217,7 @@ def claim_domain() -> tuple[int, filelock.BaseFileLock]:
     folder = Path(tempfile.gettempdir()) / f"ros_domains_{os.getuid()}"
     folder.mkdir(exist_ok=True)
     for offset in range(101):
-        domain = 1 + (os.getpid() + offset) % 101
+        domain = 1 + (37 * os.getpid() + offset) % 101  # not one just released: a killed node lingers there
         lock = filelock.FileLock(folder / f"{domain}.lock")
         try:
             lock.acquire(blocking=False)
@@ -286,6 +286,10 @@ class Processes:
         if status is not None and status < 0:
             return f"killed by {signal.Signals(-status).name}"
         return f"exit status {status}"
+
+    def forget(self, node: str) -> None:
+        """Do not mention its death again."""
+        self._running.pop(node, None)
 
     def pid(self, node: str) -> int:
         """Process id."""

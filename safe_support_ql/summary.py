@@ -266,7 +266,10 @@ def verify(run_dir: Path, robot: str, seed: int, must_reach: bool) -> LedgerRepo
     damaged = journal.stat().st_size - HEADER_BYTES - len(records) * dtype.itemsize
     accounted = {number for first, last, _ in listed for number in range(first, last + 1)}
     missing = []
-    for first, last in gaps(records["sequence"]):
+    # From number 0 to the last one that was counted.
+    counted = max((int(e["sequence"]) for e in events if e["event"] == "counters"), default=-1)
+    numbers = np.concatenate([[-1], records["sequence"].astype(np.int64)])
+    for first, last in [*gaps(numbers), (int(numbers[-1]) + 1, counted)]:
         open_numbers = [n for n in range(first, last + 1) if n not in accounted]
         if open_numbers:
             missing.append((open_numbers[0], open_numbers[-1]))

@@ -1,0 +1,341 @@
+"""The command line: safe-support-ql train | simulate | ledger.
+
+One function a subcommand, `add_<name>` declares its options. Heavy imports stay inside the functions, so that --help
+comes at once. Exit status: 0 done without an unsafe visit, 1 with one, 2 bad input, 3 a fault (it says how to go on),
+130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from safe_support_ql.bringup import Run
+    from safe_support_ql.config import Config
+    from safe_support_ql.summary import LedgerReport, Progress
+
+BAD_INPUT, INTERRUPTED = 2, 130
+LOOK_S = 2.0  # for another safety_monitor, in a domain that the user chose
+
+
+class Parser(argparse.ArgumentParser):
+    """One line per mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit status 2."""
+        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser(prog="safe-support-ql", description="Safe-Support Q-Learning behind a certified gate.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for add in (add_train, add_simulate, add_ledger):
+        add(commands)
+    options = parser.parse_args(arguments)
+    try:
+        status = options.run(options)
+    except ValueError as error:  # bad input, wherever it was noticed
+        print(f"error: {error}", file=sys.stderr)
+        status = BAD_INPUT
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(status)
+
+
+# --- train -----------------------------------------------------------------------------------------------------------
+
+
+def add_train(commands: Any) -> None:
+    """Options of `train`."""
+    parser = commands.add_parser("train", help="collect over ROS 2, learn, extract, evaluate")
+    common_options(parser)
+    parser.add_argument("--ticks", type=int, help="control ticks to collect (run.ticks)")
+    parser.add_argument("--evaluation-episodes", type=int, help="held-out arenas per policy (run.evaluation_episodes)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the learner computes")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run; more --ticks collect more")
+    parser.set_defaults(run=train)
+
+
+def train(options: argparse.Namespace) -> int:
+    """Collect, learn, extract, evaluate."""
+    from safe_support_ql import bringup
+
+    if options.resume is not None:
+        refuse_with_resume(options)
+        run, settings, where = bringup.open_run(options.resume)
+        if run.kind != "train":
+            raise ValueError(f"{run.folder / 'session.json'}: kind is '{run.kind}', only 'train' can be resumed")
+        changed = {name: value for name, value in chosen(options).items() if name.startswith("run.")}
+        if changed:
+            from safe_support_ql import config
+
+            settings = config.load(run.config_file, changed)
+        with sole_user(run):
+            bringup.save_run(run, settings)
+            return conduct(run, settings, where)
+    settings = load(options)
+    from safe_support_ql.summary import Progress
+
+    run = bringup.create_run(
+        options.runs_dir, settings, continuous=options.actions == "continuous", seed=options.seed or 0
+    )
+    with sole_user(run):
+        return conduct(run, settings, Progress(), new=True)
+
+
+def refuse_with_resume(options: argparse.Namespace) -> None:
+    """A resumed run goes on with its own settings; only its length may change."""
+    fixed = {"--robot": options.robot, "--actions": options.actions, "--seed": options.seed, "--config": options.config,
+             "--device": options.device}  # fmt: skip
+    given = [name for name, value in fixed.items() if value is not None]
+    given += [f"--set {text}" for text in options.set if not text.startswith("run.")]
+    if given:
+        raise ValueError(f"{given[0]} cannot be changed with --resume; {options.resume}/config.yaml says what it is")
+
+
+# --- simulate --------------------------------------------------------------------------------------------------------
+
+
+def add_simulate(commands: Any) -> None:
+    """Options of `simulate`."""
+    parser = commands.add_parser("simulate", help="drive with one policy in real time")
+    common_options(parser)
+    parser.add_argument("--policy", default="behavior", help="behavior, none (the plan only), or a policy.onnx")
+    parser.add_argument("--episodes", type=int, default=0, help="stop after this many; 0, the default: until Ctrl-C")
+    parser.add_argument("--gui", action="store_true", help="PyBullet's window")
+    parser.set_defaults(run=simulate)
+
+
+def simulate(options: argparse.Namespace) -> int:
+    """One policy in real time."""
+    from safe_support_ql import bringup
+    from safe_support_ql.summary import Progress
+
+    settings = load(options)
+    if options.episodes < 0:
+        raise ValueError(f"--episodes is {options.episodes}, must be 0 or more")
+    policy = options.policy
+    if policy not in ("behavior", "none"):
+        policy = str(check_model(Path(policy), settings))
+    if options.gui:
+        check_gui()
+    run = bringup.create_run(
+        options.runs_dir, settings, kind="simulate", clock="realtime", policy=policy, episodes=options.episodes,
+        gui=options.gui, continuous=options.actions == "continuous", seed=options.seed or 0,
+    )  # fmt: skip
+    with sole_user(run):
+        return conduct(run, settings, Progress(), new=True)
+
+
+def check_model(path: Path, settings: Config) -> Path:
+    """Raises ValueError where model or manifest is missing, damaged, or made for something else."""
+    from safe_support_ql.deployment.manifest import load_manifest
+
+    load_manifest(path, robot=settings.robot.name, safety_hash=settings.safety_hash)
+    return path.resolve()
+
+
+def check_gui() -> None:
+    """Raises ValueError where there is no display, or nothing that would open a window."""
+    from safe_support_ql.nodes.lifecycle import PARAMETERS
+
+    if not os.environ.get("DISPLAY"):
+        raise ValueError("--gui needs a display; DISPLAY is not set")
+    if not any(item.name == "gui" for item in PARAMETERS["simulator"]):
+        raise ValueError("--gui: this simulator has no window; leave it away")
+
+
+# --- ledger ----------------------------------------------------------------------------------------------------------
+
+
+def add_ledger(commands: Any) -> None:
+    """Options of `ledger`."""
+    parser = commands.add_parser("ledger", help="verify and summarise what a run recorded")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="runs/<robot>-<time>")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=ledger)
+
+
+def ledger(options: argparse.Namespace) -> int:
+    """Counts per phase with their bounds; 1 where a visit happened or a number is missing."""
+    from safe_support_ql import bringup, summary
+
+    folder = options.folder.resolve()
+    try:
+        run = bringup.Run(folder, **json.loads((folder / "session.json").read_text()))
+        from safe_support_ql import config
+
+        robot = config.load(run.config_file).robot
+        report = summary.verify(folder, robot.name, run.seed, robot.world.arena is not None)
+    except OSError as error:
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); give the folder of a run") from None
+    except TypeError as error:
+        raise ValueError(f"{folder / 'session.json'}: is damaged ({error})") from None
+    if options.json:
+        print(json.dumps(report.summary | {"missing": report.missing, "damaged_bytes": report.damaged_bytes}, indent=2))
+    else:
+        print_ledger(report, folder)
+    return 1 if report.summary["unsafe_visits"] or report.missing or report.damaged_bytes else 0
+
+
+def print_ledger(report: LedgerReport, folder: Path) -> None:
+    """The report in words."""
+    from safe_support_ql import panel
+
+    print(f"{folder / 'ledger.jsonl'}: {report.events} events, numbers without a hole")
+    print(f"{folder / 'journal.bin'}: {report.journalled} records, checksums right")
+    if report.damaged_bytes:
+        print(f"  the last {report.damaged_bytes} bytes are torn or damaged")
+    for first, last, why in report.gaps:
+        print(f"  decisions {first} to {last} are listed as not journalled: {why}")
+    for first, last in report.missing:
+        print(f"  decisions {first} to {last} are MISSING: neither journalled nor listed")
+    if not report.ended:
+        print("  the recorder did not close it: it was killed, or is still writing")
+    print(f"\n{'phase':<21}{'ticks':>8}{'hours':>7}{'unsafe':>7}{'per hour <':>11}{'interv.':>8}{'empty':>7}")
+    for name, phase in report.summary["phases"].items():
+        rate = phase["unsafe_rate_upper95_per_hour"]
+        bound = "-" if rate is None else f"{rate:.2f}"
+        print(
+            f"{name:<21}{phase['control_ticks']:>8}{phase['simulated_hours']:>7.2f}{phase['unsafe_visits']:>7}"
+            f"{bound:>11}{phase['interventions']:>8}{phase['empty_supports']:>7}"
+        )
+    print("'per hour <': one-sided 95 % Poisson bound on unsafe visits per simulated hour\n")
+    if report.summary["evaluation"]:
+        print(panel.table(report.summary))
+    for text in report.latches:
+        print(f"latch: {text}")
+    for text in report.visits:
+        print(f"UNSAFE VISIT: {text}")
+
+
+# --- shared ----------------------------------------------------------------------------------------------------------
+
+
+def common_options(parser: argparse.ArgumentParser) -> None:
+    """What train and simulate share."""
+    parser.add_argument("--robot", help="a robot of this package; default diff_drive")
+    parser.add_argument("--actions", choices=("discrete", "continuous"), help="default discrete")
+    parser.add_argument("--seed", type=int, help="seed of arenas, draws and networks; default 0")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs go")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a configuration instead of the robot's own")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting")
+
+
+def chosen(options: argparse.Namespace) -> dict[str, Any]:
+    """'section.key' -> value, of --set and of the options that stand for one. Raises ValueError."""
+    values = {}
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set {text}: expected section.key=value")
+        try:
+            values[name.strip()] = json.loads(value)  # numbers, true, lists
+        except ValueError:
+            values[name.strip()] = value
+    named = {"ticks": "run.ticks", "evaluation_episodes": "run.evaluation_episodes", "device": "learner.device"}
+    for option, key in named.items():
+        if getattr(options, option, None) is not None:
+            values[key] = getattr(options, option)
+    return values
+
+
+def load(options: argparse.Namespace) -> Config:
+    """The configuration that the options ask for. Raises ValueError."""
+    from safe_support_ql import config
+
+    if options.seed is not None and not 0 <= options.seed < 800:
+        # Arenas of training take the seeds from seed * 1 000 000 on, the held-out ones begin at 900 000 000.
+        raise ValueError(f"--seed is {options.seed}, must lie in [0, 799]")
+    if options.config is None:
+        return config.load_robot(options.robot or "diff_drive", chosen(options))
+    settings = config.load(options.config, chosen(options))
+    if options.robot is not None and options.robot != settings.robot.name:
+        raise ValueError(f"{options.config}: robot is '{settings.robot.name}', --robot says '{options.robot}'")
+    return settings
+
+
+@contextlib.contextmanager
+def sole_user(run: Run) -> Iterator[None]:
+    """Raises ValueError where another process works in the run's folder."""
+    import filelock
+
+    lock = filelock.FileLock(run.folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise ValueError(f"{run.folder}: another process works in it; stop that one first") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def conduct(run: Run, settings: Config, where: Progress, new: bool = False) -> int:
+    """Start the nodes, conduct the run, stop them. A new run that is refused leaves no folder."""
+    from safe_support_ql import bringup, panel
+
+    domain, lock = (None, None) if "ROS_DOMAIN_ID" in os.environ else bringup.claim_domain()
+    wanted, unwanted = bringup.ros_environment(os.environ, domain)
+    os.environ.update(wanted)
+    for name in unwanted:
+        del os.environ[name]
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    from safe_support_ql.nodes import conductor as conducting
+
+    screen: panel.Screen | None = None
+    processes = bringup.Processes(run.logs)
+    status = 3
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        if domain is None and (others := conducting.other_monitors(LOOK_S)):
+            raise ValueError(
+                f"another safety_monitor is active in ROS domain {os.environ['ROS_DOMAIN_ID']}: {', '.join(others)}; "
+                "stop it, or unset ROS_DOMAIN_ID to get a domain of its own"
+            )
+        print(f"run {run.folder}, ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}", flush=True)
+        screen = panel.make(sys.stdout.isatty())
+        conductor = conducting.Conductor(run, settings, where, processes, screen)
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            if conductor.interrupted:  # for the second time
+                processes.kill()
+            conductor.interrupted = True
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, interrupt)
+        status = conducting.conduct(conductor)
+        conductor.close()
+    except ValueError:
+        status = BAD_INPUT
+        raise
+    finally:
+        if screen is not None:
+            screen.close()
+        processes.stop(bringup.STOP_ORDER)
+        rclpy.shutdown()
+        if lock is not None:
+            lock.release()
+        if new and status == BAD_INPUT:
+            shutil.rmtree(run.folder, ignore_errors=True)  # nothing half-written
+    return status
+
+
+if __name__ == "__main__":
+    main()
