@@ -1,7 +1,7 @@
 """beta: draws one candidate of every set by its log weights and asks the safety_monitor for it.
 
-Takes `candidates`, publishes `request`. It only acts while active. A set that cannot be read or weighed is not answered, and
-the gate runs its plan. Draws depend on `seed` alone.
+Takes `candidates`, publishes `request`. It only acts while active. A set that cannot be read or weighed is not
+answered, and the gate runs its plan. Draws depend on `seed` alone.
 """
 
 from __future__ import annotations

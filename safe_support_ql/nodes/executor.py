@@ -23,7 +23,7 @@ class ShortPathExecutor(SingleThreadedExecutor):
     _rest_at = 0
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Wait for something, and run every callback that is ready. `timeout_sec` is not used: a timer ends the wait."""
+        """Wait, and run every callback that is ready. `timeout_sec` is not used: a timer ends the wait."""
         if not self._context.ok():
             raise ExternalShutdownException
         if time.monotonic_ns() >= self._rest_at:

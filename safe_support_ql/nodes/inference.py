@@ -1,8 +1,8 @@
 """The extracted policy: asks the safety_monitor for the candidate that policy.onnx prefers.
 
-Takes `candidates`, publishes `request`. Parameters of its own: `model` (path of policy.onnx, policy.json beside it; read at
-configure and refused unless it was made for this robot, action space and safety configuration), `greedy` (no Gumbel noise).
-It only acts while active; what cannot be answered is not, and the gate runs its plan.
+Takes `candidates`, publishes `request`. Parameters of its own: `model` (path of policy.onnx, policy.json beside it;
+read at configure and refused unless it was made for this robot, action space and safety configuration), `greedy` (no
+Gumbel noise). It only acts while active; what cannot be answered is not, and the gate runs its plan.
 """
 
 from __future__ import annotations

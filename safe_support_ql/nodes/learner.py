@@ -1,15 +1,15 @@
 """Learns from the journal in `run_dir`: what was executed, never what was asked. It cannot command the robot.
 
 Publishes `learner/status` at 1 Hz and on change (values: state, error, updates, budget, records, q_loss, alpha, kl,
-effective_sample_share, ...). The state is one of
-waiting (no transition yet), training, idle (all records consumed, all updates done), extracting, exported, error, inactive.
-Service `~/extract` (std_srvs/Trigger) answers at once; stage two starts when every record is consumed and the update budget
-(updates_per_tick x records of collection) is spent, and writes policy.onnx and policy.json; watch `learner/status`.
+effective_sample_share, ...). The state is one of waiting (no transition yet), training, idle (all records consumed,
+all updates done), extracting, exported, error, inactive. Service `~/extract` (std_srvs/Trigger) answers at once;
+stage two starts when every record is consumed and the update budget (updates_per_tick x records of collection) is
+spent, and writes policy.onnx and policy.json; watch `learner/status`.
 
-A worker thread under SCHED_IDLE reads, learns and writes, so that neither the robot's chain nor the lifecycle services wait
-for it. checkpoint.pt is written every 30 s, at the end of extraction and on deactivation (SIGINT and SIGTERM, too) and
-resumed from by itself. A resumed learner reads the journal from its first record. Only records of the phase `collection`
-are learned from. Curves for TensorBoard: run_dir/tensorboard.
+A worker thread under SCHED_IDLE reads, learns and writes, so that neither the robot's chain nor the lifecycle
+services wait for it. checkpoint.pt is written every 30 s, at the end of extraction and on deactivation (SIGINT and
+SIGTERM, too) and resumed from by itself. A resumed learner reads the journal from its first record. Only records of
+the phase `collection` are learned from. Curves for TensorBoard: run_dir/tensorboard.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class Learner(lifecycle.ManagedNode):
         from safe_support_ql.learning.checkpoint import save_checkpoint
 
         assert self.trainer is not None
-        # Idle priority is a property of a thread, and torch's own threads inherit it: the robot's chain always goes first.
+        # Idle priority belongs to a thread, and torch's own threads inherit it: the robot's chain always goes first.
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         trainer, folder = self.trainer, self.folder
         curves = Curves(folder / "tensorboard")
@@ -222,7 +222,9 @@ class Learner(lifecycle.ManagedNode):
             header, spec = self.reader.header, trainer.spec
             found = (header["observation"], header["candidates"], header["action"], header["safety_sha256"])
             if found != (spec.observation_dim, spec.candidates, spec.action_dim, self.settings.safety_hash):
-                raise ValueError(f"{self.reader.path}: was recorded for another robot, action space or safety configuration")
+                raise ValueError(
+                    f"{self.reader.path}: was recorded for another robot, action space or safety configuration"
+                )
         records = self.reader.read()
         learned = records[records["phase"] == PHASES.index("collection")]
         if len(learned):

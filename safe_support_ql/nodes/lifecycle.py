@@ -1,7 +1,8 @@
 """The base of every node: parameters, guarded callbacks, a lifecycle that nothing can kill or leave half-done.
 
-PARAMETERS is the one table of what every node declares. `fixed` ones can be set before `configure` only, the others while
-the node is not active; a change at another time, a wrong type or a value out of range is refused, all or nothing.
+PARAMETERS is the one table of what every node declares. `fixed` ones can be set before `configure` only, the others
+while the node is not active; a change at another time, a wrong type or a value out of range is refused, all or
+nothing.
 
 What rclpy 7.1 leaves to do (see shared ROS 2 notes): an invalid transition raises out of spin; exceptions in lifecycle
 callbacks are swallowed; Ctrl-C invalidates the context before anything can be published. Here invalid transitions are
@@ -11,6 +12,7 @@ and SIGINT and SIGTERM deactivate, clean up and only then end the context.
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import os
@@ -71,6 +73,7 @@ OWN: dict[str, tuple[Declared, ...]] = {
         Declared("first_seed", 0, "seed of the first arena; the next episode takes the next", False, low=0, high=2**62),
         Declared("first_episode", 1, "number of the first episode after configure", low=1, high=2**32 - 1),
         Declared("episodes", 0, "stop after this many episodes; 0: endless", False, low=0, high=2**31 - 1),
+        Declared("gui", False, "show PyBullet's window"),
         Declared("ticks", 0, "stop after this many control ticks; 0: endless", False, low=0, high=2**31 - 1),
     ),
     "safety_monitor": (
@@ -117,7 +120,7 @@ class ManagedNode(LifecycleNode):
         """Stop; the last safe command goes out here."""
 
     def release(self) -> None:
-        """Give back what `configure` took, which may have failed half-way. Entities of `subscribe` and so on go by themselves."""
+        """Give back what `configure` took, which may have failed half-way. Topics and timers go by themselves."""
 
     def fail(self, error: Exception) -> None:
         """An exception left a callback. Default: deactivate, because a node that fails once is not to be trusted."""
@@ -189,7 +192,7 @@ class ManagedNode(LifecycleNode):
                 callback(*arguments)
             except Exception as error:  # the one place: whatever it is, the node must fail closed
                 self._report(f"{getattr(callback, '__name__', 'callback')} failed", error)
-                self._attempt("fail", lambda: self.fail(error))
+                self._attempt("fail", functools.partial(self.fail, error))
 
         return guarded
 
@@ -312,11 +315,12 @@ def _descriptor(item: Declared) -> ParameterDescriptor:
 
 def _origin(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1:]
-    return f"{type(error).__name__} in {Path(frame[0].filename).name}:{frame[0].lineno}" if frame else type(error).__name__
+    name = type(error).__name__
+    return f"{name} in {Path(frame[0].filename).name}:{frame[0].lineno}" if frame else name
 
 
 def run(make: Callable[[], ManagedNode]) -> int:
-    """Spin the node until SIGINT, SIGTERM or its shutdown transition; then deactivate, clean up and leave. Exit status."""
+    """Spin the node until SIGINT, SIGTERM or its shutdown transition, then leave tidily. Returns the exit status."""
     stop = False
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:

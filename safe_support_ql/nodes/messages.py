@@ -48,7 +48,7 @@ LEVELS = {"ok": DiagnosticStatus.OK, "warn": DiagnosticStatus.WARN, "error": Dia
 
 
 def reliable(depth: int) -> QoSProfile:
-    """Reliable, volatile, keep last: a stopped subscriber never blocks the publisher, so sequence numbers are counted."""
+    """Reliable, volatile, keep last: a stopped subscriber blocks no publisher, so sequence numbers are counted."""
     return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -134,11 +134,9 @@ class CommandCodec:
     """Actions <-> the native command."""
 
     def __init__(self, command: CommandTopic, stamped: bool) -> None:
-        """`stamped` false: the type without a header, where the robot declares one. Raises ValueError as ChannelCodec."""
+        """`stamped` false: the type without a header, where there is one. Raises ValueError as ChannelCodec does."""
         plain = not stamped and bool(command.unstamped_type)
-        kind, fields = (
-            (command.unstamped_type, command.unstamped_fields) if plain else (command.type, command.fields)
-        )
+        kind, fields = (command.unstamped_type, command.unstamped_fields) if plain else (command.type, command.fields)
         self.type = message_class(kind)
         self._message = self.type()
         self._header = hasattr(self._message, "header")
@@ -356,7 +354,7 @@ class Verdict:
 
 
 def encode_decision(decision: Decision, certificate_us: int = 0) -> DiagnosticArray:
-    """See Verdict. The level is OK for what was asked, WARN for the plan, ERROR where nothing is proven or it is latched."""
+    """See Verdict. Level: OK for what was asked, WARN for the plan, ERROR where nothing is proven or it is latched."""
     plain = decision.reason in ("request", "plan_requested")
     level = "error" if decision.verdict == "no_proof" or decision.reason == "latched" else "ok" if plain else "warn"
     c, i = decision.candidates, decision.index
@@ -430,8 +428,12 @@ class Episode:
 def encode_episode(episode: Episode) -> DiagnosticArray:
     """See Episode."""
     values = {
-        "key": episode.key, "episode": episode.id, "phase": episode.phase, "seed": episode.seed, "robot": episode.robot_id,
-    }  # fmt: skip
+        "key": episode.key,
+        "episode": episode.id,
+        "phase": episode.phase,
+        "seed": episode.seed,
+        "robot": episode.robot_id,
+    }
     return encode_status("simulator: episode", episode.start_ns, f"episode {episode.id} begins", "ok", values)
 
 

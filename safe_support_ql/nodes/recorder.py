@@ -1,12 +1,13 @@
 """The one writer of the transition journal (journal.bin) and of the safety ledger (ledger.jsonl) in `run_dir`.
 
-Takes `candidates`, `decision`, `outcome`; publishes `recorder/heartbeat` every 0.2 s: 1 + the last sequence number on disk,
-only while nothing waits to be written. It writes first and counts afterwards. Both files are fsynced each second and at a
-visit or latch. While a disk refuses (full, say) records wait in memory, heartbeats stop, and with them the robot.
+Takes `candidates`, `decision`, `outcome`; publishes `recorder/heartbeat` every 0.2 s: 1 + the last sequence number on
+disk, only while nothing waits to be written. It writes first and counts afterwards. Both files are fsynced each
+second and at a visit or latch. While a disk refuses (full, say) records wait in memory, heartbeats stop, and with
+them the robot.
 
-Events of the ledger: run_start; phase; counters (each second and at the end of a phase: everything since the run began, per
-phase, kept over crash and resume); episode (how one ended); visit (margins and truth); gap (decision numbers that are not in
-the journal, and why); latch; run_end. Every decision number is in the journal or in a gap.
+Events of the ledger: run_start; phase; counters (each second and at the end of a phase: everything since the run
+began, per phase, kept over crash and resume); episode (how one ended); visit (margins and truth); gap (decision
+numbers that are not in the journal, and why); latch; run_end. Every decision number is in the journal or in a gap.
 """
 
 from __future__ import annotations
@@ -178,8 +179,11 @@ def make_record(dtype: np.dtype[np.void], joined: Joined) -> NDArray[np.void]:
     record = np.zeros(1, dtype)
     row = record[0]
     row["sequence"], row["id"], row["stamp_ns"], row["episode"] = (
-        verdict.sequence, verdict.id, verdict.stamp_ns, verdict.episode,
-    )  # fmt: skip
+        verdict.sequence,
+        verdict.id,
+        verdict.stamp_ns,
+        verdict.episode,
+    )
     row["first"], row["terminated"], row["truncated"] = arrived.first, arrived.terminated, arrived.truncated
     row["verdict"], row["reason"] = VERDICTS.index(verdict.verdict), REASONS.index(verdict.reason)
     row["phase"], row["executed"], row["reward"] = arrived.phase, index, arrived.reward
@@ -209,7 +213,7 @@ CUMULATIVE = ("control_ticks", "physics_steps", "unsafe_visits", "unsafe_substep
 
 
 class Book:
-    """The counts per phase. The simulator's are cumulative, so only differences count, and a lost message costs none."""
+    """The counts per phase. The simulator's are cumulative, so differences count, and a lost message costs none."""
 
     def __init__(self, events: list[dict[str, Any]]) -> None:
         """Continue from the events of a ledger."""
@@ -254,17 +258,13 @@ class Book:
         """The fields of a `counters` event."""
         totals = self.totals(phase)
         return {
-            "phase": phase, "seconds": round(totals.control_ticks * period, 3), **asdict(totals), "session": self.session,
-            "seen": self.seen, "sequence": self.sequence,
-        }  # fmt: skip
-
-
-def first_sequence(run_dir: Path) -> int:
-    """The number that the next decision of a run must carry: after everything journalled or listed as a gap.
-
-    Raises ValueError where journal or ledger are damaged.
-    """
-    return max(_last_journalled(run_dir / JOURNAL), _last_gap(_events(run_dir))) + 1
+            "phase": phase,
+            "seconds": round(totals.control_ticks * period, 3),
+            **asdict(totals),
+            "session": self.session,
+            "seen": self.seen,
+            "sequence": self.sequence,
+        }
 
 
 def _events(run_dir: Path) -> list[dict[str, Any]]:
@@ -273,18 +273,6 @@ def _events(run_dir: Path) -> list[dict[str, Any]]:
 
 def _last_gap(events: list[dict[str, Any]]) -> int:
     return max((int(event["last"]) for event in events if event["event"] == "gap"), default=-1)
-
-
-def _last_journalled(path: Path) -> int:
-    from safe_support_ql.safety.journal import HEADER_BYTES, read_header, record_type
-
-    if not path.exists() or path.stat().st_size < HEADER_BYTES:
-        return -1
-    header = read_header(path)
-    dtype = record_type(header["observation"], header["candidates"], header["action"])
-    whole = (path.stat().st_size - HEADER_BYTES) // dtype.itemsize
-    records = read_records(path, dtype, max(0, whole - 2))  # the very last one may be torn
-    return int(records["sequence"][-1]) if len(records) else -1
 
 
 class Recorder(lifecycle.ManagedNode):
@@ -297,7 +285,7 @@ class Recorder(lifecycle.ManagedNode):
         self.ledger: LedgerWriter | None = None
 
     def configure(self) -> None:
-        """Open, or continue, journal and ledger. Raises ValueError for another run's, OSError where none can be written."""
+        """Open, or continue, journal and ledger. Raises ValueError for another run's, OSError if unwritable."""
         settings = self.load_config()
         robot = self.robot = settings.robot
         run_dir = self.run_dir()
@@ -337,10 +325,17 @@ class Recorder(lifecycle.ManagedNode):
 
     def activate(self) -> None:
         """From now on everything is written."""
-        self.note("run_start", {
-            "time": time.time(), "robot_id": self.param("robot_id"), "clock": self.param("clock"), "seed": self.param("seed"),
-            "first_sequence": self.join.last + 1, **self.header,
-        })  # fmt: skip
+        self.note(
+            "run_start",
+            {
+                "time": time.time(),
+                "robot_id": self.param("robot_id"),
+                "clock": self.param("clock"),
+                "seed": self.param("seed"),
+                "first_sequence": self.join.last + 1,
+                **self.header,
+            },
+        )
         self.write()
         self.on_heartbeat()
 
@@ -404,7 +399,9 @@ class Recorder(lifecycle.ManagedNode):
         self.join.outcome(table, stamp_ns)
         if visits := self.book.outcome(phase, table):
             self.get_logger().error(f"unsafe visit: {visit}")
-            self.note("visit", {"phase": phase, "visits": visits, "time": time.time(), "stamp_ns": stamp_ns, "what": visit})
+            self.note(
+                "visit", {"phase": phase, "visits": visits, "time": time.time(), "stamp_ns": stamp_ns, "what": visit}
+            )
             self.count()
             self.write()
             self.sync()
@@ -419,11 +416,19 @@ class Recorder(lifecycle.ManagedNode):
         totals = self.book.totals(phase)
         totals.episodes += 1
         totals.successes += bool(table["reached"])
-        self.note("episode", {
-            "phase": phase, "episode": int(table["episode"]), "seed": int(table["seed"]), "ticks": int(table["tick"]),
-            "return": table["episode_return"], "reached": bool(table["reached"]), "terminated": bool(table["terminated"]),
-            "min_margin": table["min_margin"],
-        })  # fmt: skip
+        self.note(
+            "episode",
+            {
+                "phase": phase,
+                "episode": int(table["episode"]),
+                "seed": int(table["seed"]),
+                "ticks": int(table["tick"]),
+                "return": table["episode_return"],
+                "reached": bool(table["reached"]),
+                "terminated": bool(table["terminated"]),
+                "min_margin": table["min_margin"],
+            },
+        )
 
     # --- what goes out -------------------------------------------------------------------------------------------
 
@@ -446,7 +451,9 @@ class Recorder(lifecycle.ManagedNode):
             if why:
                 self.gap(joined.verdict.sequence, joined.verdict.sequence, why)
             phase = self.phase or "simulate"
-            self.book.decision(PHASES[joined.arrived.phase] if joined.candidates is not None else phase, joined.verdict, not why)
+            self.book.decision(
+                PHASES[joined.arrived.phase] if joined.candidates is not None else phase, joined.verdict, not why
+            )
         if len(self.unsaved) > MOST_UNSAVED:
             surplus = self.unsaved[: len(self.unsaved) - MOST_UNSAVED]
             self.unsaved = self.unsaved[len(surplus) :]
@@ -488,7 +495,9 @@ class Recorder(lifecycle.ManagedNode):
     def refused(self, error: OSError) -> None:
         """Say so and stop confirming; `recover` tries again."""
         self.trouble = str(error)
-        self.get_logger().error(f"cannot write in {self.param('run_dir')}: {error}; the robot runs its backup plan until it can")
+        self.get_logger().error(
+            f"cannot write in {self.param('run_dir')}: {error}; the robot runs its backup plan until it can"
+        )
 
     def recover(self) -> None:
         """Open both files afresh, which cuts off what a refused write left half-done."""

@@ -1,17 +1,17 @@
 """The gate as a node, and the only publisher of the robot's command.
 
-Takes the robot's channels, `request`, `episode`, `recorder/heartbeat`, `e_stop`; publishes `candidates`, `decision`, the
-command, `episode_ack`, `gate_state` (latched) and /diagnostics (1 Hz and on change). Service `~/reset` (std_srvs/Trigger)
-leaves a latch unless its cause persists. Parameters of its own: first_sequence, recorder_required.
+Takes the robot's channels, `request`, `episode`, `recorder/heartbeat`, `e_stop`; publishes `candidates`, `decision`,
+the command, `episode_ack`, `gate_state` (latched) and /diagnostics (1 Hz and on change). Service `~/reset`
+(std_srvs/Trigger) leaves a latch unless its cause persists. Parameters of its own: first_sequence, recorder_required.
 
-Lock-step: a cycle begins when every channel has the same new stamp and the goal is known; time is that stamp. The steady
-timer only notices silence. A state that was decided on is answered with the stored decision again, one whose cycle is open
-with its candidates. Real time: a cycle per control period of the steady clock; it ends with the first acceptable answer
-or at its deadline, half a period by default, and the command goes out at once.
+Lock-step: a cycle begins when every channel has the same new stamp and the goal is known; time is that stamp. The
+steady timer only notices silence. A state that was decided on is answered with the stored decision again, one whose
+cycle is open with its candidates. Real time: a cycle per control period of the steady clock; it ends with the first
+acceptable answer or at its deadline, half a period by default, and the command goes out at once.
 
-Fails closed: an exception in any callback latches the gate with its cause and runs the plan. On deactivation and on SIGINT
-the plan goes on for as long as a stop may take (real time); on a killed process the drive's own timeout does. Activation is
-refused while anyone else publishes the command, and a foreign publisher that comes later latches.
+Fails closed: an exception in any callback latches the gate with its cause and runs the plan. On deactivation and on
+SIGINT the plan goes on for as long as a stop may take (real time); on a killed process the drive's own timeout does.
+Activation is refused while anyone else publishes the command, and a foreign publisher that comes later latches.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         for codec in self.codecs:
             # A goal from a user's tool, and a simulator in lock-step, must arrive; a sensor publishes what it likes.
             quality = messages.CHAIN if self.lockstep or codec.channel.latched else messages.SENSOR
-            self.subscribe(codec.type, codec.channel.name, functools.partial(self.on_channel, codec), quality, native=True)
+            self.subscribe(
+                codec.type, codec.channel.name, functools.partial(self.on_channel, codec), quality, native=True
+            )
         self.subscribe(JointState, messages.REQUEST, self.on_request, messages.CHAIN)
         self.subscribe(DiagnosticArray, messages.EPISODE, self.on_episode, messages.CHAIN)
         self.subscribe(UInt64, messages.HEARTBEAT, self.on_heartbeat, messages.LATEST)
@@ -342,7 +344,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
             return
         self.send_diagnostics()
         if self.active and (foreign := self.foreign_publishers()):
-            self.gate.latch(f"another node publishes the robot's command: {foreign}; stop it, then call the reset service")
+            self.gate.latch(
+                f"another node publishes the robot's command: {foreign}; stop it, then call the reset service"
+            )
             self.tell_state()
 
     def send_diagnostics(self) -> None:

@@ -1,18 +1,20 @@
 """The world behind the robot's own topics. The one carrier of reward, terminated and truncated, in `outcome`.
 
-Publishes the robot's channels, `episode`, `outcome`; takes `episode_ack`, `decision` and (real time) the native command.
-Parameters of its own: phase, first_seed, first_episode, episodes, ticks. It stops by itself after `ticks` control ticks
-(the last one truncates its episode) or `episodes` episodes since activation; then `outcome` says done = 1, every 0.5 s.
+Publishes the robot's channels, `episode`, `outcome`; takes `episode_ack`, `decision` and (real time) the native
+command. Parameters of its own: phase, first_seed, first_episode, episodes, ticks, gui. It stops by itself after `ticks`
+control ticks (the last one truncates its episode) or `episodes` episodes since activation; then `outcome` says done =
+1, every 0.5 s.
 
-Each episode starts with a handshake: `episode` is re-sent every 0.2 s until `episode_ack` echoes its key, and only then the
-first state goes out. An outcome carries the stamp of the state it came with.
+Each episode starts with a handshake: `episode` is re-sent every 0.2 s until `episode_ack` echoes its key, and only
+then the first state goes out. An outcome carries the stamp of the state it came with.
 
-Lock-step: stamps are simulated time. A state is published, physics holds until the decision with that stamp and episode
-arrives (a bare command moves nothing), everything is re-sent after 0.2 s, and after 2 s without a decision the node says so
-and deactivates. The final state of an episode is decided on too (it is s' of the last transition) and then left.
+Lock-step: stamps are simulated time. A state is published, physics holds until the decision with that stamp and
+episode arrives (a bare command moves nothing), everything is re-sent after 0.2 s, and after 2 s without a decision
+the node says so and deactivates. The final state of an episode is decided on too (it is s' of the last transition)
+and then left.
 
-Real time: stamps are ROS time. Physics follows the wall clock in small chunks, the newest command applies when it arrives,
-and the drive's own timeout stops a robot that nobody commands. Only between episodes physics rests.
+Real time: stamps are ROS time. Physics follows the wall clock in small chunks, the newest command applies when it
+arrives, and the drive's own timeout stops a robot that nobody commands. Only between episodes physics rests.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ class Simulator(lifecycle.ManagedNode):
         settings = self.load_config()
         robot = self.robot = settings.robot
         self.lockstep = self.param("clock") == "lockstep"
-        self.sim = Simulation(robot)
+        self.sim = Simulation(robot, self.param("gui"))
         self.session = secrets.randbits(31)
         self.episode_id = self.param("first_episode") - 1
         self.stamp_ns = 0

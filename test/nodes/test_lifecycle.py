@@ -59,7 +59,12 @@ def change(node: Probe, transition: int = 0, label: str = "") -> bool:
 
 
 def test_a_whole_life(probe: Probe) -> None:
-    for transition, state in ((CONFIGURE, "inactive"), (ACTIVATE, "active"), (DEACTIVATE, "inactive"), (CLEANUP, "unconfigured")):
+    for transition, state in (
+        (CONFIGURE, "inactive"),
+        (ACTIVATE, "active"),
+        (DEACTIVATE, "inactive"),
+        (CLEANUP, "unconfigured"),
+    ):
         assert change(probe, transition)
         assert probe.get_state() == state
     assert change(probe, label="shutdown") and probe.get_state() == "finalized"

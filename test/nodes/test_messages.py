@@ -37,10 +37,19 @@ def candidate_set(id: int = 7, episode: int = 3, stamp_ns: int = 1_500_000_001) 
 def decision(candidates: CandidateSet | None, index: int = 4, **changes) -> Decision:
     action = candidates.actions[index] if candidates else np.zeros(2, np.float32)
     values = {
-        "sequence": 11, "id": candidates.id if candidates else 0, "episode": 3, "stamp_ns": 1_500_000_001, "action": action,
-        "index": index if candidates else -1, "verdict": "certified", "reason": "request", "message": "why: a 'text'",
-        "state": State.NOMINAL, "intervention": False, "candidates": candidates,
-    }  # fmt: skip
+        "sequence": 11,
+        "id": candidates.id if candidates else 0,
+        "episode": 3,
+        "stamp_ns": 1_500_000_001,
+        "action": action,
+        "index": index if candidates else -1,
+        "verdict": "certified",
+        "reason": "request",
+        "message": "why: a 'text'",
+        "state": State.NOMINAL,
+        "intervention": False,
+        "candidates": candidates,
+    }
     return Decision(**(values | changes))
 
 
@@ -67,7 +76,11 @@ def test_an_input_of_another_robot_is_refused_by_name() -> None:
 
 def test_joint_names_and_arrays_of_any_topic() -> None:
     channel = Channel(
-        "joint_states", "sensor_msgs/msg/JointState", ("position[]", "velocity[]"), length=2, constants={"name": ["a", "b"]}
+        "joint_states",
+        "sensor_msgs/msg/JointState",
+        ("position[]", "velocity[]"),
+        length=2,
+        constants={"name": ["a", "b"]},
     )
     codec = messages.ChannelCodec(channel)
     message = over_the_wire(codec.encode(np.array([1.0, 2.0, 3.0, 4.0]), 0))

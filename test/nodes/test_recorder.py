@@ -22,7 +22,9 @@ def candidates(id: int, stamp_ns: int, episode: int = 1) -> CandidateSet:
     actions = np.array([[0.1], [0.2], [0.3], [0.0]], np.float32)
     is_plan = np.array([False, True, False, False])
     zeros = np.zeros(K, np.uint8)
-    return CandidateSet(id, stamp_ns, episode, np.ones(D, np.float32), actions, margin > 0, margin > 1, is_plan, margin, zeros)
+    return CandidateSet(
+        id, stamp_ns, episode, np.ones(D, np.float32), actions, margin > 0, margin > 1, is_plan, margin, zeros
+    )
 
 
 def verdict(sequence: int, id: int, stamp_ns: int, episode: int = 1, index: int = 0, action: float = 0.1) -> Verdict:

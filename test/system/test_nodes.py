@@ -1,0 +1,269 @@
+"""The real nodes as processes over real DDS: lock-step, real time, and what happens when one of them dies.
+
+Every wait is for a condition, with a bound; the robot moves at half its top speed or more when something is killed.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TwistStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, String
+from std_srvs.srv import Trigger
+
+from safe_support_ql import config
+from safe_support_ql.nodes import messages
+from safe_support_ql.safety.journal import JournalReader
+from safe_support_ql.safety.ledger import read_ledger
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = config.load_robot("diff_drive")
+TOP_SPEED = float(SETTINGS.robot.action_high[0])
+CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
+DEACTIVATE = Transition.TRANSITION_DEACTIVATE
+LONG = 60.0  # s, for what takes long on a loaded machine: imports, compilation, discovery
+
+
+class Graph:
+    """Nodes as processes, and an eye on their topics."""
+
+    def __init__(self, env: dict[str, str], run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.env = env | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self.file = run_dir / "config.yaml"
+        config.save(SETTINGS, self.file)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.outcome: dict[str, float] = {}
+        self.decisions: list[messages.Verdict] = []
+        self.speed, self.command, self.gate, self.learner = 0.0, np.zeros(2), "", {}
+        rclpy.init()
+        self.node = rclpy.create_node("test")
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        subscribe = self.node.create_subscription
+        subscribe(JointState, messages.OUTCOME, self._on_outcome, messages.RECORDED)
+        subscribe(DiagnosticArray, messages.DECISION, self._on_decision, messages.RECORDED)
+        subscribe(Odometry, "odom", lambda m: setattr(self, "speed", abs(m.twist.twist.linear.x)), messages.SENSOR)
+        command = messages.CommandCodec(SETTINGS.robot.command, True)
+        subscribe(TwistStamped, "cmd_vel", lambda m: setattr(self, "command", command.decode(m)), messages.CHAIN)
+        subscribe(String, messages.GATE_STATE, lambda m: setattr(self, "gate", m.data), messages.LATCHED)
+        status = messages.decode_status
+        subscribe(
+            DiagnosticArray, messages.LEARNER_STATUS, lambda m: setattr(self, "learner", status(m)), messages.CHAIN
+        )
+
+    def _on_outcome(self, message: JointState) -> None:
+        self.outcome, _, _ = messages.decode_outcome(message)
+
+    def _on_decision(self, message: DiagnosticArray) -> None:
+        self.decisions.append(messages.decode_decision(message))
+
+    def spawn(self, name: str, clock: str, **parameters: Any) -> None:
+        values = {"config": self.file, "run_dir": self.run_dir, "clock": clock} | parameters
+        arguments = [sys.executable, "-m", f"safe_support_ql.nodes.{name}", "--ros-args"]
+        for key, value in values.items():
+            arguments += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
+        self.processes[name] = subprocess.Popen(arguments, cwd=self.run_dir, env=self.env)
+
+    def until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, f"not within {timeout} s: {what}; gate '{self.gate}', {self.outcome}"
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def call(self, kind: Any, name: str, request: Any, timeout: float = LONG) -> Any:
+        client = self.node.create_client(kind, name)
+        self.until(client.service_is_ready, timeout, f"{name} is there")
+        future = client.call_async(request)
+        self.until(future.done, timeout, f"{name} answers")
+        self.node.destroy_client(client)
+        return future.result()
+
+    def change(self, node: str, transition: int) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return bool(self.call(ChangeState, f"{node}/change_state", request).success)
+
+    def state(self, node: str) -> str:
+        return str(self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label)
+
+    def start(self, clock: str, *nodes: str, **own: dict[str, Any]) -> None:
+        """All nodes, active, the monitor first and the simulator last."""
+        for node in nodes:
+            self.spawn(node, clock, **own.get(node, {}))
+        for transition in (CONFIGURE, ACTIVATE):
+            for node in nodes:
+                assert self.change(node, transition), f"{node} refused transition {transition}"
+
+    def kill(self, node: str) -> None:
+        process = self.processes.pop(node)
+        process.kill()
+        process.wait()
+
+    def stop(self, *nodes: str) -> None:
+        """SIGINT; every node must leave by itself, with status 0."""
+        for node in nodes:
+            self.processes[node].send_signal(signal.SIGINT)
+        for node in nodes:
+            self.until(lambda node=node: self.processes[node].poll() is not None, 20.0, f"{node} ends")
+            assert self.processes.pop(node).returncode == 0, node
+
+    def moving(self) -> None:
+        self.until(lambda: self.speed >= 0.5 * TOP_SPEED, LONG, "the robot moves at half its top speed")
+
+    def stands(self, timeout: float = 5.0) -> None:
+        self.until(lambda: self.speed < 0.02, timeout, "the robot stands")
+
+    def reason(self, reason: str, timeout: float = 10.0) -> None:
+        since = len(self.decisions)
+        self.until(
+            lambda: any(d.reason == reason for d in self.decisions[since:]), timeout, f"a decision for '{reason}'"
+        )
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+        for process in self.processes.values():
+            process.wait()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown()
+
+    def accounted(self) -> set[int]:
+        """Decision numbers in the journal or listed as gaps; none twice."""
+        numbers = JournalReader(self.run_dir / "journal.bin").read()["sequence"].tolist()
+        assert numbers == sorted(set(numbers))
+        for event in read_ledger(self.run_dir / "ledger.jsonl"):
+            if event["event"] == "gap":
+                numbers += range(event["first"], event["last"] + 1)
+        assert len(numbers) == len(set(numbers))
+        return set(numbers)
+
+
+@pytest.fixture
+def graph(ros_domain, tmp_path: Path) -> Iterator[Graph]:
+    graph = Graph(ros_domain.env, tmp_path)
+    yield graph
+    graph.close()
+
+
+def test_lock_step_records_learns_and_survives_what_is_lost(graph: Graph) -> None:
+    """The whole chain: a stopped monitor, invalid transitions, the tick limit, learning, and a second phase."""
+    nodes = ("safety_monitor", "recorder", "behavior_policy", "learner", "simulator")
+    graph.start("lockstep", *nodes, simulator={"ticks": 150})
+    graph.until(lambda: graph.outcome.get("control_ticks", 0) >= 20, LONG, "the first ticks")
+
+    # What a stopped monitor misses is sent again; it misses nothing for 2 s.
+    graph.processes["safety_monitor"].send_signal(signal.SIGSTOP)
+    before = graph.outcome["control_ticks"]
+    stopped = time.monotonic()
+    graph.until(lambda: time.monotonic() - stopped > 0.7, 5.0, "a while without a monitor")
+    assert graph.outcome["control_ticks"] <= before + 2, "physics went on without a decision"
+    graph.processes["safety_monitor"].send_signal(signal.SIGCONT)
+
+    assert not graph.change("behavior_policy", ACTIVATE), "an active node cannot be activated"
+    assert not graph.change("simulator", CONFIGURE)
+    assert graph.state("behavior_policy") == "active"
+
+    graph.until(lambda: graph.outcome.get("done") == 1, LONG, "150 ticks")
+    assert graph.outcome["phase_ticks"] == 150 and graph.outcome["unsafe_visits"] == 0
+
+    graph.until(lambda: graph.learner.get("state") == "idle", LONG, "every record is learned from")
+    assert float(graph.learner["updates"]) > 0 and not graph.learner["error"]
+    graph.stop(*nodes[::-1])
+
+    records = JournalReader(graph.run_dir / "journal.bin").read()
+    assert graph.accounted() == set(range(len(records))), "lock-step has no gaps"
+    assert {d.sequence for d in graph.decisions} <= graph.accounted()
+    assert np.flatnonzero(records["first"])[0] == 0 and records["truncated"][-1]
+    events = read_ledger(graph.run_dir / "ledger.jsonl")
+    counters = [event for event in events if event["event"] == "counters"][-1]
+    assert counters["control_ticks"] == 150 and counters["unsafe_visits"] == 0
+    assert counters["decisions"] == len(records) == sum(counters["verdicts"].values())
+    assert (graph.run_dir / "checkpoint.pt").exists()
+
+
+def test_deaths_in_motion_leave_the_robot_safe_and_no_decision_unaccounted(graph: Graph) -> None:
+    """SIGKILL of learner, behavior and recorder at half the top speed or more, on the real-time clock."""
+    nodes = ("safety_monitor", "recorder", "behavior_policy", "learner", "simulator")
+    graph.start("realtime", *nodes)
+
+    graph.moving()
+    graph.kill("learner")
+    before = len(graph.decisions)
+    graph.until(lambda: len(graph.decisions) > before + 10, 10.0, "the gate goes on without a learner")
+    assert all(d.reason != "latched" for d in graph.decisions)
+
+    graph.moving()
+    graph.kill("behavior_policy")
+    graph.reason("no_request")
+    graph.stands()
+
+    graph.spawn("behavior_policy", "realtime", seed=1)
+    assert graph.change("behavior_policy", CONFIGURE) and graph.change("behavior_policy", ACTIVATE)
+    graph.moving()
+    graph.kill("recorder")
+    graph.reason("recorder_stale")
+    graph.stands()
+
+    graph.spawn("recorder", "realtime")
+    assert graph.change("recorder", CONFIGURE) and graph.change("recorder", ACTIVATE)
+    graph.moving()
+    assert graph.outcome["unsafe_visits"] == 0
+    graph.stop("simulator", "behavior_policy", "safety_monitor", "recorder")
+    assert {d.sequence for d in graph.decisions} <= graph.accounted()
+    events = read_ledger(graph.run_dir / "ledger.jsonl")
+    assert any(event["event"] == "gap" for event in events), "what the dead recorder missed is listed"
+    assert not any(event["event"] == "visit" for event in events)
+
+
+def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
+    """E-stop and reset; a second monitor is refused; SIGINT in motion runs the plan to the end of the stop."""
+    graph.start("realtime", "safety_monitor", "behavior_policy", "simulator")
+    graph.moving()
+    stop = graph.node.create_publisher(Bool, messages.E_STOP, messages.CHAIN)
+    graph.until(lambda: stop.get_subscription_count() > 0, 10.0, "the monitor listens")
+    stop.publish(Bool(data=True))
+    graph.until(lambda: graph.gate.startswith("latched: e-stop"), 5.0, "latched")
+    graph.stands()
+    answer = graph.call(Trigger, "safety_monitor/reset", Trigger.Request())
+    assert not answer.success and "e-stop" in answer.message
+    stop.publish(Bool(data=False))
+
+    def reset() -> bool:
+        return bool(graph.call(Trigger, "safety_monitor/reset", Trigger.Request()).success)
+
+    graph.until(reset, 5.0, "reset once the e-stop is released")
+
+    graph.processes["second"] = subprocess.Popen(
+        [sys.executable, "-m", "safe_support_ql.nodes.safety_monitor", "--ros-args", "-r", "__node:=second"]
+        + ["-p", f"config:={graph.file}", "-p", "clock:=realtime"],
+        env=graph.env,
+    )
+    assert graph.change("second", CONFIGURE)
+    graph.until(lambda: "another node publishes" in graph.gate, 10.0, "a second publisher of the command latches")
+    assert not graph.change("second", ACTIVATE)
+    graph.stop("second")
+
+    graph.until(reset, LONG, "reset once the other publisher is gone")
+    graph.moving()
+    graph.stop("safety_monitor")
+    graph.stands()
+    assert not graph.command.any(), "the last command is the plan's stop"
+    assert graph.outcome["unsafe_visits"] == 0
