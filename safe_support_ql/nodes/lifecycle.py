@@ -41,6 +41,7 @@ from safe_support_ql.nodes.executor import ShortPathExecutor
 from safe_support_ql.safety.ledger import PHASES
 
 WAKE_S = 0.1  # a signal is noticed within this
+LEAVE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,10 @@ class ManagedNode(LifecycleNode):
         """An exception left a callback. Default: deactivate, because a node that fails once is not to be trusted."""
         if self.active:
             self.trigger_deactivate()
+
+    def busy(self) -> bool:
+        """Whether a signal must wait, for at most LEAVE_S."""
+        return False
 
     def linger(self) -> float:
         """Seconds to go on spinning after the deactivation at the end, for a stop that takes time."""
@@ -340,6 +345,9 @@ def run(make: Callable[[], ManagedNode]) -> int:
     node.create_timer(WAKE_S, lambda: None, clock=node.steady)  # Python sees a signal only between two waits
     try:
         while not stop and node.get_state() != "finalized":
+            executor.spin_once()
+        until = time.monotonic() + LEAVE_S
+        while node.busy() and time.monotonic() < until:
             executor.spin_once()
         if node.active:
             node.trigger_deactivate()

@@ -37,6 +37,7 @@ JOURNAL, LEDGER = "journal.bin", "ledger.jsonl"
 HEARTBEAT_S = 0.2
 SYNC_S = 1.0
 SLOW_SYNC_S = 5.0  # a disk that needs longer is as good as full: heartbeats stop
+QUIET_S = 0.5  # without a decision: then the monitor has ended
 WAIT_S = 1.0  # for the parts of a decision that come on other topics
 KEPT_SETS = 5000
 MOST_UNSAVED = 50_000  # records kept in memory while the disk refuses
@@ -145,8 +146,8 @@ class Join:
     def _what_arrived(self, verdict: Verdict) -> Arrived | None:
         state, last = (verdict.episode, verdict.stamp_ns), self._state
         if state == last:
-            # Decided on twice (real time): nothing new arrived. After an end no transition leads into it.
-            return Arrived(self._arrived.phase, first=self._ended)
+            # Decided on twice (real time): nothing new arrived, so no transition leads into it.
+            return Arrived(self._arrived.phase, first=True)
         if state[0] == 0:  # a real robot: nobody announces episodes or pays rewards
             return Arrived(PHASES.index("simulate"), first=last is None or last[0] != 0)
         if state not in self._outcomes:
@@ -308,6 +309,7 @@ class Recorder(lifecycle.ManagedNode):
         self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self.gaps: list[dict[str, Any]] = []
         self.trouble = ""
+        self.heard_at = 0.0
         self.phase = ""
         self.latched = False
         self.visits_told = -1
@@ -350,6 +352,10 @@ class Recorder(lifecycle.ManagedNode):
         else:
             self.sync()
 
+    def busy(self) -> bool:
+        """A signal to all nodes at once: the monitor's last decisions are still to come."""
+        return self.active and time.monotonic() - self.heard_at < QUIET_S
+
     def release(self) -> None:
         """Close both files."""
         for file in (self.journal, self.ledger):
@@ -374,7 +380,8 @@ class Recorder(lifecycle.ManagedNode):
         if not self.active:
             return
         verdict = messages.decode_decision(message)
-        skipped = self.join.decision(verdict, time.monotonic())
+        self.heard_at = time.monotonic()
+        skipped = self.join.decision(verdict, self.heard_at)
         if skipped is not None:
             self.gap(skipped[0], skipped[1], "not received")
         latched = verdict.state == "latched"

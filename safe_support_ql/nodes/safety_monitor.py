@@ -112,8 +112,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Run the plan, at once and (real time, `on_timer`) for as long as a stop may take."""
         assert self.gate is not None
         self.stopping_until = time.monotonic_ns() + (0 if self.lockstep else self.stop_ns)
-        if not self.open:
-            self.begin(self.get_clock().now().nanoseconds if not self.lockstep else self.stamp_ns)
+        if not self.open and not self.lockstep:  # in lock-step nothing moves without a decision
+            self.begin(self.get_clock().now().nanoseconds)
         if self.open:
             self.publish(self.gate.expire(time.monotonic_ns()))
 

@@ -94,7 +94,7 @@ def test_rewards_of_states_nobody_decided_on_are_added() -> None:
     for sequence, stamp in ((0, 100), (1, 300), (2, 300)):
         join.candidates(candidates(sequence + 1, stamp))
         join.decision(verdict(sequence, sequence + 1, stamp), 0.0)
-    assert [(a.first, a.reward) for _, _, a in joined(join)] == [(True, 0.0), (False, 3.0), (False, 0.0)]
+    assert [(a.first, a.reward) for _, _, a in joined(join)] == [(True, 0.0), (False, 3.0), (True, 0.0)]
 
 
 def test_no_transition_leads_over_an_end() -> None:

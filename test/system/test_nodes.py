@@ -86,21 +86,27 @@ class Graph:
             assert time.monotonic() < end, f"not within {timeout} s: {what}; gate '{self.gate}', {self.outcome}"
             self.executor.spin_once(timeout_sec=0.05)
 
-    def call(self, kind: Any, name: str, request: Any, timeout: float = LONG) -> Any:
+    def call(self, kind: Any, name: str, request: Any, again: float = LONG) -> Any:
+        """The answer; asked `again` after so many seconds, because a killed node's service seems to be there for a while."""
         client = self.node.create_client(kind, name)
-        self.until(client.service_is_ready, timeout, f"{name} is there")
-        future = client.call_async(request)
-        self.until(future.done, timeout, f"{name} answers")
-        self.node.destroy_client(client)
-        return future.result()
+        end = time.monotonic() + LONG
+        while True:
+            self.until(client.service_is_ready, end - time.monotonic(), f"{name} is there")
+            future = client.call_async(request)
+            asked = time.monotonic()
+            self.until(lambda: future.done() or time.monotonic() > asked + again, LONG + 1, f"{name} answers")  # noqa: B023
+            if future.done():
+                self.node.destroy_client(client)
+                return future.result()
 
     def change(self, node: str, transition: int) -> bool:
+        self.state(node)  # a transition must not be asked for twice, so first it must answer at all
         request = ChangeState.Request()
         request.transition.id = transition
         return bool(self.call(ChangeState, f"{node}/change_state", request).success)
 
     def state(self, node: str) -> str:
-        return str(self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label)
+        return str(self.call(GetState, f"{node}/get_state", GetState.Request(), again=1.0).current_state.label)
 
     def start(self, clock: str, *nodes: str, **own: dict[str, Any]) -> None:
         """All nodes, active, the monitor first and the simulator last."""
