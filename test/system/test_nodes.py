@@ -87,7 +87,7 @@ class Graph:
             self.executor.spin_once(timeout_sec=0.05)
 
     def call(self, kind: Any, name: str, request: Any, again: float = LONG) -> Any:
-        """The answer; asked `again` after so many seconds, because a killed node's service seems to be there for a while."""
+        """The answer; asked `again` after so many seconds, as a killed node seems to be there for a while."""
         client = self.node.create_client(kind, name)
         end = time.monotonic() + LONG
         while True:
