@@ -471,6 +471,7 @@ OUTCOME_NAMES = (
     "unsafe_substeps",
     "phase_ticks",  # since the last activation, as is the next
     "phase_episodes",
+    "executed",  # number of the newest decision that moved the robot, -1: none; a dead monitor's last word
     "done",  # 1: the asked ticks or episodes are done, nothing more comes
     "wall_us",  # physics and ground truth of this tick, for benchmarks
     "sense_us",  # sensors of this tick

@@ -310,6 +310,7 @@ class Recorder(lifecycle.ManagedNode):
         self.gaps: list[dict[str, Any]] = []
         self.trouble = ""
         self.heard_at = 0.0
+        self.executed = -1
         self.phase = ""
         self.latched = False
         self.visits_told = -1
@@ -344,6 +345,8 @@ class Recorder(lifecycle.ManagedNode):
     def deactivate(self) -> None:
         """Write what is there, complete or as a gap."""
         self.finish(self.join.take(float("inf")))
+        if self.executed > self.join.last:  # by a monitor that died before it could tell everyone
+            self.gap(self.join.last + 1, self.executed, "not received")
         self.count()
         self.note("run_end", {"time": time.time()})
         self.write()
@@ -403,6 +406,7 @@ class Recorder(lifecycle.ManagedNode):
                 self.count()
             self.phase = phase
             self.note("phase", {"phase": phase, "time": time.time()})
+        self.executed = int(table["executed"])
         self.join.outcome(table, stamp_ns)
         if visits := self.book.outcome(phase, table):
             self.get_logger().error(f"unsafe visit: {visit}")

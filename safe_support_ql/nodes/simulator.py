@@ -62,6 +62,7 @@ class Simulator(lifecycle.ManagedNode):
         self.stamp_ns = 0
         self.period_ns = round(1e9 * robot.period)
         self.visit = ""
+        self.executed = -1
         self.codecs = [messages.ChannelCodec(channel) for channel in robot.channels]
         # In lock-step a state must arrive; a real robot's sensor drops what nobody took in time.
         quality = messages.CHAIN if self.lockstep else messages.SENSOR
@@ -111,6 +112,12 @@ class Simulator(lifecycle.ManagedNode):
         self.episode_id += 1
         self.outcome = self.sim.reset(self.next_seed)
         self.next_seed += 1
+        self.mode = HANDSHAKE
+        self.since = time.monotonic()
+        self.announce()
+
+    def announce(self) -> None:
+        """Tell the monitor that the robot is elsewhere, whatever it saw last."""
         self.advance_stamp()
         self.key = secrets.randbits(62)
         self.announcement = messages.encode_episode(
@@ -118,8 +125,7 @@ class Simulator(lifecycle.ManagedNode):
                 self.key, self.episode_id, self.phase, self.outcome.seed, self.param("robot_id"), self.stamp_ns
             )
         )
-        self.mode = HANDSHAKE
-        self.since = self.sent = time.monotonic()
+        self.sent = time.monotonic()
         self.episodes.publish(self.announcement)
 
     def on_ack(self, message: UInt64) -> None:
@@ -166,6 +172,7 @@ class Simulator(lifecycle.ManagedNode):
             "unsafe_substeps": outcome.unsafe_substeps,
             "phase_ticks": self.ticks,
             "phase_episodes": self.finished,
+            "executed": self.executed,
             "done": 0,
             "wall_us": wall_us,
             "sense_us": sense_us,
@@ -194,8 +201,9 @@ class Simulator(lifecycle.ManagedNode):
             return
         self.mode = DONE
         self.values["done"] = 1
-        self.sent = time.monotonic()
         self.send_outcome()
+        if not self.lockstep:
+            self.announce()  # an end, not sensors that fell silent, which would latch
         self.get_logger().info(f"done: {self.ticks} ticks, {self.finished} episodes of {self.phase}")
 
     def advance_stamp(self) -> None:
@@ -209,9 +217,12 @@ class Simulator(lifecycle.ManagedNode):
 
     def on_decision(self, message: DiagnosticArray) -> None:
         """The decision on the state that waits; any other is a repetition or none of ours."""
-        if self.mode != WAITING:
+        if self.mode not in (WAITING, RUNNING):
             return
         verdict = messages.decode_decision(message)
+        self.executed = verdict.sequence
+        if self.mode != WAITING:
+            return
         if verdict.episode != self.episode_id or verdict.stamp_ns != self.stamp_ns:
             return
         if self.final:

@@ -5,6 +5,7 @@ Every wait is for a condition, with a bound; the robot moves at half its top spe
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -29,10 +32,10 @@ from std_srvs.srv import Trigger
 from safe_support_ql import config
 from safe_support_ql.nodes import messages
 from safe_support_ql.safety.journal import JournalReader
-from safe_support_ql.safety.ledger import read_ledger
+from safe_support_ql.safety.ledger import PHASES, read_ledger
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = config.load_robot("diff_drive")
+SETTINGS = config.load_robot("diff_drive", {"learner.extraction_updates": 50})
 TOP_SPEED = float(SETTINGS.robot.action_high[0])
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE = Transition.TRANSITION_DEACTIVATE
@@ -116,6 +119,12 @@ class Graph:
             for node in nodes:
                 assert self.change(node, transition), f"{node} refused transition {transition}"
 
+    def set(self, node: str, **values: Any) -> None:
+        request = SetParameters.Request(
+            parameters=[Parameter(k, value=v).to_parameter_msg() for k, v in values.items()]
+        )
+        assert all(result.successful for result in self.call(SetParameters, f"{node}/set_parameters", request).results)
+
     def kill(self, node: str) -> None:
         process = self.processes.pop(node)
         process.kill()
@@ -192,16 +201,34 @@ def test_lock_step_records_learns_and_survives_what_is_lost(graph: Graph) -> Non
 
     graph.until(lambda: graph.learner.get("state") == "idle", LONG, "every record is learned from")
     assert float(graph.learner["updates"]) > 0 and not graph.learner["error"]
-    graph.stop(*nodes[::-1])
+    assert graph.call(Trigger, "learner/extract", Trigger.Request()).success
+    graph.until(lambda: graph.learner["state"] == "exported", 2 * LONG, "a policy")
+
+    assert graph.change("simulator", DEACTIVATE) and graph.change("behavior_policy", DEACTIVATE)
+    graph.spawn("inference", "lockstep", model=graph.run_dir / "policy.onnx", greedy=True)
+    assert graph.change("inference", CONFIGURE) and graph.change("inference", ACTIVATE)
+    graph.set("simulator", phase="evaluation_policy", ticks=40, first_seed=1000)
+    assert graph.change("simulator", ACTIVATE)
+    graph.until(
+        lambda: graph.outcome.get("phase") == PHASES.index("evaluation_policy") and graph.outcome["done"] == 1,
+        LONG,
+        "40 ticks of the policy",
+    )
+    assert graph.outcome["seed"] == 1000 and graph.outcome["unsafe_visits"] == 0
+    assert all(d.reason in ("request", "plan_requested") for d in graph.decisions[-40:])
+    graph.stop("inference", *nodes[::-1])
 
     records = JournalReader(graph.run_dir / "journal.bin").read()
     assert graph.accounted() == set(range(len(records))), "lock-step has no gaps"
     assert {d.sequence for d in graph.decisions} <= graph.accounted()
     assert np.flatnonzero(records["first"])[0] == 0 and records["truncated"][-1]
     events = read_ledger(graph.run_dir / "ledger.jsonl")
-    counters = [event for event in events if event["event"] == "counters"][-1]
-    assert counters["control_ticks"] == 150 and counters["unsafe_visits"] == 0
-    assert counters["decisions"] == len(records) == sum(counters["verdicts"].values())
+    counters = {event["phase"]: event for event in events if event["event"] == "counters"}
+    for phase, ticks in (("collection", 150), ("evaluation_policy", 40)):
+        counted = counters[phase]
+        assert counted["control_ticks"] == ticks and counted["unsafe_visits"] == 0
+        assert counted["decisions"] == sum(counted["verdicts"].values())
+        assert counted["decisions"] == (records["phase"] == PHASES.index(phase)).sum()
     assert (graph.run_dir / "checkpoint.pt").exists()
 
 
@@ -237,6 +264,31 @@ def test_deaths_in_motion_leave_the_robot_safe_and_no_decision_unaccounted(graph
     events = read_ledger(graph.run_dir / "ledger.jsonl")
     assert any(event["event"] == "gap" for event in events), "what the dead recorder missed is listed"
     assert not any(event["event"] == "visit" for event in events)
+
+
+def test_a_full_disk_stops_the_robot_and_loses_nothing(graph: Graph) -> None:
+    """The recorder cannot write: no heartbeat, so only the plan runs; once it can, everything is there."""
+    nodes = ("safety_monitor", "recorder", "behavior_policy", "simulator")
+    graph.start("lockstep", *nodes, safety_monitor={"recorder_required": True})
+    graph.until(lambda: graph.outcome.get("control_ticks", 0) >= 20, LONG, "the first ticks")
+    full = (graph.run_dir / "journal.bin").stat().st_size + 1500  # in the middle of a record
+    pid = graph.processes["recorder"].pid
+    unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+    graph.reason("recorder_stale", LONG)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+    graph.reason("request", LONG)
+    graph.until(lambda: graph.decisions[-1].reason == "request", LONG, "back to what is asked for")
+
+    graph.kill("safety_monitor")
+    graph.until(lambda: graph.state("simulator") == "inactive", LONG, "the simulator gives up without a monitor")
+    graph.stop("simulator", "behavior_policy", "recorder")
+    accounted = graph.accounted()
+    assert accounted == set(range(len(accounted)))
+    assert {d.sequence for d in graph.decisions if d.sequence <= graph.outcome["executed"]} <= accounted
+    events = read_ledger(graph.run_dir / "ledger.jsonl")
+    lost = [event for event in events if event["event"] == "gap"]
+    assert all(event["last"] == max(accounted) for event in lost), "at most the last words of the killed monitor"
+    assert graph.outcome["unsafe_visits"] == 0
 
 
 def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
