@@ -97,7 +97,9 @@ class Run:
     @property
     def how_to_resume(self) -> str:
         """The command that goes on with this run."""
-        return f"safe-support-ql train --resume {self.folder}"
+        here = Path.cwd()
+        folder = self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
+        return f"safe-support-ql train --resume {folder}"
 
 
 def parameters(node: str, run: Run, progress: Progress) -> dict[str, Any]:
@@ -139,8 +141,20 @@ def create_run(runs_dir: Path, settings: Config, **choices: Any) -> Run:
 
 
 def save_run(run: Run, settings: Config) -> None:
-    """Write config.yaml and session.json. Raises OSError."""
-    config.save(settings, run.config_file)
+    """Write config.yaml, every value spelt out so that a changed default changes no run, and session.json.
+
+    Raises OSError.
+    """
+    parameters = settings.robot.parameters  # type: ignore[attr-defined]  # every robot keeps its Parameters
+    full = {
+        "robot": settings.robot.name,
+        "parameters": dataclasses.asdict(parameters),
+        "behavior": dataclasses.asdict(settings.behavior),
+        "gate": dataclasses.asdict(settings.gate),
+        "run": dataclasses.asdict(settings.run),
+        "learner": dict(settings.learner),
+    }
+    config.save(dataclasses.replace(settings, raw=full), run.config_file)
     choices = dataclasses.asdict(run)
     del choices["folder"]
     write_json(run.folder / "session.json", choices)

@@ -309,7 +309,7 @@ def conduct(run: Run, settings: Config, where: Progress, new: bool = False) -> i
                 f"another safety_monitor is active in ROS domain {os.environ['ROS_DOMAIN_ID']}: {', '.join(others)}; "
                 "stop it, or unset ROS_DOMAIN_ID to get a domain of its own"
             )
-        print(f"run {run.folder}, ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}", flush=True)
+        print(f"run {panel.shown(run.folder)}, ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}", flush=True)
         screen = panel.make(sys.stdout.isatty())
         conductor = conducting.Conductor(run, settings, where, processes, screen)
 

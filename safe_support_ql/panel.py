@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import termios
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,6 +94,7 @@ class Panel:
         from rich.live import Live
 
         self._console = Console()
+        self._terminal = _without_echo_of_control_keys()
         self._live = Live(console=self._console, auto_refresh=False)
         self._live.start()
         self._at = 0.0
@@ -110,6 +113,21 @@ class Panel:
     def close(self) -> None:
         """See Screen."""
         self._live.stop()
+        if self._terminal is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, self._terminal)
+            self._terminal = None
+
+
+def _without_echo_of_control_keys() -> Any:
+    """The '^C' a terminal prints would break the panel's last line. Returns the settings to go back to."""
+    try:
+        before = termios.tcgetattr(sys.stdin)
+        now = termios.tcgetattr(sys.stdin)
+        now[3] &= ~termios.ECHOCTL
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, now)
+        return before
+    except (termios.error, ValueError, OSError):
+        return None  # input is no terminal
 
 
 def make(terminal: bool) -> Screen:
@@ -219,7 +237,7 @@ def closing(summary: Mapping[str, Any], folder: Path) -> str:
     """What stands below the panel when a run is over."""
     bound = summary["unsafe_rate_upper95_per_hour"]
     rate = "unknown" if bound is None else f"{bound:.2g}"
-    verdicts = ", ".join(f"{name} {share:.2%}" for name, share in summary["verdicts"].items())
+    verdicts = ", ".join(f"{name} {share:.1%}" for name, share in summary["verdicts"].items())
     lines = [
         f"{summary['robot']}, seed {summary['seed']}: {summary['control_ticks']} control ticks, "
         f"{summary['ticks_per_s']:.0f}/s while collecting, {duration(summary['wall_s'])} in all",
@@ -230,4 +248,9 @@ def closing(summary: Mapping[str, Any], folder: Path) -> str:
     ]
     if summary["evaluation"]:
         lines += ["", table(summary)]
-    return "\n".join([*lines, "", f"everything is in {folder}"])
+    return "\n".join([*lines, "", f"everything is in {shown(folder)}"])
+
+
+def shown(path: Path) -> str:
+    """Relative to where the person is, if it lies there."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -86,14 +86,12 @@ class Progress:
     first_episode: int = 1
     first_sequence: int = 0  # one after the last decision that is journalled or listed as a gap
     evaluated: Mapping[str, int] = field(default_factory=dict)  # phase -> held-out episodes since the last collection
-    collected_at: float = 0.0  # Unix time of the last event of collection
+    collected_at: float = 0.0  # Unix time of the last tick of collection, within a second
 
 
 def progress(run_dir: Path) -> Progress:
     """From ledger and journal. Raises ValueError where one is damaged, OSError where one cannot be read."""
     events = read_ledger(run_dir / "ledger.jsonl") if (run_dir / "ledger.jsonl").exists() else []
-    counts = Counts()
-    counts.add(events)
     episodes = [event for event in events if event["event"] == "episode"]
     seeds = [int(event["seed"]) for event in episodes if event["phase"] == "collection"]
     numbers = [int(event["episode"]) for event in episodes]
@@ -101,6 +99,11 @@ def progress(run_dir: Path) -> Progress:
     for event in _since_collection(events):
         if event["event"] == "episode":
             evaluated[event["phase"]] = evaluated.get(event["phase"], 0) + 1
+    # Counters go on while the learner extracts: what counts is when the last tick was made.
+    collected_at, ticks = 0.0, 0
+    for event in events:
+        if event["event"] == "counters" and event["phase"] == "collection" and event["control_ticks"] > ticks:
+            collected_at, ticks = float(event["time"]), int(event["control_ticks"])
     last = _last_record(run_dir / "journal.bin")
     sequences = [int(event["last"]) for event in events if event["event"] == "gap"]
     if last is not None:
@@ -108,12 +111,12 @@ def progress(run_dir: Path) -> Progress:
         sequences.append(int(last["sequence"]))
     # The episode after the last finished one was begun and cut off: the next one is the one after that.
     return Progress(
-        ticks=int(counts.of("collection", "control_ticks")),
+        ticks=ticks,
         training_seed=max(seeds) + 2 if seeds else None,
         first_episode=max(numbers) + 2 if numbers else 2 if events else 1,
         first_sequence=max(sequences, default=-1) + 1,
         evaluated=evaluated,
-        collected_at=max((e["time"] for e in events if e.get("phase") == "collection" and "time" in e), default=0.0),
+        collected_at=collected_at,
     )
 
 
@@ -179,18 +182,22 @@ def _finite(value: float) -> float | None:
 
 
 def _wall(events: list[dict[str, Any]], phase: str = "") -> float:
-    """Wall-clock seconds recorded, of one phase or in all; time between a stop and a resume does not count."""
-    total, before, current = 0.0, None, ""
+    """Wall-clock seconds that were recorded; with `phase`, those in which that phase made ticks.
+
+    Time between a stop and a resume does not count.
+    """
+    total, before, ticks = 0.0, None, -1
     for event in events:
         if "time" not in event:
             continue
-        if event["event"] == "run_start":
-            before, current = None, ""
-        if before is not None and (not phase or current == phase):
+        if event["event"] in ("run_start", "phase") and (phase or event["event"] == "run_start"):
+            before = None
+        moved = event.get("phase") == phase and event.get("control_ticks", 0) > ticks
+        if before is not None and (not phase or moved):
             total += max(0.0, event["time"] - before)
         before = event["time"]
-        if event["event"] in ("phase", "counters"):
-            current = event["phase"]
+        if event.get("phase") == phase:
+            ticks = event.get("control_ticks", ticks)
     return total
 
 

@@ -50,6 +50,7 @@ SILENT_S = 15.0  # learner/status this old: is it still there?
 RESTARTS = 5  # of the learner, in one run
 SECOND_WINDS = 3  # of a simulator that gave up
 EXTRACTION_S = 3600.0
+EVALUATIONS = (("evaluation_behavior", "behavior_policy"), ("evaluation_policy", "inference"))
 
 
 class Fault(RuntimeError):
@@ -321,19 +322,21 @@ class Conductor:
     def train(self) -> None:
         """All phases, from where the run stands."""
         ticks, episodes = self.settings.run.ticks, self.settings.run.evaluation_episodes
-        self.start()
         done = self.progress
+        learned = done.ticks >= ticks and self._exported()
+        evaluated = done.evaluated if learned else {}
+        left = [(phase, policy, evaluated.get(phase, 0)) for phase, policy in EVALUATIONS]
+        if learned and all(before >= episodes for _, _, before in left):
+            self.tell("this run is complete; more --ticks or --evaluation-episodes go on with it")
+            return
+        self.start()
         seed = done.training_seed if done.training_seed is not None else self.run.seed * TRAINING_SEEDS
         if done.ticks < ticks:
             self.play("collection", "behavior_policy", seed, ticks=ticks - done.ticks)
-        elif self._exported():
-            self.tell("collection and extraction are done already")
-        evaluated = done.evaluated if done.ticks >= ticks and self._exported() else {}
-        if not evaluated and not (done.ticks >= ticks and self._exported()):
+        if not learned:
             self.extract()
         self.configure("inference")
-        for phase, policy in (("evaluation_behavior", "behavior_policy"), ("evaluation_policy", "inference")):
-            before = evaluated.get(phase, 0)
+        for phase, policy, before in left:
             if before < episodes:
                 # Held-out arenas in order, so that their number says which come next.
                 self.play(phase, policy, EVALUATION_SEEDS + before, episodes=episodes - before, before=before)
@@ -354,7 +357,7 @@ class Conductor:
         self.status.phase, self.status.unit = phase, "ticks" if ticks else "episodes"
         self.status.total = self.settings.run.ticks if ticks else before + episodes
         self._episodes_before, self._episodes_at_start = before, self._counts.of(phase, "episodes")
-        self.status.done = before
+        self.status.done, self.status.note = before, ""
         self._rate.clear()
         if policy:
             self.activate(policy)
