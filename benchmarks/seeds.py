@@ -22,9 +22,9 @@ import numpy as np
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from safe_support_ql import config as configuration  # noqa: E402  # after the thread limit
-from safe_support_ql.experiments.evaluate import evaluate, summarise  # noqa: E402
-from safe_support_ql.experiments.train import train  # noqa: E402
+from safe_support_ql import config as configuration  # after the thread limit
+from safe_support_ql.experiments.evaluate import evaluate, summarise
+from safe_support_ql.experiments.train import train
 
 
 def cached(path: Path, make: Any) -> Any:
@@ -79,12 +79,17 @@ def main() -> None:
     baselines = {
         name: cached(
             out / f"{name}.json",
-            lambda name=name: summarise(config, evaluate(config, name, continuous, arguments.episodes, arguments.workers)),
+            lambda name=name: summarise(
+                config, evaluate(config, name, continuous, arguments.episodes, arguments.workers)
+            ),
         )
         for name in ("behavior", "reference")
     }
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(one_seed, raw, continuous, s, arguments.episodes, out / f"seed-{s}") for s in range(arguments.seeds)]
+        jobs = [
+            pool.submit(one_seed, raw, continuous, s, arguments.episodes, out / f"seed-{s}")
+            for s in range(arguments.seeds)
+        ]
         rows = [job.result() for job in jobs]
 
     low, high = baselines["behavior"]["mean_return"], baselines["reference"]["mean_return"]

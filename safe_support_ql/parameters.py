@@ -23,7 +23,7 @@ def choice(default: str, options: tuple[str, ...], doc: str = "") -> Any:
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Make `cls` from a mapping, all or nothing.
 
-    `where` names the file and section for messages. Raises ValueError, one line, naming the key and what would be right.
+    `where` names the file and section for messages. Raises ValueError, one line: the key and what would be right.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{where}: expected 'key: value' pairs, got {values!r}")

@@ -76,5 +76,3 @@ def sample(log_weight: Singles, rng: np.random.Generator) -> int:
     if not np.isclose(weight.sum(), 1.0, atol=1e-4):
         raise ValueError(f"log weights sum to {weight.sum()}, not 1")
     return int(rng.choice(len(weight), p=weight / weight.sum()))
-
-

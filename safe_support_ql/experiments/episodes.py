@@ -31,7 +31,9 @@ class EpisodeResult:
     verdicts: dict[str, int]
 
 
-def steps(sim: Simulation, gate: Gate, policy: Policy | None, seed: int, episode: int) -> Iterator[tuple[Outcome, Decision]]:
+def steps(
+    sim: Simulation, gate: Gate, policy: Policy | None, seed: int, episode: int
+) -> Iterator[tuple[Outcome, Decision]]:
     """Play one episode; yields what arrived with each state and the decision on it, the final state's plan included.
 
     `policy` None asks for nothing, so that the plan runs.
@@ -62,10 +64,7 @@ def play(sim: Simulation, gate: Gate, policy: Policy | None, seed: int, episode:
     counters = gate.counters
     interventions, empty, verdicts = counters.interventions, counters.empty_supports, dict(counters.verdicts)
     visits = sim.unsafe_visits
-    outcome: Outcome | None = None
-    for outcome, _ in steps(sim, gate, policy, seed, episode):
-        pass
-    assert outcome is not None
+    *_, (outcome, _) = steps(sim, gate, policy, seed, episode)
     return EpisodeResult(
         seed, outcome.tick, outcome.reached, outcome.episode_return, outcome.min_margin, sim.unsafe_visits - visits,
         counters.interventions - interventions, counters.empty_supports - empty,

@@ -21,7 +21,7 @@ GREEN, GREY, RED, BLUE = "#1b7f4d", "#8a8f98", "#c0392b", "#1f5fa8"
 
 
 def draw(run: Path) -> Path:
-    """Write `run`/report.png and return its path. Raises ValueError or OSError if the run holds no summary or policy."""
+    """Write `run`/report.png, return its path. Raises ValueError or OSError if the run holds no summary or policy."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -58,7 +58,11 @@ def _margins(axis: Any, records: Any) -> None:
     shown = executed[np.isfinite(executed) & (executed > -1)]
     axis.hist(np.clip(shown, None, 0.6), bins=60, color=BLUE)
     axis.axvline(0.0, color=RED)
-    axis.set(title="Certificate margin of what was executed", xlabel="scaled margin (certified: right of the line)", yscale="log")
+    axis.set(
+        title="Certificate margin of what was executed",
+        xlabel="scaled margin (certified: right of the line)",
+        yscale="log",
+    )
 
 
 def _rates(axis: Any, summary: dict[str, Any]) -> None:
@@ -80,15 +84,14 @@ def _paths(figure: Any, axes: Any, run: Path, config: configuration.Config, cont
     policy = OnnxActor(run / "policy.onnx", config)
     for i, axis in enumerate(axes):
         trace: list[Floats] = []
-        outcome = None
         for outcome, _ in steps(sim, gate, policy, HELD_OUT + i, i):
             trace.append(sim.world.truth())
-        assert outcome is not None
+            last = outcome
         path = np.array(trace)
         if isinstance(sim.world, DriveWorld):
             _arena(axis, sim.world, path, config.robot.world.arena.goal_radius if config.robot.world.arena else 0.0)
-            said = "reached" if outcome.reached else "not reached"
-            axis.set_title(f"Held-out arena {i}: {said}, {outcome.tick / config.robot.world.control_hz:.0f} s")
+            said = "reached" if last.reached else "not reached"
+            axis.set_title(f"Held-out arena {i}: {said}, {last.tick / config.robot.world.control_hz:.0f} s")
         else:
             seconds = np.arange(len(path)) / config.robot.world.control_hz
             axis.plot(seconds, path[:, 0], color=GREEN, label=config.robot.state_names[0])
@@ -107,7 +110,11 @@ def _arena(axis: Any, world: DriveWorld, path: Floats, goal_radius: float) -> No
         if width == 0.0:
             axis.add_patch(Circle((x, y), length, color=GREY))
         else:
-            corner = np.array([x, y]) - length * np.array([np.cos(yaw), np.sin(yaw)]) - width * np.array([-np.sin(yaw), np.cos(yaw)])
+            corner = (
+                np.array([x, y])
+                - length * np.array([np.cos(yaw), np.sin(yaw)])
+                - width * np.array([-np.sin(yaw), np.cos(yaw)])
+            )
             axis.add_patch(Rectangle(tuple(corner), 2 * length, 2 * width, angle=np.degrees(yaw), color=GREY))
     axis.plot(path[:, 0], path[:, 1], color=GREEN, linewidth=2)
     axis.add_patch(Circle(tuple(path[0, :2]), world.spec.footprint_radius, color=BLUE))

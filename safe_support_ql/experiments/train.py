@@ -48,7 +48,7 @@ def train(
     policy_path: Path,
     report: Callable[[str], None] | None = None,
 ) -> TrainingResult:
-    """Collect `run.ticks` with beta, `learner.updates_per_tick` gradient steps each, extract, export to `policy_path`."""
+    """Collect `run.ticks` with beta and `learner.updates_per_tick` gradient steps each; then extract and export."""
     began = time.monotonic()
     config = configuration.parse(raw_config, "configuration")
     robot = config.robot

@@ -16,7 +16,7 @@ def names() -> tuple[str, ...]:
 
 
 def make(name: str, parameters: Mapping[str, Any], where: str = "parameters") -> Robot:
-    """The robot `name` with `parameters` over its defaults. Raises ValueError naming the key and what would be right."""
+    """The robot `name` with `parameters` over its defaults. Raises ValueError: the key and what would be right."""
     if name not in names():
         raise ValueError(f"unknown robot '{name}'; known robots: {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{name}")

@@ -104,7 +104,7 @@ class Robot(ABC):
 
     @abstractmethod
     def reward(self, before: Floats, action: Floats, after: Floats, goal: Floats) -> tuple[float, bool]:
-        """(reward, reached): task reward of one control tick from ground truth; `reached` ends the episode as a success."""
+        """(reward, reached) of one control tick, from ground truth; `reached` ends the episode as a success."""
 
     @abstractmethod
     def controller(self, observations: Singles) -> Floats:

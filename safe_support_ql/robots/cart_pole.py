@@ -156,6 +156,7 @@ class CartPole(Robot):
     state_names = ("x", "theta", "x_rate", "theta_rate")
     action_names = ("force",)
     action_units = ("N",)
+    observation_units = ("m", "rad", "m/s", "rad/s", "m", "m", "N", "m", "1")
     observation_names = (
         "x", "theta", "x_rate", "theta_rate", "goal_offset", "goal", "last_force", "plan_centre", "band_threshold",
     )  # fmt: skip

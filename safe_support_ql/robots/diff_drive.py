@@ -27,7 +27,8 @@ from safe_support_ql.robots.world import (
 )
 
 FAR = 1.0e3  # m, stands for "no occupied point within reach": keeps the point list non-empty and finite
-NO_GOAL_RANGE = 8.0  # m, scale of the goal distance in the observation
+FARTHEST_GOAL = 8.0  # m, goals farther away look this far in the observation
+LOOKAHEAD = 1.2  # m, obstacles farther ahead do not turn the scripted controller
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Parameters:
     checks_per_tick: int = param(2, "1", 1, 100, "certificate checks per control period")
     band: float = param(0.04, "m", 0.0, 0.5, "width b of the hysteresis band")
     noise_allowance: float = param(0.03, "m", 0.0, 0.5, "how far scan noise moves the margin of a standing robot")
-    step_residual: float = param(0.002, "m", 0.0, 0.1, "clearance one in-band step may lose unseen")
+    step_residual: float = param(0.0005, "m", 0.0, 0.1, "clearance one in-band step may lose unseen")
     band_budget: float = param(0.1, "m", 0.0, 1.0, "clearance in-band steps may spend before only the plan runs")
     scan_rays: int = param(180, "1", 180, 1440, "rays of the lidar over the full circle")
     scan_range: float = param(6.0, "m", 1.0, 100.0, "largest range of the lidar")
@@ -73,10 +74,10 @@ class Parameters:
     arena_side: float = param(8.0, "m", 4.0, 50.0, "side of the walled square")
     obstacles_min: int = param(8, "1", 0, 100, "fewest obstacles")
     obstacles_max: int = param(14, "1", 0, 100, "most obstacles")
-    obstacle_half_width_min: float = param(0.15, "m", 0.1, 2.0, "declared smallest obstacle: half its width")
-    obstacle_half_width_max: float = param(0.45, "m", 0.1, 2.0, "largest obstacle: half its width")
+    obstacle_half_width_min: float = param(0.1, "m", 0.05, 2.0, "declared smallest obstacle: half its width")
+    obstacle_half_width_max: float = param(0.25, "m", 0.1, 2.0, "largest obstacle: half its width")
     start_goal_distance: float = param(4.0, "m", 0.5, 50.0, "least distance from start to goal")
-    corridor: float = param(0.45, "m", 0.1, 2.0, "centre clearance that some path from start to goal has")
+    corridor: float = param(0.45, "m", 0.1, 2.0, "half the least gap between two obstacles")
     goal_radius: float = param(0.3, "m", 0.05, 2.0, "closer than this is reached")
     episode_s: float = param(40.0, "s", 1.0, 600.0, "time limit of an episode")
     reward_progress: float = param(5.0, "1/m", 0.0, 100.0, "reward per metre come closer to the goal")
@@ -88,8 +89,8 @@ def step(x: tuple[Any, ...], u: tuple[Any, ...], member: tuple[Any, ...], dt: fl
     """First-order lag with slew limit, then a unicycle about the mean velocity of the step.
 
     x = (x, y, yaw, v, w), v and w as the odometry measures them; u = (speed, turn rate) commanded;
-    member = (ground_v, ground_w, response, acceleration, turn_acceleration, dead_zone), the first two being true motion per
-    odometry unit and `response` = 1 - exp(-dt / lag), which is the same at every step.
+    member = (ground_v, ground_w, response, acceleration, turn_acceleration, dead_zone), the first two being true motion
+    per odometry unit and `response` = 1 - exp(-dt / lag), which is the same at every step.
     """
     px, py, yaw, v, w = x
     ground_v, ground_w, response, acceleration, turn_acceleration, dead_zone = member
@@ -148,20 +149,35 @@ class DiffDrive(Robot):
             *(f"scan_{i}" for i in range(p.policy_rays)),
             "goal_distance", "goal_cos", "goal_sin", "v", "w", "last_speed", "last_turn_rate", "band_threshold",
         )  # fmt: skip
-        self.observation_units = (*("1/(m + 0.5 m)",) * p.policy_rays, "m", "1", "1", "m/s", "rad/s", "m/s", "rad/s", "m")
+        self.observation_units = (
+            *("1/(m + 0.5 m)",) * p.policy_rays,
+            "m",
+            "1",
+            "1",
+            "m/s",
+            "rad/s",
+            "m/s",
+            "rad/s",
+            "m",
+        )
         self.observation_scale = np.array(
             [1.0] * p.policy_rays + [2.0, 1.0, 1.0, p.speed, p.turn_rate, p.speed, p.turn_rate, 0.05], np.float32
         )
         self.model = _model(p, self.period)
         # Farther points cannot matter: the longest way to a stop, the footprint, and every margin end before.
         top = (p.speed + p.speed_margin) * (1 + p.motion_mismatch)
-        way = top * (self.period + p.drive_timeout + 2 * p.input_age) + top**2 / (2 * p.acceleration * (1 - p.braking_mismatch))
-        self._reach = min(way, top * p.horizon) + p.footprint_radius + p.clearance + self.model.tightening[-1, 0] + p.band
+        way = top * (self.period + p.drive_timeout + 2 * p.input_age) + top**2 / (
+            2 * p.acceleration * (1 - p.braking_mismatch)
+        )
+        self._reach = (
+            min(way, top * p.horizon) + p.footprint_radius + p.clearance + self.model.tightening[-1, 0] + p.band
+        )
         self._angles = -np.pi + np.arange(p.scan_rays) * (2 * np.pi / p.scan_rays)
+        self._sectors = np.array([part.mean() for part in np.array_split(self._angles, p.policy_rays)])
         self._directions = np.stack([np.cos(self._angles), np.sin(self._angles)], axis=1)
 
     def estimate(self, inputs: Inputs) -> Estimate:
-        """State (0, 0, 0, v, w), the occupied points near it, task = pose of the base and goal in the odometry frame."""
+        """State (0, 0, 0, v, w), the occupied points near it, task = pose and goal in the odometry frame."""
         odom, scan, goal = inputs["odom"], inputs["scan"], inputs["goal_pose"]
         _, _, qz, qw, v, w = odom
         if not 0.9 < qz * qz + qw * qw < 1.1:
@@ -175,8 +191,8 @@ class DiffDrive(Robot):
         """Points[M, 2] that bound the free space a ray crossed, robot frame, within reach.
 
         Between two neighbouring rays only the shorter of both is free, less half the gap there, by which the corner of
-        a convex obstacle with interior angles >= 90 degrees can stand out, and less the bound on the range error. REP-117: +Inf is
-        clear up to the largest range, -Inf, NaN and anything else say nothing, so all of that ray is occupied.
+        a convex obstacle with interior angles >= 90 degrees can stand out, and less the bound on the range error.
+        REP-117: +Inf is clear up to the largest range; -Inf, NaN and anything else say nothing, so the ray is occupied.
         """
         p = self.parameters
         ranges = np.where(scan == np.inf, p.scan_range, scan)
@@ -199,7 +215,7 @@ class DiffDrive(Robot):
         sectors = np.array([part.min() for part in np.array_split(ranges, p.policy_rays)])
         x, y, yaw, gx, gy = estimate.task
         distance, bearing = np.hypot(gx - x, gy - y), np.arctan2(gy - y, gx - x) - yaw
-        goal = (min(distance, NO_GOAL_RANGE), np.cos(bearing), np.sin(bearing))
+        goal = (min(distance, FARTHEST_GOAL), np.cos(bearing), np.sin(bearing))
         # 1/(1 + r): what is near matters, and differences far away do not.
         return np.array([*(1.0 / (0.5 + sectors)), *goal, *estimate.state[3:], *previous, threshold], np.float32)
 
@@ -231,11 +247,24 @@ class DiffDrive(Robot):
         return float(p.reward_progress * (was - now) - p.reward_time + p.reward_goal * reached), reached
 
     def controller(self, observations: Singles) -> Floats:
-        """Goal seeking: turn towards the goal, drive when roughly facing it. Knows nothing of obstacles."""
+        """Goal seeking: drive into the free direction nearest to the goal's, as a vector field histogram does.
+
+        It sees what the policy sees, knows no map, and gets stuck where the way round is long (Borenstein & Koren 1991).
+        """
         p = self.parameters
-        goal = observations[:, p.policy_rays : p.policy_rays + 3].astype(np.float64)
-        bearing = np.arctan2(goal[:, 2], goal[:, 1])
-        return steer(p, goal[:, 0], bearing)
+        observations = observations.astype(np.float64)
+        ranges = 1.0 / observations[:, : p.policy_rays] - 0.5
+        distance, cos, sin = observations[:, p.policy_rays : p.policy_rays + 3].T
+        bearing = np.arctan2(sin, cos)
+        # Directions tried [N, 1 + R]: straight at the goal, then along each sector.
+        directions = np.column_stack([bearing, np.broadcast_to(self._sectors, ranges.shape)])
+        between = self._sectors[None, None, :] - directions[:, :, None]
+        ahead, aside = ranges[:, None, :] * np.cos(between), ranges[:, None, :] * np.abs(np.sin(between))
+        in_way = (ahead > 0.0) & (ahead < np.minimum(distance, LOOKAHEAD)[:, None, None]) & (aside < p.corridor)
+        detour = np.abs((directions - bearing[:, None] + np.pi) % (2 * np.pi) - np.pi)
+        cost = detour + 0.3 * np.abs(directions) + 100.0 * in_way.any(axis=2)
+        chosen = np.take_along_axis(directions, cost.argmin(axis=1)[:, None], axis=1)[:, 0]
+        return steer(p, distance, chosen)
 
 
 def steer(p: Parameters, distance: Floats, bearing: Floats) -> Floats:
@@ -264,9 +293,7 @@ def _model(p: Parameters, period: float) -> Model:
     seconds = np.arange(checks + 1) * dt
     between = 0.5 * fast * p.speed * dt  # half the way between two checks: the nearest point may lie there
     estimate = p.margin_speed_estimate * np.minimum(seconds, period + p.drive_timeout + 2 * late)
-    clearance = (
-        p.margin_model + between + p.margin_terminal + estimate + p.margin_growth * seconds
-    )
+    clearance = p.margin_model + between + p.margin_terminal + estimate + p.margin_growth * seconds
     tightening = np.stack([clearance, np.full_like(seconds, 0.1), np.full_like(seconds, 0.3)], axis=1)
     return Model(
         step=step,

@@ -71,7 +71,7 @@ class DifferentialDrive:
 
 @dataclass(frozen=True)
 class JointEffort:
-    """A URDF from pybullet_data (or a path), efforts on `driven` joints, the others free; every default motor is off."""
+    """A URDF from pybullet_data (or a path), efforts on `driven` joints, the others free; default motors are off."""
 
     urdf: str
     driven: tuple[str, ...]
@@ -100,7 +100,7 @@ class ObstacleArena:
     half_width: tuple[float, float]  # m, of an obstacle: the smallest and the largest
     height: float
     start_goal_distance: float
-    corridor: float  # m, clearance of the footprint's centre along some path from start to goal, which every arena has
+    corridor: float  # m, half the least gap between two obstacles: what every way between them keeps free
     goal_radius: float
 
 

@@ -33,8 +33,8 @@ class Certificate:
     ) -> tuple[Floats, Any]:
         """Margins [K] and the centre [K] each was reached with; see rollout_margins for the definition.
 
-        Centres are tried from `centre` outwards and the first that gives `enough` is kept; else the best. A margin below
-        zero is cut off where it was found, so it is an upper bound: certified or not never depends on that.
+        Centres are tried from `centre` outwards and the first that gives `enough` is kept; else the best. A margin
+        below zero is cut off where it was found, so it is an upper bound: certified or not never depends on that.
         """
         margins = np.full(len(actions), -np.inf)
         best = np.full(len(actions), centre, np.uint8)
@@ -64,7 +64,7 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
     checks_per_tick, dt = model.checks_per_tick, model.dt
     horizon, member_size = len(model.tightening) - 1, model.members.shape[1]
 
-    @numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
+    @numba.njit(error_model="numpy")
     def one(state, previous, action, member, centre, delay, hold, points, tightening, scale):  # type: ignore[no-untyped-def]
         x = to_fixed_tuple(state, state_size)
         before = to_fixed_tuple(previous, action_size)
@@ -91,9 +91,22 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
                 return margin
         return -np.inf
 
-    @numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
+    @numba.njit(error_model="numpy")
     def kernel(  # type: ignore[no-untyped-def]
-        state, previous, delays, actions, points, members, centres, holds, tightening, scale, first, enough, margins, best
+        state,
+        previous,
+        delays,
+        actions,
+        points,
+        members,
+        centres,
+        holds,
+        tightening,
+        scale,
+        first,
+        enough,
+        margins,
+        best,
     ):
         count = len(centres)
         for k in range(len(actions)):
@@ -119,4 +132,4 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
                 if worst >= enough:
                     break
 
-    return kernel  # type: ignore[no-any-return]
+    return kernel

@@ -47,7 +47,9 @@ class GateConfig:
     """Timing of the gate."""
 
     request_deadline_s: float = param(0.0, "s", 0.0, 1.0, "real time: wait for a request this long; 0 = half a period")
-    lockstep_timeout_s: float = param(1.0, "s", 0.05, 60.0, "lock-step: wait for a request this long, on the steady clock")
+    lockstep_timeout_s: float = param(
+        1.0, "s", 0.05, 60.0, "lock-step: wait for a request this long, on the steady clock"
+    )
     future_tolerance_s: float = param(0.05, "s", 0.0, 1.0, "a stamp further ahead than this is refused")
     recorder_timeout_s: float = param(1.0, "s", 0.1, 60.0, "an older recorder heartbeat puts the gate into backup")
     latch_after_s: float = param(1.0, "s", 0.05, 60.0, "inputs missing for longer than this latch the gate")
@@ -80,7 +82,7 @@ class _Input:
 
 @dataclass
 class _Tube:
-    """Where the stored plan may be: states[J, S] of every member in the frame of `origin`, and ticks since it was certified."""
+    """Where the stored plan may be: states[J, S] of every member in the frame of `origin`, `ticks` after it passed."""
 
     origin: Inputs
     states: Floats
@@ -134,7 +136,7 @@ class Gate:
     # --- what comes in -------------------------------------------------------------------------------------------
 
     def receive(self, channel: str, vector: Floats, stamp_ns: int, now_ns: int, steady_ns: int) -> str:
-        """Take an input, or refuse it and return why ('' when taken). A refused one changes nothing: the last one ages."""
+        """Take an input, or refuse it and return why ('' when taken). A refused one changes nothing: the last ages."""
         declared = self._channels[channel]
         last = self._inputs.get(channel)
         problem = ""
@@ -216,7 +218,9 @@ class Gate:
             self.counters.refused_requests += 1
             return None
         if action.shape != candidates.actions[0].shape or not np.isfinite(action).all():
-            return self._decide(candidates.plan, "malformed_request", True, "the request holds a NaN or has a wrong length")
+            return self._decide(
+                candidates.plan, "malformed_request", True, "the request holds a NaN or has a wrong length"
+            )
         index = candidates.find(np.asarray(action, np.float32))
         if index < 0:
             index = self._append(np.asarray(action, np.float32))
@@ -240,7 +244,9 @@ class Gate:
             return self._decide_blind()
         if self.state is State.LATCHED:
             return self._decide(self._candidates.plan, "latched", False, self.cause)
-        return self._decide(self._candidates.plan, "no_request", False, "no request answered the newest candidate set in time")
+        return self._decide(
+            self._candidates.plan, "no_request", False, "no request answered the newest candidate set in time"
+        )
 
     def recorder_stale(self, steady_ns: int) -> bool:
         """Whether nobody has confirmed for too long that decisions are written."""
@@ -314,7 +320,9 @@ class Gate:
         self.counters.interventions += intervention
         self.counters.verdicts[verdict] += 1
         self.counters.empty_supports += not bool((candidates.certified & ~candidates.is_plan).any())
-        return self._decision(candidates.actions[index].copy(), index, verdict, reason, message, intervention, candidates)
+        return self._decision(
+            candidates.actions[index].copy(), index, verdict, reason, message, intervention, candidates
+        )
 
     def _decide_blind(self) -> Decision:
         """The state is missing: follow the plan along the nominal prediction, the only place where it is open-loop."""
@@ -329,7 +337,9 @@ class Gate:
             self.state, self.cause = State.BACKUP, self._missing
         if not closed:
             self.counters.verdicts["no_proof"] += 1
-        return self._decision(action, -1, "no_proof", "closed" if closed else "input_missing", self._missing, False, None)
+        return self._decision(
+            action, -1, "no_proof", "closed" if closed else "input_missing", self._missing, False, None
+        )
 
     def _decision(
         self, action: Singles, index: int, verdict: str, reason: str, message: str, intervention: bool,
@@ -339,8 +349,8 @@ class Gate:
         self.sequence += 1
         self.counters.decisions += 1
         return Decision(
-            sequence, id, self.episode, self._stamp_ns, action, index, verdict, reason, message, self.state, intervention,
-            candidates,
+            sequence, id, self.episode, self._stamp_ns, action, index, verdict, reason, message, self.state,
+            intervention, candidates,
         )  # fmt: skip
 
     def _state_after(self, reason: str, intervention: bool) -> State:

@@ -70,7 +70,7 @@ class JournalWriter:
     """Appends records. Opening an existing file continues it: a torn last record is cut off, the rest is kept."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        """Open `path`, whose header must equal `header` ('observation', 'candidates', 'action' and what identifies a run).
+        """Open `path`; its header must equal `header` ('observation', 'candidates', 'action', what identifies a run).
 
         Raises ValueError if the file belongs to another run, OSError if it cannot be written.
         """
@@ -79,7 +79,7 @@ class JournalWriter:
         line = json.dumps({"format": FORMAT, **header}, sort_keys=True).encode()
         if len(line) >= HEADER_BYTES:
             raise ValueError(f"{path}: header of {len(line)} bytes is longer than {HEADER_BYTES}")
-        self._file = open(path, "a+b")  # noqa: SIM115  # lives as long as the writer
+        self._file = open(path, "a+b")  # lives as long as the writer
         self.last_sequence = -1
         if self._file.tell() < HEADER_BYTES:
             self._file.truncate(0)
@@ -92,7 +92,9 @@ class JournalWriter:
         self._file.seek(0)
         if self._file.read(HEADER_BYTES).rstrip() != line:
             self._file.close()
-            raise ValueError(f"{self.path}: was written with other settings; resume with the same ones or start a new run")
+            raise ValueError(
+                f"{self.path}: was written with other settings; resume with the same ones or start a new run"
+            )
         records = read_records(self.path, self.type)
         self._file.truncate(HEADER_BYTES + len(records) * self.type.itemsize)
         if len(records):

@@ -19,7 +19,7 @@ class LedgerWriter:
     def __init__(self, path: Path) -> None:
         """Open `path`. Raises OSError if it cannot be written."""
         self.path = path
-        self._file = open(path, "a+b")  # noqa: SIM115  # lives as long as the writer
+        self._file = open(path, "a+b")  # lives as long as the writer
         events, good = _scan(path)
         self._file.truncate(good)
         self.next_sequence = int(events[-1]["seq"]) + 1 if events else 0

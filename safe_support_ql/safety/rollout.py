@@ -30,7 +30,14 @@ def rollout_margins(
 
 
 def _one(
-    model: Model, state: Floats, previous: Floats, delay: int, hold: int, actions: Floats, centre: Floats, points: Floats
+    model: Model,
+    state: Floats,
+    previous: Floats,
+    delay: int,
+    hold: int,
+    actions: Floats,
+    centre: Floats,
+    points: Floats,
 ) -> Floats:
     shape = (len(actions), len(model.members))
     members = tuple(np.broadcast_to(column, shape) for column in model.members.T)
@@ -52,7 +59,9 @@ def _one(
         for i, value in enumerate(h):
             scaled = (value - model.tightening[t + 1, i]) / model.scale[i]
             # A comparison with NaN is false: `where` keeps "not finite" from ever raising a margin.
-            margin = np.where(reached, margin, np.where(scaled < margin, scaled, np.where(np.isfinite(scaled), margin, UNREACHED)))
+            margin = np.where(
+                reached, margin, np.where(scaled < margin, scaled, np.where(np.isfinite(scaled), margin, UNREACHED))
+            )
         if t + 1 >= delay + hold:
             reached = reached | model.terminal(x, centre[0], model.constants)
             if np.all(reached | (margin < 0)):

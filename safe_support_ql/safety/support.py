@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from safe_support_ql.robots.base import Estimate, Floats, Inputs, Robot, Singles
-from safe_support_ql.safety.candidates import EXTRA_SLOTS, CandidateSet, lattice, lattice_size
+from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet, lattice, lattice_size
 from safe_support_ql.safety.certificate import Certificate
 
 
@@ -35,7 +35,8 @@ class Support:
     def start(self, estimate: Estimate) -> None:
         """Choose the first centre of an episode: the one whose plan has the largest margin here."""
         margins = []
-        for self.centre in range(len(self.robot.model.centres)):
+        for centre in range(len(self.robot.model.centres)):
+            self.centre = centre
             margins.append(self._certify_here(estimate, (0,), self.plan_action(estimate.state)))
         self.centre = int(np.argmax(margins))
 
@@ -43,12 +44,13 @@ class Support:
         """k(s) of the stored plan, exactly as it is executed [A]."""
         model = self.robot.model
         u = model.backup(tuple(state), model.centres[self.centre, 0], model.constants)
-        return np.clip(np.array(u), self.robot.action_low, self.robot.action_high).astype(np.float32)
+        clipped = np.clip(np.array(u, np.float64), self.robot.action_low, self.robot.action_high)
+        return np.asarray(clipped, np.float32)
 
     def candidates(
         self, id: int, stamp_ns: int, episode: int, inputs: Inputs, estimate: Estimate, delays: tuple[int, ...]
     ) -> CandidateSet:
-        """Certify the lattice and the plan at `estimate`, the previous command still acting for `delays` (in checks)."""
+        """Certify the lattice and the plan at `estimate`; the previous command still acts for `delays` (in checks)."""
         model = self.robot.model
         points = lattice(self.robot, self.continuous, self._rng)
         n, k = len(points), self.size
@@ -78,7 +80,9 @@ class Support:
             id, stamp_ns, episode, observation, actions, certified, band, is_plan, margin.astype(np.float32), centre
         )  # fmt: skip
 
-    def append(self, candidates: CandidateSet, estimate: Estimate, delays: tuple[int, ...], action: Singles) -> CandidateSet:
+    def append(
+        self, candidates: CandidateSet, estimate: Estimate, delays: tuple[int, ...], action: Singles
+    ) -> CandidateSet:
         """The set with a foreign `action` certified into the last slot (log_weight -inf: beta never draws it)."""
         margin, centre = self._certify(estimate, delays, action[None])
         certified, band = self._passes(margin)
@@ -107,7 +111,13 @@ class Support:
 
     def _certify_here(self, estimate: Estimate, delays: tuple[int, ...], action: Singles) -> float:
         margin, centre = self._certificate(
-            estimate.state, self.previous, delays, action[None].astype(np.float64), estimate.points, self.centre, -np.inf
+            estimate.state,
+            self.previous,
+            delays,
+            action[None].astype(np.float64),
+            estimate.points,
+            self.centre,
+            -np.inf,
         )
         return float(margin[0])
 
@@ -120,7 +130,7 @@ class Support:
             # Latched: the largest margin reached since entry, less what a bounded sensor error explains; never lowered.
             self.threshold = max(self.threshold, plan_margin - model.noise_allowance, 0.0)
 
-    def _passes(self, margin: Floats) -> tuple[Floats, Floats]:
+    def _passes(self, margin: Floats) -> tuple[Bools, Bools]:
         model = self.robot.model
         fully = margin >= model.band
         budget_left = self.spent + model.step_residual <= model.band_budget

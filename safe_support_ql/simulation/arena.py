@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import ndimage, sparse
+from scipy import sparse
 from scipy.sparse import csgraph
 
 from safe_support_ql.robots.base import Floats
@@ -38,44 +39,49 @@ class Arena:
 
 
 def make_arena(spec: ObstacleArena, seed: int) -> Arena:
-    """The arena of `seed`, in which a path of `spec.corridor` centre clearance leads from start to goal.
+    """The arena of `seed`. Obstacles, which may stand in the walls, leave each other a gap of twice `spec.corridor`.
 
-    Raises ValueError if the specification leaves no room for one.
+    So a path of that centre clearance leads between any two of them. Raises ValueError if the specification leaves no
+    room for that many obstacles.
     """
     rng = np.random.default_rng(seed)
     for _ in range(TRIES):
         arena = _draw(spec, rng)
         if arena is not None:
             return arena
-    raise ValueError(f"no arena with a {spec.corridor} m corridor found in {TRIES} tries; fewer or smaller obstacles needed")
+    raise ValueError(f"no arena with {spec.corridor} m corridors found in {TRIES} tries; use fewer or smaller obstacles")
 
 
 def _draw(spec: ObstacleArena, rng: np.random.Generator) -> Arena | None:
     half = spec.side / 2
     count = int(rng.integers(spec.count[0], spec.count[1] + 1))
-    obstacles = np.zeros((count, 5))
-    obstacles[:, :2] = rng.uniform(-half + 0.3, half - 0.3, (count, 2))
-    obstacles[:, 2] = rng.uniform(-np.pi, np.pi, count)
-    obstacles[:, 3] = rng.uniform(*spec.half_width, count)
-    # A third discs, a third squares, a third bars as thin as declared.
-    kind = rng.integers(0, 3, count)
-    obstacles[:, 4] = np.choose(kind, [np.zeros(count), obstacles[:, 3], np.full(count, spec.half_width[0])])
+    obstacles = np.zeros((0, 5))
+    radii = np.zeros(0)  # of the circles around the obstacles
+    for _ in range(TRIES):
+        if len(obstacles) == count:
+            break
+        size, yaw = rng.uniform(*spec.half_width), rng.uniform(-np.pi, np.pi)
+        # Discs, squares, and bars as thin as declared.
+        width = (0.0, size, spec.half_width[0])[rng.integers(3)]
+        radius = float(np.hypot(size, width))
+        x, y = rng.uniform(-half, half, 2)
+        if np.all(np.hypot(obstacles[:, 0] - x, obstacles[:, 1] - y) - radii - radius >= 2 * spec.corridor):
+            obstacles = np.vstack([obstacles, [x, y, yaw, size, width]])
+            radii = np.append(radii, radius)
+    if len(obstacles) < count:
+        return None
     free = Arena(obstacles, half, np.zeros(3), np.zeros(2))
-    xs = np.arange(-half + CELL / 2, half, CELL)
-    grid_x, grid_y = np.meshgrid(xs, xs, indexing="ij")
-    wide = free.clearance(grid_x, grid_y) >= spec.corridor
-    regions, number = ndimage.label(wide, np.ones((3, 3)))
-    if number == 0:
-        return None
-    cells = np.argwhere(regions == 1 + np.argmax(np.bincount(regions.ravel())[1:]))
-    start, goal = (xs[cells[rng.integers(len(cells))]] for _ in range(2))
-    if np.hypot(*(goal - start)) < spec.start_goal_distance:
-        return None
-    return Arena(obstacles, half, np.array([*start, rng.uniform(-np.pi, np.pi)]), goal)
+    for _ in range(TRIES):
+        start, goal = rng.uniform(-half, half, (2, 2))
+        if np.hypot(*(goal - start)) < spec.start_goal_distance:
+            continue
+        if min(free.clearance(start[0], start[1]), free.clearance(goal[0], goal[1])) >= spec.corridor:
+            return Arena(obstacles, half, np.array([*start, rng.uniform(-np.pi, np.pi)]), goal)
+    return None
 
 
 class Route:
-    """Shortest ways to the goal of an arena on a grid that keeps `spec.corridor` where it can; for the reference driver."""
+    """Shortest ways to the goal of an arena, on a grid, `corridor` metres clear where possible; for the reference."""
 
     def __init__(self, arena: Arena, corridor: float) -> None:
         """Solve the distance field once (about 50 ms)."""
@@ -88,7 +94,7 @@ class Route:
         # Cells closer than the corridor stay passable at a price, so that a driver pushed off its way finds back.
         price = 1.0 + 20.0 * np.maximum(corridor - clearance, 0.0) / corridor + 1000.0 * (clearance < 0.2)
         index = np.arange(n * n).reshape(n, n)
-        edges: list[tuple[Floats, Floats, Floats]] = []
+        edges: list[tuple[Any, Any, Any]] = []
         for dx, dy in ((1, 0), (0, 1), (1, 1), (1, -1)):
             here = index[: n - dx, max(0, -dy) : n - max(0, dy)]
             there = index[dx:, max(0, dy) : n - max(0, -dy)]

@@ -16,8 +16,8 @@ VISIT_LIMIT_S = 1.0  # an unsafe visit that lasts this long ends the episode whi
 class Outcome:
     """What one control tick brought. Counters are cumulative over the life of the Simulation.
 
-    `reward`, `terminated`, `truncated` belong to the transition that ended now; `min_margin` is the smallest scaled-free
-    h_i met in this episode; `visit` describes a visit that began in this tick ('' if none).
+    `reward`, `terminated`, `truncated` belong to the transition that ended now; `min_margin` is the smallest h_i met in
+    this episode; `visit` describes a visit that began in this tick ('' if none).
     """
 
     seed: int
@@ -37,7 +37,7 @@ class Outcome:
 
 
 class Simulation:
-    """Plays episodes: `reset`, then `sense` and `tick` (lock-step) or `command`, `advance`, `finish_tick` (real time)."""
+    """Plays episodes: `reset`, then `sense` and `tick` (lock-step), or `command`, `advance`, `finish_tick`."""
 
     def __init__(self, robot: Robot, gui: bool = False) -> None:
         """Build the world of `robot`."""
@@ -90,7 +90,9 @@ class Simulation:
         if self._unsafe_for == 0:
             self.unsafe_visits += 1
             values = dict(zip(self.robot.model.margin_names, np.round(margins, 4).tolist(), strict=False))
-            self._visit = f"margins {values} at truth {np.round(truth, 4).tolist()}, seed {self.seed}, tick {self._tick}"
+            self._visit = (
+                f"margins {values} at truth {np.round(truth, 4).tolist()}, seed {self.seed}, tick {self._tick}"
+            )
         self._unsafe_for += 1
         self.unsafe_substeps += 1
         self._visit_over = self._visit_over or self._unsafe_for * self.world.dt >= VISIT_LIMIT_S

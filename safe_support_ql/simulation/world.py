@@ -91,7 +91,9 @@ class DriveWorld(World):
         if shape.kind == "sphere":
             return int(self.client.createCollisionShape(pybullet.GEOM_SPHERE, radius=shape.size[0], **frame))
         return int(
-            self.client.createCollisionShape(pybullet.GEOM_CYLINDER, radius=shape.size[0], height=shape.size[1], **frame)
+            self.client.createCollisionShape(
+                pybullet.GEOM_CYLINDER, radius=shape.size[0], height=shape.size[1], **frame
+            )
         )
 
     def _build(self) -> None:
@@ -152,6 +154,7 @@ class DriveWorld(World):
         self._pose = np.array([x, y, yaw])
         self._wheels = np.zeros(2)
         self._clearance_bound = -np.inf
+        self._bound_at = (x, y)
         self._scale = np.ones(2)
 
     def _obstacle(self, row: Floats, height: float) -> int:
@@ -206,7 +209,7 @@ class DriveWorld(World):
                 return np.array([position[0], position[1], yaw, v, angular[2], self._clearance_bound - way])
         clearance = float(self.arena.clearance(np.float64(position[0]), np.float64(position[1])))  # type: ignore[arg-type]
         self._clearance_bound = clearance - self.spec.footprint_radius
-        self._bound_at = position
+        self._bound_at = (position[0], position[1])
         return np.array([position[0], position[1], yaw, v, angular[2], self._clearance_bound])
 
     def sense(self, rng: np.random.Generator) -> dict[str, Floats]:

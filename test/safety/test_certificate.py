@@ -27,7 +27,8 @@ def random_situation(robot: Robot, seed: int) -> tuple[np.ndarray, np.ndarray, n
     if robot.name == "diff_drive":
         state = np.array([0.0, 0.0, 0.0, *(previous * rng.uniform(0.5, 1.0))])
         scan = rng.uniform(0.2, 2.0) + rng.uniform(0.0, 1.5) * np.abs(np.sin(np.arange(180) * rng.uniform(0.01, 0.3)))
-        return state, previous, actions, robot.estimate({"odom": np.array([0, 0, 0, 1, *state[3:]]), "scan": scan, "goal_pose": np.zeros(2)}).points  # fmt: skip
+        inputs = {"odom": np.array([0, 0, 0, 1, *state[3:]]), "scan": scan, "goal_pose": np.zeros(2)}
+        return state, previous, actions, robot.estimate(inputs).points
     scale = np.array([0.8, 0.12, 0.6, 0.5])
     return rng.uniform(-scale, scale), previous, actions, np.full((1, 2), 1e3)
 
@@ -61,7 +62,9 @@ def test_a_state_that_is_no_number_certifies_nothing(name: str, bad: float) -> N
 @pytest.mark.parametrize("name", ROBOTS)
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.0, 1.0))
 @settings(max_examples=40, deadline=None)
-def test_a_certified_action_then_the_plan_stay_safe_for_every_model_in_the_box(name: str, seed: int, share: float) -> None:
+def test_a_certified_action_then_the_plan_stay_safe_for_every_model_in_the_box(
+    name: str, seed: int, share: float
+) -> None:
     """Guarantee (a) of METHOD.md 2, the truth drawn inside and at the corners of the ensemble, fixed per rollout."""
     robot, model = ROBOTS[name], ROBOTS[name].model
     state, previous, actions, points = random_situation(robot, seed)

@@ -163,7 +163,20 @@ def test_clear_rays_are_free_up_to_the_range(gate: Gate) -> None:
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["good", "no_input", "nan_scan", "near", "bad_request", "old_request", "none", "heartbeat", "estop", "reset"]),
+        st.sampled_from(
+            [
+                "good",
+                "no_input",
+                "nan_scan",
+                "near",
+                "bad_request",
+                "old_request",
+                "none",
+                "heartbeat",
+                "estop",
+                "reset",
+            ]
+        ),
         st.integers(0, 53),
         st.integers(1, 30),
     ),
@@ -208,7 +221,9 @@ def test_every_sequence_executes_a_certified_action_or_the_plan(events: list[tup
         assert decision.sequence == sequence + 1
         sequence = decision.sequence
         assert decision.reason in REASONS and decision.verdict in VERDICTS
-        assert (decision.action >= ROBOT.action_low - 1e-6).all() and (decision.action <= ROBOT.action_high + 1e-6).all()
+        assert (decision.action >= ROBOT.action_low - 1e-6).all() and (
+            decision.action <= ROBOT.action_high + 1e-6
+        ).all()
         if decision.candidates is None:
             np.testing.assert_array_equal(decision.action, 0.0)
         else:
