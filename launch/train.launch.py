@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -25,6 +24,7 @@ from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
+from launch import LaunchContext, LaunchDescription
 from safe_support_ql import bringup, config
 from safe_support_ql.summary import Progress
 
@@ -44,7 +44,7 @@ SETTINGS = {"ticks": "run.ticks", "evaluation_episodes": "run.evaluation_episode
 
 
 def graph(run: bringup.Run, progress: Progress, namespace: str) -> list[Any]:
-    """The nodes of `run` and the conductor. Shared with simulate.launch.py."""
+    """The nodes of `run` and the conductor; simulate.launch.py takes it from here."""
     domain, lock = (None, None) if "ROS_DOMAIN_ID" in os.environ else bringup.claim_domain()
     graph.lock = lock  # type: ignore[attr-defined]  # held for as long as this process lives
     wanted, unwanted = bringup.ros_environment(os.environ, domain)
@@ -64,7 +64,6 @@ def graph(run: bringup.Run, progress: Progress, namespace: str) -> list[Any]:
             output="both",
             respawn=restarts,
             respawn_delay=1.0,
-            autostart=False,  # the conductor asks
         )
         actions.append(node)
         if not restarts:

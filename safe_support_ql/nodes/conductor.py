@@ -46,6 +46,7 @@ CALL_S = 10.0
 LEARNER_CALL_S = 60.0  # a learner at idle priority answers late, and ends an update and saves first
 HEALTH_S = 5.0
 LEDGER_S = 0.25
+AFTER_CTRL_C_S = 3.0
 SILENT_S = 15.0  # learner/status this old: is it still there?
 RESTARTS = 5  # of the learner, in one run
 SECOND_WINDS = 3  # of a simulator that gave up
@@ -470,8 +471,12 @@ class Conductor:
     def stop(self) -> list[str]:
         """Stop everybody in order, each for a bounded time, whatever happened. Returns what did not go well."""
         self._ending = True
-        trouble = []
+        trouble: list[str] = []
         self.status.note = "stopping"
+        if self.processes is None and self.interrupted:
+            # Ctrl-C went to every node, and each stops by itself: the robot at once, the recorder last.
+            self.spin(lambda: False, AFTER_CTRL_C_S)
+            return trouble
         for node in STOP_ORDER:
             if node not in self.run.nodes or (self.processes is not None and not self.processes.alive(node)):
                 continue
