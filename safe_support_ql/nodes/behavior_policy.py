@@ -27,7 +27,7 @@ class CandidatePolicy(lifecycle.ManagedNode):
         self.candidates = messages.CandidateCodec(robot, self.continuous)
         self.requests = messages.RequestCodec(robot, self.get_name())
         self.output = self.advertise(JointState, messages.REQUEST, messages.LATEST)
-        self.subscribe(PointCloud2, messages.CANDIDATES, self.on_candidates, messages.LATEST)
+        self.subscribe(PointCloud2, messages.CANDIDATES, self.on_candidates, messages.ONCE)
 
     def on_candidates(self, message: PointCloud2) -> None:
         """Answer, or say why not: then the gate runs its plan."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from typing import Any
 
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor, TimeoutException
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -30,15 +31,17 @@ class ShortPathExecutor(SingleThreadedExecutor):
             self._run_the_rest()
             self._rest_at = time.monotonic_ns() + REST_NS
         node = next(iter(self.get_nodes()))
-        subscriptions, timers = list(node.subscriptions), list(node.timers)
+        subscriptions: list[Any] = list(node.subscriptions)
+        timers: list[Any] = list(node.timers)
         with ExitStack() as alive:
             try:
                 for entity in (*subscriptions, *timers):
                     alive.enter_context(entity.handle)
             except rclpy_implementation.InvalidHandle:
                 return  # destroyed meanwhile; the next call sees the new lists
-            alive.enter_context(self._context.handle)
-            waiting = rclpy_implementation.WaitSet(len(subscriptions), 0, len(timers), 0, 0, 0, self._context.handle)
+            context: Any = self._context.handle
+            alive.enter_context(context)
+            waiting = rclpy_implementation.WaitSet(len(subscriptions), 0, len(timers), 0, 0, 0, context)
             waiting.clear_entities()
             for subscription in subscriptions:
                 waiting.add_subscription(subscription.handle)

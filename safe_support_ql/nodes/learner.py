@@ -290,14 +290,14 @@ class Curves:
     """Scalars for TensorBoard, written without torch."""
 
     def __init__(self, folder: Path) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type: ignore[import-untyped]
 
         self._writer = EventFileWriter(str(folder))
 
     def add(self, values: dict[str, float], step: int) -> None:
         """One point on each curve."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
         summary = Summary(value=[Summary.Value(tag=name, simple_value=float(v)) for name, v in values.items()])
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))

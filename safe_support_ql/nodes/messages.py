@@ -56,6 +56,9 @@ LATEST = reliable(1)
 CHAIN = reliable(10)
 RECORDED = reliable(1000)  # what the recorder must not miss while a disk syncs
 SENSOR = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Readers on the path of a tick: lock-step sends again what was lost, real time has a next one, and acknowledgements
+# wake two processes each.
+ONCE = QoSProfile(depth=2, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(
     depth=1,
     history=HistoryPolicy.KEEP_LAST,
@@ -165,7 +168,7 @@ class CommandCodec:
 
 def _setters(message: Any, fields: tuple[str, ...]) -> list[tuple[Any, str, str]]:
     """For every path: the object that holds the attribute, its name, and the array code ('' for a number)."""
-    setters = []
+    setters: list[tuple[Any, str, str]] = []
     for path in fields:
         parent, _, name = path.removesuffix("[]").rpartition(".")
         owner = operator.attrgetter(parent)(message) if parent else message

@@ -13,6 +13,7 @@ numbers that are not in the journal, and why); latch; run_end. Every decision nu
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
@@ -541,6 +542,7 @@ class Recorder(lifecycle.ManagedNode):
         """Counters, fsync in the background, and another try after a refusal."""
         if not self.active:
             return
+        assert self.journal is not None and self.ledger is not None
         self.advance()
         self.count()
         if self.trouble:
@@ -584,6 +586,8 @@ def _sync(journal: JournalWriter, ledger: LedgerWriter) -> None:
 
 def main() -> None:
     """Run the node as a process."""
+    # A message for the recorder must not push the robot's chain off its core: no preemption on wake-up, in any thread.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     lifecycle.main(Recorder)
 
 

@@ -43,6 +43,9 @@ LEVEL = {
 class SafetyMonitor(lifecycle.ManagedNode):
     """See the module."""
 
+    stamp_ns: int
+    pending_ns: int
+
     def __init__(self) -> None:
         """Declare parameters."""
         super().__init__("safety_monitor")
@@ -79,12 +82,11 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.state_output = self.advertise(String, messages.GATE_STATE, messages.LATCHED)
         self.diagnostics = self.advertise(DiagnosticArray, messages.DIAGNOSTICS, messages.CHAIN)
         for codec in self.codecs:
-            # A goal from a user's tool, and a simulator in lock-step, must arrive; a sensor publishes what it likes.
-            quality = messages.CHAIN if self.lockstep or codec.channel.latched else messages.SENSOR
+            quality = messages.CHAIN if codec.channel.latched else messages.SENSOR
             self.subscribe(
                 codec.type, codec.channel.name, functools.partial(self.on_channel, codec), quality, native=True
             )
-        self.subscribe(JointState, messages.REQUEST, self.on_request, messages.CHAIN)
+        self.subscribe(JointState, messages.REQUEST, self.on_request, messages.ONCE)
         self.subscribe(DiagnosticArray, messages.EPISODE, self.on_episode, messages.CHAIN)
         self.subscribe(UInt64, messages.HEARTBEAT, self.on_heartbeat, messages.LATEST)
         self.subscribe(Bool, messages.E_STOP, self.on_e_stop, messages.CHAIN)

@@ -64,16 +64,14 @@ class Simulator(lifecycle.ManagedNode):
         self.visit = ""
         self.executed = -1
         self.codecs = [messages.ChannelCodec(channel) for channel in robot.channels]
-        # In lock-step a state must arrive; a real robot's sensor drops what nobody took in time.
-        quality = messages.CHAIN if self.lockstep else messages.SENSOR
         self.outputs = [
-            self.advertise(codec.type, codec.channel.name, messages.CHAIN if codec.channel.latched else quality)
+            self.advertise(codec.type, codec.channel.name, messages.CHAIN if codec.channel.latched else messages.SENSOR)
             for codec in self.codecs
         ]
         self.outcomes = self.advertise(JointState, messages.OUTCOME, messages.RECORDED)
         self.episodes = self.advertise(DiagnosticArray, messages.EPISODE, messages.CHAIN)
         self.subscribe(UInt64, messages.EPISODE_ACK, self.on_ack, messages.CHAIN)
-        self.subscribe(DiagnosticArray, messages.DECISION, self.on_decision, messages.CHAIN)
+        self.subscribe(DiagnosticArray, messages.DECISION, self.on_decision, messages.ONCE)
         if not self.lockstep:
             self.commands = messages.CommandCodec(robot.command, self.param("stamped_cmd"))
             self.subscribe(self.commands.type, robot.command.name, self.on_command, messages.LATEST)
