@@ -82,7 +82,10 @@ def graph(run: bringup.Run, progress: Progress, namespace: str) -> list[Any]:
 
 
 def _end_with(node: Any, reason: str) -> RegisterEventHandler:
-    return RegisterEventHandler(OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown(reason=reason))]))
+    def end(event: Any, context: LaunchContext) -> list[Any]:
+        return [] if context.is_shutdown else [EmitEvent(event=Shutdown(reason=reason))]
+
+    return RegisterEventHandler(OnProcessExit(target_action=node, on_exit=end))
 
 
 def start(context: LaunchContext) -> list[Any]:

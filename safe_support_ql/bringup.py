@@ -1,8 +1,9 @@
 """The graph of nodes, described once: which there are, their parameters, the order in which they start and stop.
 
 `launch/*.launch.py` and the command line both read this file. Nodes become active in the order of NODES, the
-safety_monitor first and the simulator last, and stop in STOP_ORDER: what moves the robot first, what writes it down
-last. Then: the folder of a run, the ROS environment, and the nodes as processes for a machine without `ros2 launch`.
+safety_monitor first and the simulator last, and stop in STOP_ORDER: the monitor first, because that stops the robot,
+and last what writes it down. Then: the folder of a run, the ROS environment, and the nodes as processes for a machine
+without `ros2 launch`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ NODES = (
     NodeSpec("simulator", "PyBullet behind the robot's own topics"),
 )
 SPECS = {spec.name: spec for spec in NODES}
-STOP_ORDER = ("simulator", "safety_monitor", "behavior_policy", "inference", "learner", "recorder")
+STOP_ORDER = ("safety_monitor", "simulator", "behavior_policy", "inference", "learner", "recorder")
 
 # Arenas: training takes the seeds from seed * TRAINING on, evaluation the same held-out ones in every run.
 TRAINING_SEEDS = 1_000_000

@@ -294,15 +294,12 @@ def conduct(run: Run, settings: Config, where: Progress, new: bool = False) -> i
     os.environ.update(wanted)
     for name in unwanted:
         del os.environ[name]
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
-
     from safe_support_ql.nodes import conductor as conducting
 
     screen: panel.Screen | None = None
     processes = bringup.Processes(run.logs)
     status = 3
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    conducting.join_graph()
     try:
         if domain is None and (others := conducting.other_monitors(LOOK_S)):
             raise ValueError(
@@ -329,7 +326,7 @@ def conduct(run: Run, settings: Config, where: Progress, new: bool = False) -> i
         if screen is not None:
             screen.close()
         processes.stop(bringup.STOP_ORDER)
-        rclpy.shutdown()
+        conducting.leave_graph()
         if lock is not None:
             lock.release()
         if new and status == BAD_INPUT:

@@ -237,10 +237,11 @@ def closing(summary: Mapping[str, Any], folder: Path) -> str:
     """What stands below the panel when a run is over."""
     bound = summary["unsafe_rate_upper95_per_hour"]
     rate = "unknown" if bound is None else f"{bound:.2g}"
+    rate_of_ticks = f"{summary['ticks_per_s']:.0f}/s while collecting, " if summary["ticks_per_s"] else ""
     verdicts = ", ".join(f"{name} {share:.1%}" for name, share in summary["verdicts"].items())
     lines = [
-        f"{summary['robot']}, seed {summary['seed']}: {summary['control_ticks']} control ticks, "
-        f"{summary['ticks_per_s']:.0f}/s while collecting, {duration(summary['wall_s'])} in all",
+        f"{summary['robot']}, seed {summary['seed']}: {summary['control_ticks']} control ticks, {rate_of_ticks}"
+        f"{duration(summary['wall_s'])} in all",
         f"unsafe visits: {summary['unsafe_visits']}   (rate below {rate} per simulated hour at 95 %, "
         f"{summary['simulated_hours']:.2f} h)",
         f"interventions: {summary['interventions']}   empty supports: {summary['empty_support_fraction']:.2%}",

@@ -20,9 +20,9 @@ from safe_support_ql.safety.ledger import LedgerWriter
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_monitor_starts_first_the_simulator_last_and_the_recorder_stops_last() -> None:
+def test_the_monitor_starts_and_stops_first_and_the_recorder_stops_last() -> None:
     assert NODES[0].name == "safety_monitor" and NODES[-1].name == "simulator"
-    assert STOP_ORDER[:2] == ("simulator", "safety_monitor") and STOP_ORDER[-1] == "recorder"
+    assert STOP_ORDER[:2] == ("safety_monitor", "simulator") and STOP_ORDER[-1] == "recorder"
     assert set(STOP_ORDER) == {spec.name for spec in NODES}
     for spec in NODES:
         assert (ROOT / "safe_support_ql" / "nodes" / f"{spec.name}.py").is_file()

@@ -6,7 +6,7 @@ children; as a process of its own (`ros2 launch`, parameter `run_dir`) the launc
 dead learner.
 
 Train: collection until `ticks`, extraction, then the behavior and the extracted policy on held-out arenas. Simulate:
-one policy in real time. In both the monitor becomes active first and stops second, after the simulator; the recorder
+one policy in real time. In both the monitor becomes active first and stops first, which stops the robot; the recorder
 stops last. Numbers to show come from the ledger, so what is seen is what is on disk.
 """
 
@@ -80,6 +80,8 @@ class Conductor:
         self.run, self.settings, self.progress = run, settings, where
         self.processes, self.screen = processes, screen
         self.interrupted = False
+        launched = f"ros2 launch {bringup.PACKAGE} train.launch.py resume:={panel.shown(run.folder)}"
+        self.how_to_resume = launched if processes is None else run.how_to_resume
         self.status = panel.Status(
             robot=run.robot_id if run.robot_id != "robot" else settings.robot.name,
             folder=str(run.folder),
@@ -206,7 +208,7 @@ class Conductor:
             if not SPECS[name].restarts:
                 raise Fault(
                     f"{name} died ({how}){_said(words)}. The robot was stopped. See {self.processes.log(name)}; "
-                    f"go on with: {self.run.how_to_resume}"
+                    f"go on with: {self.how_to_resume}"
                 )
             self._restarts += 1
             if self._restarts > RESTARTS:
@@ -374,7 +376,7 @@ class Conductor:
             if self._second_winds > SECOND_WINDS:
                 raise Fault(
                     f"simulator gave up {self._second_winds} times{self._last_words('simulator')}; "
-                    f"go on with: {self.run.how_to_resume}"
+                    f"go on with: {self.how_to_resume}"
                 )
             self.tell(f"simulator gave up{self._last_words('simulator')}; it goes on in the next arena")
             if last:
@@ -398,7 +400,7 @@ class Conductor:
             if self._gate.startswith("latched"):
                 raise Fault(
                     f"safety_monitor {self._gate}. The robot runs its backup plan; remove the cause, "
-                    f"then go on with: {self.run.how_to_resume}"
+                    f"then go on with: {self.how_to_resume}"
                 )
             self._revive_learner()
             if time.monotonic() - health > HEALTH_S:
@@ -409,7 +411,7 @@ class Conductor:
                     if node and self.state(node) != State.PRIMARY_STATE_ACTIVE:
                         raise Fault(
                             f"{node} deactivated itself{self._last_words(node)}. The robot was stopped; "
-                            f"go on with: {self.run.how_to_resume}"
+                            f"go on with: {self.how_to_resume}"
                         )
 
     def _done(self) -> bool:
@@ -456,7 +458,7 @@ class Conductor:
                 except Died:
                     continue
                 if not answer.success:
-                    raise Fault(f"learner cannot extract: {answer.message}; go on with: {self.run.how_to_resume}")
+                    raise Fault(f"learner cannot extract: {answer.message}; go on with: {self.how_to_resume}")
                 asked, self._learner = self._restarts, {}
             self.spin(lambda: self._learner.get("state") in ("exported", "error"), 0.5)
             if self._learner.get("state") == "exported":
@@ -466,7 +468,7 @@ class Conductor:
             self.status.note = _learning_note(self._learner)
         why = self._learner.get("error") or "it did not come to an end"
         raise Fault(f"no policy was extracted: {why}; see {self.run.logs / 'learner.log'}; "
-                    f"go on with: {self.run.how_to_resume}")  # fmt: skip
+                    f"go on with: {self.how_to_resume}")  # fmt: skip
 
     def stop(self) -> list[str]:
         """Stop everybody in order, each for a bounded time, whatever happened. Returns what did not go well."""
@@ -484,6 +486,10 @@ class Conductor:
                 self.deactivate(node)
             except (Died, Fault, Refused) as error:
                 trouble.append(str(error))
+            if node == "safety_monitor" and self.run.clock == "realtime":
+                # The plan runs on until the robot stands: the world must go on for as long.
+                model = self.settings.robot.model
+                self.spin(lambda: False, model.dt * len(model.tightening) + 0.2)
         return trouble
 
     def summarise(self) -> dict[str, Any]:
@@ -498,6 +504,16 @@ class Conductor:
         """Leave the graph."""
         self.executor.shutdown()
         self.node.destroy_node()
+
+
+def join_graph() -> None:
+    """Start ROS in this process; Ctrl-C stays the caller's, or the context would be gone before anything is stopped."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+
+
+def leave_graph() -> None:
+    """End ROS in this process."""
+    rclpy.shutdown()
 
 
 def other_monitors(seconds: float) -> list[str]:
@@ -533,9 +549,10 @@ def conduct(conductor: Conductor) -> int:
     except Fault as error:
         status, why = 3, str(error)
     except Died as error:
-        status, why = 3, f"{error} died; go on with: {run.how_to_resume}"
+        status, why = 3, f"{error} died; go on with: {conductor.how_to_resume}"
     if status == 130:
-        conductor.tell("stopping: the robot first, what writes last (Ctrl-C again: at once)")
+        hurry = " (Ctrl-C again: at once)" if conductor.processes is not None else ""
+        conductor.tell(f"stopping: the robot first, what writes last{hurry}")
     trouble = conductor.stop()
     screen.close()
     if why:
@@ -553,7 +570,7 @@ def conduct(conductor: Conductor) -> int:
         print(f"no summary: {error}", file=sys.stderr)
         status = status or 3
     if status in (3, 130) and run.kind == "train":
-        print(f"to go on: {run.how_to_resume}")
+        print(f"to go on: {conductor.how_to_resume}")
     sys.stdout.flush()
     return status
 
@@ -571,7 +588,7 @@ def _learning_note(values: dict[str, str]) -> str:
 
 def main() -> None:
     """Conduct a run whose nodes a launch file owns."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    join_graph()
     look = rclpy.create_node("conductor_parameters")
     folder = look.declare_parameter("run_dir", "").value
     look.destroy_node()
@@ -591,7 +608,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     status = conduct(conductor)
     conductor.close()
-    rclpy.shutdown()
+    leave_graph()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # threads of Fast DDS need not be waited for
