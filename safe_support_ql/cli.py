@@ -1,4 +1,4 @@
-"""The command line: safe-support-ql train | simulate | ledger.
+"""The command line: safe-support-ql train | simulate | ledger | evaluate | report.
 
 One function a subcommand, `add_<name>` declares its options. Heavy imports stay inside the functions, so that --help
 comes at once. Exit status: 0 done without an unsafe visit, 1 with one, 2 bad input, 3 a fault (it says how to go on),
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(prog="safe-support-ql", description="Safe-Support Q-Learning behind a certified gate.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add in (add_train, add_simulate, add_ledger):
+    for add in (add_train, add_simulate, add_ledger, add_evaluate, add_report):
         add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -86,7 +86,7 @@ def train(options: argparse.Namespace) -> int:
             settings = config.load(run.config_file, changed)
         with sole_user(run):
             bringup.save_run(run, settings)
-            return conduct(run, settings, where)
+            return with_reference(run, settings, conduct(run, settings, where))
     settings = load(options)
     from safe_support_ql.summary import Progress
 
@@ -94,7 +94,29 @@ def train(options: argparse.Namespace) -> int:
         options.runs_dir, settings, continuous=options.actions == "continuous", seed=options.seed or 0
     )
     with sole_user(run):
-        return conduct(run, settings, Progress(), new=True)
+        return with_reference(run, settings, conduct(run, settings, Progress(), new=True))
+
+
+def with_reference(run: Run, settings: Config, status: int) -> int:
+    """Add the reference's row to a summary that has none yet: it knows the map, so it plays without ROS."""
+    from safe_support_ql import summary
+
+    episodes = settings.run.evaluation_episodes
+    if status != 0 or not episodes or not (run.folder / "summary.json").exists():
+        return status
+    if "reference" not in json.loads((run.folder / "summary.json").read_text())["evaluation"]:
+        from safe_support_ql.experiments.evaluate import evaluate, summarise
+
+        results = evaluate(settings, "reference", run.continuous, episodes)
+        row = summarise(settings, results)
+        summary.add_evaluation(run.folder, "reference", row)
+        print(
+            f"reference, the same gate without ROS: {row['success_rate']:.0%} of {episodes} episodes, "
+            f"mean return {row['mean_return']:.2f}, {row['unsafe_visits']} unsafe visits"
+        )
+        if row["unsafe_visits"]:
+            return 1
+    return status
 
 
 def refuse_with_resume(options: argparse.Namespace) -> None:
@@ -221,6 +243,71 @@ def print_ledger(report: LedgerReport, folder: Path) -> None:
         print(f"latch: {text}")
     for text in report.visits:
         print(f"UNSAFE VISIT: {text}")
+
+
+# --- evaluate, report ------------------------------------------------------------------------------------------------
+
+
+def add_evaluate(commands: Any) -> None:
+    """Options of `evaluate`."""
+    parser = commands.add_parser("evaluate", help="held-out episodes of a run's policies, without ROS")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="runs/<robot>-<time>")
+    parser.add_argument("--episodes", type=int, default=200, help="default 200, the same ones for every policy")
+    parser.add_argument("--workers", type=int, default=2, help="processes, default 2")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
+    parser.set_defaults(run=evaluate)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Behavior policy, extracted policy and reference from the same starts; 1 where a visit happened."""
+    from safe_support_ql import bringup, config
+    from safe_support_ql.experiments import evaluate as evaluation
+
+    if options.episodes < 1 or options.workers < 1:
+        raise ValueError("--episodes and --workers must be 1 or more")
+    folder = options.folder.resolve()
+    try:
+        run = bringup.Run(folder, **json.loads((folder / "session.json").read_text()))
+    except (OSError, TypeError) as error:
+        raise ValueError(f"{folder / 'session.json'}: cannot be read ({error}); give the folder of a run") from None
+    settings = config.load(run.config_file)
+    model = check_model(folder / "policy.onnx", settings)
+    rows = {}
+    heads = f"{'success':>8}{'95 % interval':>16}{'return':>9}{'unsafe':>7}{'interv.':>8}{'empty':>8}{'score':>7}"
+    print(f"{'policy':11}{heads}")
+    for name, source in (("behavior", "behavior"), ("reference", "reference"), ("policy", str(model))):
+        results = evaluation.evaluate(settings, source, run.continuous, options.episodes, options.workers)
+        row = rows[name] = evaluation.summarise(settings, results)
+        row["score"] = evaluation.score(rows)
+        interval = "{:.3f} .. {:.3f}".format(*row["success_interval95"])
+        score = "" if row["score"] is None else f"{row['score']:.3f}"
+        print(
+            f"{name:11}{row['success_rate']:8.3f}{interval:>16}{row['mean_return']:9.2f}{row['unsafe_visits']:7}"
+            f"{row['intervention_rate']:8.4f}{row['empty_support_fraction']:8.4f}{score:>7}",
+            flush=True,
+        )
+    print("score = (J - J_behavior) / (J_reference - J_behavior), J the mean undiscounted return")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2))
+    return 1 if any(row["unsafe_visits"] for row in rows.values()) else 0
+
+
+def add_report(commands: Any) -> None:
+    """Options of `report`."""
+    parser = commands.add_parser("report", help="draw a finished run as report.png")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="runs/<robot>-<time>")
+    parser.set_defaults(run=report)
+
+
+def report(options: argparse.Namespace) -> int:
+    """Draw."""
+    from safe_support_ql.experiments.report import draw
+
+    try:
+        print(draw(options.folder.resolve()))
+    except OSError as error:
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); finish the run first") from None
+    return 0
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------

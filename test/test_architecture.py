@@ -52,7 +52,7 @@ ROS_INTERFACES = ("_msgs", "_srvs", "_interfaces", "_action")  # endings of ROS 
 
 # Modules that may take a second to start, because learning is their job. Everything else starts without torch, and what
 # needs `learning` only sometimes (cli, experiments) imports it inside the function that does.
-STARTS_WITH_TORCH = {f"{PACKAGE}.nodes.learner"}
+STARTS_WITH_TORCH = {f"{PACKAGE}.nodes.learner", f"{PACKAGE}.experiments.train"}
 
 
 @dataclass(frozen=True)

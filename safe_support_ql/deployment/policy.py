@@ -7,6 +7,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from safe_support_ql.deployment.manifest import load_manifest
+from safe_support_ql.safety.candidates import CandidateSet
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -113,3 +114,23 @@ class OnnxPolicy:
             raise ValueError(f"{self.path}: action {action.tolist()} is no supported candidate; export it again")
         index = int(np.argmax(np.where(matching, log_prob + np.asarray(noise, np.float32), -np.inf)))
         return index, action, log_prob
+
+
+class Actor:
+    """An extracted policy over CandidateSets: a draw from pi_phi, or its likeliest candidate if `greedy`."""
+
+    def __init__(self, policy: OnnxPolicy, seed: int, greedy: bool = False) -> None:
+        """`seed` makes the draws reproducible."""
+        self._policy, self._greedy = policy, greedy
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, candidates: CandidateSet) -> FloatArray:
+        """An action [A] of the support. Raises ValueError as `OnnxPolicy.act` does."""
+        # Lattice points are no draws, so log_proposal is 0.
+        zeros = np.zeros(len(candidates.margin), np.float32)
+        noise = zeros if self._greedy else self._rng.gumbel(size=len(zeros)).astype(np.float32)
+        index, _, _ = self._policy.act(
+            candidates.observation, candidates.actions, candidates.support, candidates.is_plan, zeros, noise
+        )
+        action: FloatArray = candidates.actions[index]
+        return action

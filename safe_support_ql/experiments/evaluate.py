@@ -13,7 +13,7 @@ import numpy as np
 
 from safe_support_ql import config as configuration
 from safe_support_ql.behavior.policies import BehaviorPolicy
-from safe_support_ql.deployment.policy import OnnxPolicy
+from safe_support_ql.deployment.policy import Actor, OnnxPolicy
 from safe_support_ql.experiments.episodes import EpisodeResult, Policy, play
 from safe_support_ql.robots.base import Robot, Singles
 from safe_support_ql.safety.candidates import CandidateSet
@@ -35,29 +35,28 @@ class Job:
     seeds: tuple[int, ...]
 
 
-class OnnxActor:
-    """The extracted policy over a CandidateSet, greedy."""
+def nearest_to_controller(robot: Robot) -> Policy:
+    """The supported candidate nearest to the scripted controller's action."""
 
-    def __init__(self, path: Path, config: configuration.Config) -> None:
-        """Raises ValueError if the file does not belong to this robot and safety configuration."""
-        self._policy = OnnxPolicy(path, robot=config.robot.name, safety_hash=config.safety_hash)
+    def act(candidates: CandidateSet) -> Singles:
+        wanted = robot.controller(candidates.observation[None])[0]
+        distance = (((candidates.actions - wanted) / (robot.action_high - robot.action_low)) ** 2).sum(axis=1)
+        return np.asarray(candidates.actions[np.argmin(np.where(candidates.support, distance, np.inf))])
 
-    def __call__(self, candidates: CandidateSet) -> Singles:
-        """An action [A] of the support."""
-        zeros = np.zeros(len(candidates.margin), np.float32)
-        _, action, _ = self._policy.act(
-            candidates.observation, candidates.actions, candidates.support, candidates.is_plan, zeros, zeros
-        )
-        return action
+    return act
 
 
 def make_policy(name: str, config: configuration.Config, robot: Robot, sim: Simulation, seed: int) -> Policy:
-    """'behavior', 'reference' or an ONNX file."""
+    """'behavior', 'controller' (beta's scripted controller without its noise), 'reference', an ONNX file,
+    or 'greedy:' and an ONNX file."""
     if name == "behavior":
         return BehaviorPolicy(config.behavior, robot, seed)
+    if name == "controller":
+        return nearest_to_controller(robot)
     if name == "reference":
         return Reference(robot, sim.world)
-    return OnnxActor(Path(name), config)
+    served = OnnxPolicy(Path(name.removeprefix("greedy:")), robot=robot.name, safety_hash=config.safety_hash)
+    return Actor(served, seed, name.startswith("greedy:"))
 
 
 def run(job: Job) -> list[EpisodeResult]:
@@ -107,3 +106,11 @@ def summarise(config: configuration.Config, results: list[EpisodeResult]) -> dic
         "verdicts": {name: count / max(decisions, 1) for name, count in verdicts.items()},
         "min_margin": min(result.min_margin for result in results),
     }
+
+
+def score(rows: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """(J - J_behavior) / (J_reference - J_behavior) of row 'policy', once all three are there."""
+    if not {"behavior", "reference", "policy"} <= rows.keys():
+        return None
+    low, high = rows["behavior"]["mean_return"], rows["reference"]["mean_return"]
+    return float((rows["policy"]["mean_return"] - low) / (high - low)) if high != low else None

@@ -10,7 +10,7 @@ import numpy as np
 
 from safe_support_ql import config as configuration
 from safe_support_ql.experiments.episodes import steps
-from safe_support_ql.experiments.evaluate import HELD_OUT, OnnxActor
+from safe_support_ql.experiments.evaluate import HELD_OUT, make_policy
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.safety.journal import JournalReader
@@ -81,7 +81,7 @@ def _paths(figure: Any, axes: Any, run: Path, config: configuration.Config, cont
     """The extracted policy, played again behind the gate without ROS."""
     sim = Simulation(config.robot)
     gate = Gate(config.robot, config.gate, continuous, 0)
-    policy = OnnxActor(run / "policy.onnx", config)
+    policy = make_policy(str(run / "policy.onnx"), config, config.robot, sim, 0)
     for i, axis in enumerate(axes):
         trace: list[Floats] = []
         for outcome, _ in steps(sim, gate, policy, HELD_OUT + i, i):

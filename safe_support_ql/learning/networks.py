@@ -77,11 +77,13 @@ class CandidateNetwork(nn.Module):
         self.register_buffer("action_high", torch.from_numpy(spec.action_high.copy()))
         self.encoder_in = StackedLinear(members, spec.observation_dim, hidden)
         self.encoder_out = StackedLinear(members, hidden, hidden)
-        self.state_part = StackedLinear(members, hidden, hidden)
+        # Half as wide where every candidate pays: that layer's memory traffic is what an update costs.
+        head = max(1, hidden // 2)
+        self.state_part = StackedLinear(members, hidden, head)
         bound = 1.0 / math.sqrt(spec.action_dim)
-        self.action_part = nn.Parameter(torch.empty(members, spec.action_dim, hidden).uniform_(-bound, bound))
-        bound = 1.0 / math.sqrt(hidden)
-        self.score_weight = nn.Parameter(torch.empty(members, hidden).uniform_(-bound, bound))
+        self.action_part = nn.Parameter(torch.empty(members, spec.action_dim, head).uniform_(-bound, bound))
+        bound = 1.0 / math.sqrt(head)
+        self.score_weight = nn.Parameter(torch.empty(members, head).uniform_(-bound, bound))
         self.score_bias = nn.Parameter(torch.zeros(members, 1, 1))
 
     def encode(self, observation: Tensor) -> Tensor:

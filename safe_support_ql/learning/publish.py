@@ -6,16 +6,16 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from safe_support_ql.deployment.manifest import Manifest
 from safe_support_ql.learning.export import PolicyFacts, export_policy
 from safe_support_ql.learning.extraction import extract
 from safe_support_ql.learning.trainer import Trainer
 from safe_support_ql.robots.base import Robot
+from safe_support_ql.safety.candidates import candidate_layout
 
-
-def candidate_layout(continuous: bool) -> str:
-    """How the K candidates of a decision come about; a policy serves only the layout it was trained on."""
-    return "shifted lattice, plan, appended" if continuous else "lattice, plan, appended"
+PARITY_ROWS = 256  # recorded observations that enter the parity check
 
 
 def publish_policy(
@@ -35,7 +35,7 @@ def publish_policy(
         observation_units=list(robot.observation_units),
         action_names=list(robot.action_names),
         action_units=list(robot.action_units),
-        candidate_layout=candidate_layout(continuous),
+        candidate_layout=candidate_layout(robot, continuous),
         alpha=trainer.config.alpha,
         gamma=trainer.config.gamma,
         seeds=[seed],
@@ -48,7 +48,8 @@ def publish_policy(
             "extraction_updates": trainer.config.extraction_updates,
         },
     )
-    return export_policy(path, policy, trainer.spec, facts)
+    seen = trainer.replay.sample_states(PARITY_ROWS, np.random.default_rng(0), trainer.device)
+    return export_policy(path, policy, trainer.spec, facts, seen.observation.cpu().numpy())
 
 
 def _git_revision() -> str:

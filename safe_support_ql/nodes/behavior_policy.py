@@ -6,7 +6,8 @@ answered, and the gate runs its plan. Draws depend on `seed` alone.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+
 from sensor_msgs.msg import JointState, PointCloud2
 
 from safe_support_ql.behavior import policies
@@ -16,14 +17,15 @@ from safe_support_ql.safety.candidates import CandidateSet
 
 
 class CandidatePolicy(lifecycle.ManagedNode):
-    """What behavior_policy and inference share: one request for every candidate set. Subclasses fill in `choose`."""
+    """What behavior_policy and inference share: one request for every candidate set. Subclasses set `choose`."""
+
+    choose: Callable[[CandidateSet], Singles]  # the action to ask for; raises ValueError where there is none
 
     def configure(self) -> None:
         """Read the configuration, create the topics."""
         self.settings = self.load_config()
         robot = self.settings.robot
         self.continuous = self.param("continuous")
-        self.rng = np.random.default_rng([self.param("seed"), 3])
         self.candidates = messages.CandidateCodec(robot, self.continuous)
         self.requests = messages.RequestCodec(robot, self.get_name())
         self.output = self.advertise(JointState, messages.REQUEST, messages.LATEST)
@@ -41,10 +43,6 @@ class CandidatePolicy(lifecycle.ManagedNode):
             return
         self.output.publish(self.requests.encode(candidates, action))
 
-    def choose(self, candidates: CandidateSet) -> Singles:
-        """The action to ask for. Raises ValueError where there is none."""
-        raise NotImplementedError
-
 
 class BehaviorPolicy(CandidatePolicy):
     """See the module."""
@@ -53,18 +51,11 @@ class BehaviorPolicy(CandidatePolicy):
         """Declare parameters."""
         super().__init__("behavior_policy")
 
-    def choose(self, candidates: CandidateSet) -> Singles:
-        """A draw from beta."""
-        log_weight = policies.log_weights(
-            self.settings.behavior,
-            self.settings.robot,
-            candidates.observation[None],
-            candidates.actions[None],
-            candidates.certified[None],
-            candidates.is_plan[None],
-        )[0]
-        action: Singles = candidates.actions[policies.sample(log_weight, self.rng)]
-        return action
+    def configure(self) -> None:
+        """Beta, seeded."""
+        super().configure()
+        settings = self.settings
+        self.choose = policies.BehaviorPolicy(settings.behavior, settings.robot, self.param("seed"))
 
 
 def main() -> None:

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from safe_support_ql.deployment.policy import OnnxPolicy
-from safe_support_ql.nodes import lifecycle, messages
+from safe_support_ql.deployment.policy import Actor, OnnxPolicy
+from safe_support_ql.nodes import lifecycle
 from safe_support_ql.nodes.behavior_policy import CandidatePolicy
-from safe_support_ql.robots.base import Singles
-from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.candidates import candidate_layout
 
 
 class Inference(CandidatePolicy):
@@ -38,27 +35,12 @@ class Inference(CandidatePolicy):
             observation_dim=len(robot.observation_names),
             action_dim=len(robot.action_names),
             candidates=self.candidates.k,
-            candidate_layout=messages.candidate_layout(robot, self.continuous),
+            candidate_layout=candidate_layout(robot, self.continuous),
         )
-        self.zeros = np.zeros(self.candidates.k, np.float32)
 
     def activate(self) -> None:
         """`greedy` may change between activations."""
-        self.greedy = self.param("greedy")
-
-    def choose(self, candidates: CandidateSet) -> Singles:
-        """The preferred candidate; lattice points are no draws, so log_proposal is 0."""
-        noise = self.zeros if self.greedy else self.rng.gumbel(size=len(self.zeros)).astype(np.float32)
-        index, _, _ = self.policy.act(
-            candidates.observation,
-            candidates.actions,
-            candidates.support,
-            candidates.is_plan,
-            self.zeros,
-            noise,
-        )
-        action: Singles = candidates.actions[index]
-        return action
+        self.choose = Actor(self.policy, self.param("seed"), self.param("greedy"))
 
 
 def main() -> None:

@@ -16,25 +16,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from numpy.typing import NDArray
 from std_srvs.srv import Trigger
 
-from safe_support_ql.behavior import policies
 from safe_support_ql.nodes import lifecycle, messages
 from safe_support_ql.nodes.recorder import JOURNAL
-from safe_support_ql.safety.journal import CERTIFIED, PLAN, USED, JournalReader
+from safe_support_ql.safety.journal import JournalReader
 from safe_support_ql.safety.ledger import PHASES
 
 if TYPE_CHECKING:
-    from safe_support_ql.learning.networks import PolicyNetwork
     from safe_support_ql.learning.trainer import Trainer
 
 CHECKPOINT, POLICY = "checkpoint.pt", "policy.onnx"
@@ -42,30 +37,6 @@ CHECKPOINT_S = 30.0
 POLL_S = 0.1
 SLICE = 4  # updates between two looks at the journal and at what was asked of the worker
 CURVES_S = 2.0
-PARITY_ROWS = 256
-
-
-def to_rows(records: NDArray[np.void], settings: Any) -> dict[str, NDArray[Any]]:
-    """Journal records as replay rows, weighed by beta on the way in."""
-    flags = records["flags"]
-    certified, is_plan, used = flags & CERTIFIED > 0, flags & PLAN > 0, flags & USED > 0
-    actions = records["actions"]
-    log_weight = policies.log_weights(
-        settings.behavior, settings.robot, records["observation"], actions, certified, is_plan
-    )  # fmt: skip
-    return {
-        "observation": records["observation"],
-        "candidates": np.where(used[:, :, None], actions, np.float32(np.nan)),
-        "support": certified | is_plan,
-        "is_plan": is_plan,
-        "log_weight": log_weight,
-        "executed": records["executed"],
-        "reward": records["reward"],
-        "terminated": records["terminated"],
-        "truncated": records["truncated"],
-        "first": records["first"],
-        "sequence": records["sequence"],
-    }
 
 
 class Learner(lifecycle.ManagedNode):
@@ -81,27 +52,18 @@ class Learner(lifecycle.ManagedNode):
     def configure(self) -> None:
         """Build the trainer and load the checkpoint, if there is one. Raises ValueError naming key or file."""
         from safe_support_ql.learning.checkpoint import load_checkpoint
-        from safe_support_ql.learning.networks import ProblemSpec
+        from safe_support_ql.learning.ingest import problem_spec
         from safe_support_ql.learning.trainer import LearnerConfig, Trainer
 
         settings = self.settings = self.load_config()
         robot = settings.robot
         self.folder = self.run_dir()
         self.continuous = self.param("continuous")
-        codec = messages.CandidateCodec(robot, self.continuous)
         chosen = {"seed": self.param("seed"), **settings.learner}
         unknown = set(chosen) - {field.name for field in dataclasses.fields(LearnerConfig)}
         if unknown:
             raise ValueError(f"{self.param('config')}: learner: unknown key '{min(unknown)}'")
-        spec = ProblemSpec(
-            observation_dim=codec.d,
-            action_dim=codec.a,
-            candidates=codec.k,
-            observation_scale=robot.observation_scale,
-            action_low=robot.action_low.astype(np.float32),
-            action_high=robot.action_high.astype(np.float32),
-        )
-        self.trainer = Trainer(LearnerConfig(**chosen), spec)
+        self.trainer = Trainer(LearnerConfig(**chosen), problem_spec(robot, self.continuous))
         checkpoint = self.folder / CHECKPOINT
         if checkpoint.exists():
             load_checkpoint(checkpoint, self.trainer)
@@ -228,14 +190,13 @@ class Learner(lifecycle.ManagedNode):
         records = self.reader.read()
         learned = records[records["phase"] == PHASES.index("collection")]
         if len(learned):
-            trainer.replay.append(to_rows(learned, self.settings))
+            from safe_support_ql.learning.ingest import replay_rows
+
+            trainer.replay.append(replay_rows(learned, self.settings.robot, self.settings.behavior))
         return len(records)
 
     def extract(self, trainer: Trainer, curves: Curves) -> None:
         """Stage two, and the files that inference reads."""
-        from safe_support_ql.learning.export import export_policy
-        from safe_support_ql.learning.extraction import extract
-
         self.state = "extracting"
 
         def progress(updates: int, metrics: dict[str, float]) -> None:
@@ -245,41 +206,18 @@ class Learner(lifecycle.ManagedNode):
             if self.stop_asked.is_set():
                 raise _StopExtraction
 
+        from safe_support_ql.learning.publish import publish_policy
+
+        settings = self.settings
         try:
-            policy: PolicyNetwork = extract(trainer, progress)
+            publish_policy(
+                self.folder / POLICY, trainer, settings.robot, self.continuous, settings.safety_hash,
+                trainer.config.seed, progress,
+            )  # fmt: skip
         except _StopExtraction:
             return
-        records = trainer.replay.sample_states(PARITY_ROWS, np.random.default_rng(0), trainer.device)
-        export_policy(
-            self.folder / POLICY, policy, trainer.spec, self.facts(trainer), records.observation.cpu().numpy()
-        )
         self.extract_asked.clear()
         self.state = "exported"
-
-    def facts(self, trainer: Trainer) -> Any:
-        """What the manifest says of this run."""
-        from safe_support_ql.learning.export import PolicyFacts
-
-        robot = self.settings.robot
-        return PolicyFacts(
-            robot=robot.name,
-            observation_names=list(robot.observation_names),
-            observation_units=["SI"] * len(robot.observation_names),
-            action_names=list(robot.action_names),
-            action_units=list(robot.action_units),
-            candidate_layout=messages.candidate_layout(robot, self.continuous),
-            alpha=trainer.config.alpha,
-            gamma=trainer.config.gamma,
-            seeds=[trainer.config.seed],
-            git_revision=_git_revision(),
-            safety_sha256=self.settings.safety_hash,
-            training={
-                "updates": trainer.updates,
-                "decisions": trainer.replay.appended,
-                "last_sequence": trainer.last_sequence,
-                **{name: float(value) for name, value in self.metrics.items() if name in ("kl", "q_loss")},
-            },
-        )
 
 
 class _StopExtraction(Exception):
@@ -305,16 +243,6 @@ class Curves:
     def close(self) -> None:
         """Flush."""
         self._writer.close()
-
-
-def _git_revision() -> str:
-    """Of the source tree this runs from; 'unknown' for an installed package."""
-    here = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
 
 
 def main() -> None:

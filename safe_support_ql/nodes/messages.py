@@ -209,12 +209,6 @@ def _short(value: Any) -> str:
 # --- candidates and requests -----------------------------------------------------------------------------------------
 
 
-def candidate_layout(robot: Robot, continuous: bool) -> str:
-    """How the K candidates come about; a policy is served only the layout it was trained for."""
-    n = lattice_size(robot, continuous)
-    return f"{'shifted lattice' if continuous else 'lattice'} {n} + plan + {EXTRA_SLOTS - 1} appended"
-
-
 class CandidateCodec:
     """CandidateSet <-> PointCloud2: K points of float32 fields, the observation in the row's tail; one atomic message.
 

@@ -17,7 +17,7 @@ import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ from std_msgs.msg import UInt64
 
 from safe_support_ql.nodes import lifecycle, messages
 from safe_support_ql.nodes.messages import OutcomeTable, Verdict
-from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.candidates import CandidateSet, candidate_layout
 from safe_support_ql.safety.gate import REASONS, VERDICTS
-from safe_support_ql.safety.journal import BAND, CERTIFIED, PLAN, USED, JournalWriter, read_records
+from safe_support_ql.safety.journal import CERTIFIED, PLAN, JournalWriter, pack, read_records
 from safe_support_ql.safety.ledger import PHASES, LedgerWriter, read_ledger
 
 JOURNAL, LEDGER = "journal.bin", "ledger.jsonl"
@@ -178,20 +178,11 @@ def make_record(dtype: np.dtype[np.void], joined: Joined) -> NDArray[np.void]:
         certified[last], band[last] = verdict.certified, verdict.band
     if not np.array_equal(actions[index], verdict.action):
         raise ValueError(f"decision {verdict.sequence}: executed {verdict.action.tolist()} is not candidate {index}")
-    record = np.zeros(1, dtype)
-    row = record[0]
-    row["sequence"], row["id"], row["stamp_ns"], row["episode"] = (
-        verdict.sequence,
-        verdict.id,
-        verdict.stamp_ns,
-        verdict.episode,
-    )
-    row["first"], row["terminated"], row["truncated"] = arrived.first, arrived.terminated, arrived.truncated
-    row["verdict"], row["reason"] = VERDICTS.index(verdict.verdict), REASONS.index(verdict.reason)
-    row["phase"], row["executed"], row["reward"] = arrived.phase, index, arrived.reward
-    row["observation"], row["actions"], row["margin"] = candidates.observation, actions, margin
-    row["flags"] = certified * CERTIFIED + band * BAND + candidates.is_plan * PLAN + np.isfinite(margin) * USED
-    return record
+    recorded = replace(candidates, actions=actions, margin=margin, certified=certified, band=band)
+    return pack(
+        dtype, verdict.sequence, recorded, index, VERDICTS.index(verdict.verdict), REASONS.index(verdict.reason),
+        arrived.phase, arrived.reward, arrived.first, arrived.terminated, arrived.truncated,
+    )  # fmt: skip
 
 
 @dataclass
@@ -297,7 +288,7 @@ class Recorder(lifecycle.ManagedNode):
             "candidates": self.codec.k,
             "action": self.codec.a,
             "robot": robot.name,
-            "layout": messages.candidate_layout(robot, self.param("continuous")),
+            "layout": candidate_layout(robot, self.param("continuous")),
             "safety_sha256": settings.safety_hash,
         }
         events = _events(run_dir)

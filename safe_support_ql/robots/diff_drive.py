@@ -77,7 +77,8 @@ class Parameters:
     obstacle_half_width_min: float = param(0.1, "m", 0.05, 2.0, "declared smallest obstacle: half its width")
     obstacle_half_width_max: float = param(0.25, "m", 0.1, 2.0, "largest obstacle: half its width")
     start_goal_distance: float = param(4.0, "m", 0.5, 50.0, "least distance from start to goal")
-    corridor: float = param(0.45, "m", 0.1, 2.0, "half the least gap between two obstacles")
+    controller_width: float = param(0.33, "m", 0.05, 2.0, "the scripted controller keeps this off its line")
+    corridor: float = param(0.5, "m", 0.1, 2.0, "half the least gap between two obstacles")
     goal_radius: float = param(0.3, "m", 0.05, 2.0, "closer than this is reached")
     episode_s: float = param(40.0, "s", 1.0, 600.0, "time limit of an episode")
     reward_progress: float = param(5.0, "1/m", 0.0, 100.0, "reward per metre come closer to the goal")
@@ -249,7 +250,7 @@ class DiffDrive(Robot):
     def controller(self, observations: Singles) -> Floats:
         """Goal seeking: drive into the free direction nearest to the goal's, as a vector field histogram does.
 
-        It sees what the policy sees, knows no map, and gets stuck where the way round is long (Borenstein & Koren 1991).
+        It sees what the policy sees and knows no map (Borenstein & Koren 1991, without their histogram's memory).
         """
         p = self.parameters
         observations = observations.astype(np.float64)
@@ -260,7 +261,7 @@ class DiffDrive(Robot):
         directions = np.column_stack([bearing, np.broadcast_to(self._sectors, ranges.shape)])
         between = self._sectors[None, None, :] - directions[:, :, None]
         ahead, aside = ranges[:, None, :] * np.cos(between), ranges[:, None, :] * np.abs(np.sin(between))
-        in_way = (ahead > 0.0) & (ahead < np.minimum(distance, LOOKAHEAD)[:, None, None]) & (aside < p.corridor)
+        in_way = (ahead > 0.0) & (ahead < np.minimum(distance, LOOKAHEAD)[:, None, None]) & (aside < p.controller_width)
         detour = np.abs((directions - bearing[:, None] + np.pi) % (2 * np.pi) - np.pi)
         cost = detour + 0.3 * np.abs(directions) + 100.0 * in_way.any(axis=2)
         chosen = np.take_along_axis(directions, cost.argmin(axis=1)[:, None], axis=1)[:, 0]

@@ -57,6 +57,12 @@ def lattice_size(robot: Robot, continuous: bool) -> int:
     return int(np.prod([len(values) for values in robot.lattice]))
 
 
+def candidate_layout(robot: Robot, continuous: bool) -> str:
+    """How the K candidates come about; a policy is served only the layout it was trained for."""
+    n = lattice_size(robot, continuous)
+    return f"{'shifted lattice' if continuous else 'lattice'} {n} + plan + appended"
+
+
 def lattice(robot: Robot, continuous: bool, rng: np.random.Generator) -> Singles:
     """Lattice candidates [n, A]: fixed values, or cells of equal size shifted together by a fresh uniform offset.
 

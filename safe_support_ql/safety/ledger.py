@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 PHASES = ("collection", "evaluation_behavior", "evaluation_policy", "evaluation_reference", "simulate")
 
 
@@ -70,12 +68,16 @@ def _scan(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def rate_upper_bound(events: int, hours: float, confidence: float = 0.95) -> float:
-    """One-sided exact Poisson upper bound on a rate per hour; for zero events 3.0/hours at 95 % (METHOD.md 7)."""
+    """One-sided exact Poisson upper bound on a rate per hour; for zero events 3.0/hours at 95 %."""
+    from scipy import stats  # a second to import, which no node that only writes a ledger should pay
+
     return float(stats.chi2.ppf(confidence, 2 * events + 2) / 2 / hours) if hours > 0 else float("inf")
 
 
 def proportion_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Two-sided exact (Clopper-Pearson) interval of a proportion over independent trials."""
+    from scipy import stats
+
     if trials == 0:
         return 0.0, 1.0
     tail = (1 - confidence) / 2

@@ -39,17 +39,17 @@ class Arena:
 
 
 def make_arena(spec: ObstacleArena, seed: int) -> Arena:
-    """The arena of `seed`. Obstacles, which may stand in the walls, leave each other a gap of twice `spec.corridor`.
+    """The arena of `seed`. Obstacles may stand in the walls; they leave each other gaps of twice `spec.corridor`.
 
-    So a path of that centre clearance leads between any two of them. Raises ValueError if the specification leaves no
-    room for that many obstacles.
+    So a path of that centre clearance leads between any two of them. Raises ValueError if that many
+    obstacles find no room.
     """
     rng = np.random.default_rng(seed)
     for _ in range(TRIES):
         arena = _draw(spec, rng)
         if arena is not None:
             return arena
-    raise ValueError(f"no arena with {spec.corridor} m corridors found in {TRIES} tries; use fewer or smaller obstacles")
+    raise ValueError(f"no arena with {spec.corridor} m corridors in {TRIES} tries; use fewer or smaller obstacles")
 
 
 def _draw(spec: ObstacleArena, rng: np.random.Generator) -> Arena | None:

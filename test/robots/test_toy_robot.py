@@ -1,4 +1,4 @@
-"""A robot is one module and one YAML, and nothing else: a toy one is added here and used by everything above robots/."""
+"""A robot is one module and one YAML, and nothing else: a toy one is added here and used by all above robots/."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +68,8 @@ class Toy(Robot):
         # The pole hangs on the cart here and pulls it: its mass is in the ensemble, its swing in the tightening.
         self.model = Model(
             step, backup, margins, terminal, np.array([[1.1], [1.0], [1.4]]), np.zeros((1, 1)), (p.limit,), ("track",),
-            np.linspace(0.05, 0.15, steps + 1)[:, None], np.ones(1), 1, dt, (1,), 0.02, 0.01, 0.001, 0.05, np.full(2, 0.2),
+            np.linspace(0.05, 0.15, steps + 1)[:, None], np.ones(1), 1, dt, (1,),
+            0.02, 0.01, 0.001, 0.05, np.full(2, 0.2),
         )
 
     def estimate(self, inputs):
