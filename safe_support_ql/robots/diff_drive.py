@@ -78,12 +78,12 @@ class Parameters:
     obstacle_half_width_max: float = param(0.25, "m", 0.1, 2.0, "largest obstacle: half its width")
     start_goal_distance: float = param(4.0, "m", 0.5, 50.0, "least distance from start to goal")
     controller_width: float = param(0.33, "m", 0.05, 2.0, "the scripted controller keeps this off its line")
-    corridor: float = param(0.5, "m", 0.1, 2.0, "half the least gap between two obstacles")
+    corridor: float = param(0.55, "m", 0.1, 2.0, "half the least gap between two obstacles")
     goal_radius: float = param(0.3, "m", 0.05, 2.0, "closer than this is reached")
     episode_s: float = param(40.0, "s", 1.0, 600.0, "time limit of an episode")
     reward_progress: float = param(5.0, "1/m", 0.0, 100.0, "reward per metre come closer to the goal")
     reward_time: float = param(0.02, "1", 0.0, 1.0, "cost of a tick")
-    reward_goal: float = param(5.0, "1", 0.0, 100.0, "reward for reaching the goal")
+    reward_goal: float = param(1.0, "1", 0.0, 100.0, "reward for reaching the goal")
 
 
 def step(x: tuple[Any, ...], u: tuple[Any, ...], member: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
