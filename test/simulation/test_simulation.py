@@ -32,6 +32,17 @@ def test_arenas_hold_what_they_promise() -> None:
         np.testing.assert_array_equal(make_arena(spec, seed).obstacles, arena.obstacles)
 
 
+def test_driving_straight_at_the_goal_succeeds_in_less_than_half() -> None:
+    spec = ROBOT.world.arena
+    assert spec is not None
+    free = 0
+    for seed in range(900_000_000, 900_000_200):
+        arena = make_arena(spec, seed)
+        line = np.linspace(arena.start[:2], arena.goal, 200)
+        free += arena.clearance(line[:, 0], line[:, 1]).min() > ROBOT.world.footprint_radius + 0.05
+    assert free < 100
+
+
 def test_exact_clearance_agrees_with_the_physics_engine(sim: Simulation) -> None:
     world = sim.world
     assert isinstance(world, DriveWorld)
