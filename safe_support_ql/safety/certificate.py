@@ -63,13 +63,14 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
     constants = tuple(float(value) for value in model.constants)
     checks_per_tick, dt = model.checks_per_tick, model.dt
     horizon, member_size = len(model.tightening) - 1, model.members.shape[1]
+    as_tuple: Any = to_fixed_tuple  # an intrinsic: what it returns depends on the value of its second argument
 
     @numba.njit(error_model="numpy")
     def one(state, previous, action, member, centre, delay, hold, points, tightening, scale):  # type: ignore[no-untyped-def]
-        x = to_fixed_tuple(state, state_size)
-        before = to_fixed_tuple(previous, action_size)
-        asked = to_fixed_tuple(action, action_size)
-        parameters = to_fixed_tuple(member, member_size)
+        x = as_tuple(state, state_size)
+        before = as_tuple(previous, action_size)
+        asked = as_tuple(action, action_size)
+        parameters = as_tuple(member, member_size)
         command = before
         margin = np.inf
         for t in range(horizon):
