@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from safe_support_ql.nodes import messages
 from safe_support_ql.nodes.messages import OUTCOME_NAMES, Verdict
 from safe_support_ql.nodes.recorder import WAIT_S, Book, Join, make_record
-from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.candidates import CandidateSet, candidate_layout
 from safe_support_ql.safety.journal import CERTIFIED, PLAN, USED, record_type
 
 K, D = 4, 3
@@ -152,4 +151,4 @@ def test_the_layout_key_tells_action_spaces_apart() -> None:
     from safe_support_ql import config
 
     robot = config.load_robot("diff_drive").robot
-    assert messages.candidate_layout(robot, True) != messages.candidate_layout(robot, False)
+    assert candidate_layout(robot, True) != candidate_layout(robot, False)
