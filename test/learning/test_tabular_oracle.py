@@ -190,6 +190,6 @@ def test_bellman_operator_contracts_by_gamma(alpha: float):
 
 def test_network_of_the_package_lands_near_the_fixed_point():
     mdp = make_mdp(0)
-    trainer = learn(mdp, 0.3, factory=twin_q_network, learning_rate=5e-3, hidden=32, batch_size=256)
+    trainer = learn(mdp, 0.3, factory=twin_q_network, learning_rate=5e-3, hidden=64, batch_size=256)
     q = trainer.q_values(OBSERVATIONS, ACTIONS).numpy()
     assert error_share(mdp, q, mdp.fixed_point(0.3)) < 0.05
