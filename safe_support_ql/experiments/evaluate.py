@@ -91,13 +91,14 @@ def summarise(config: configuration.Config, results: list[EpisodeResult]) -> dic
     visits = sum(result.unsafe_visits for result in results)
     verdicts = {name: sum(result.verdicts[name] for result in results) for name in results[0].verdicts}
     decisions = sum(verdicts.values())
-    half = 1.96 * float(returns.std(ddof=1)) / np.sqrt(len(returns)) if len(returns) > 1 else float("inf")
+    mean = float(returns.mean())
+    half = 1.96 * float(returns.std(ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else None
     return {
         "episodes": len(results),
         "success_rate": reached / len(results),
         "success_interval95": proportion_interval(reached, len(results)),
-        "mean_return": float(returns.mean()),
-        "mean_return_interval95": (float(returns.mean()) - half, float(returns.mean()) + half),
+        "mean_return": mean,
+        "mean_return_interval95": None if half is None else (mean - half, mean + half),
         "control_ticks": ticks,
         "unsafe_visits": visits,
         "unsafe_rate_upper95_per_hour": rate_upper_bound(visits, ticks * config.robot.period / 3600),

@@ -39,9 +39,9 @@ class Arena:
 
 
 def make_arena(spec: ObstacleArena, seed: int) -> Arena:
-    """The arena of `seed`. Obstacles may stand in the walls; they leave each other gaps of twice `spec.corridor`.
+    """The arena of `seed`. Obstacles leave each other and the walls gaps of twice `spec.corridor`.
 
-    So a path of that centre clearance leads between any two of them. Raises ValueError if that many
+    So a path of that centre clearance leads past every one of them. Raises ValueError if that many
     obstacles find no room.
     """
     rng = np.random.default_rng(seed)
@@ -64,7 +64,8 @@ def _draw(spec: ObstacleArena, rng: np.random.Generator) -> Arena | None:
         # Discs, squares, and bars as thin as declared.
         width = (0.0, size, spec.half_width[0])[rng.integers(3)]
         radius = float(np.hypot(size, width))
-        x, y = rng.uniform(-half, half, 2)
+        room = half - radius - 2 * spec.corridor
+        x, y = rng.uniform(-room, room, 2)
         if np.all(np.hypot(obstacles[:, 0] - x, obstacles[:, 1] - y) - radii - radius >= 2 * spec.corridor):
             obstacles = np.vstack([obstacles, [x, y, yaw, size, width]])
             radii = np.append(radii, radius)

@@ -39,7 +39,7 @@ SETTINGS = config.load_robot("diff_drive", {"learner.extraction_updates": 50})
 TOP_SPEED = float(SETTINGS.robot.action_high[0])
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE = Transition.TRANSITION_DEACTIVATE
-LONG = 60.0  # s, for what takes long on a loaded machine: imports, compilation, discovery
+LONG = 300.0  # an idle-priority learner on a busy host gets little of it
 
 
 class Graph:
