@@ -30,8 +30,11 @@ class Certificate:
         points: Floats,
         centre: int,
         enough: float = np.inf,
+        holds: tuple[int, ...] | None = None,
     ) -> tuple[Floats, Any]:
         """Margins [K] and the centre [K] each was reached with; see rollout_margins for the definition.
+
+        `holds`, in checks, stand for those of the model where a command may act longer.
 
         Centres are tried from `centre` outwards and the first that gives `enough` is kept; else the best. A margin
         below zero is cut off where it was found, so it is an upper bound: certified or not never depends on that.
@@ -46,7 +49,7 @@ class Certificate:
             np.ascontiguousarray(points, np.float64),
             self.model.members,
             self.model.centres,
-            np.asarray(self.model.holds, np.int64),
+            np.asarray(holds or self.model.holds, np.int64),
             self.model.tightening,
             self.model.scale,
             centre,

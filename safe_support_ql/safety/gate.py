@@ -8,6 +8,7 @@ newest id) or `expire` (no acceptable answer in time) decides, once. Time comes 
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -32,6 +33,9 @@ REASONS = (
 )
 
 
+HISTORY = 64  # newest inputs of a channel that are kept, to find those of one instant
+
+
 class State(enum.Enum):
     """Gate states; see `Gate._state_after`."""
 
@@ -52,6 +56,7 @@ class GateConfig:
     )
     future_tolerance_s: float = param(0.05, "s", 0.0, 1.0, "a stamp further ahead than this is refused")
     recorder_timeout_s: float = param(1.0, "s", 0.1, 60.0, "an older recorder heartbeat puts the gate into backup")
+    max_skew_s: float = param(0.05, "s", 0.0, 1.0, "inputs of one state may be this far apart in time")
     latch_after_s: float = param(1.0, "s", 0.05, 60.0, "inputs missing for longer than this latch the gate")
 
 
@@ -117,7 +122,7 @@ class Gate:
         self.id = 0
         self.recorder_required = False
         self._channels = {channel.name: channel for channel in robot.channels}
-        self._inputs: dict[str, _Input] = {}
+        self._inputs: dict[str, deque[_Input]] = {}
         self._problems: dict[str, str] = {}
         self._recorder_ns: int | None = None
         self._missing_since_ns: int | None = None
@@ -128,6 +133,7 @@ class Gate:
         self._estimate: Estimate | None = None
         self._sampled: dict[str, Floats] = {}
         self._delays: tuple[int, ...] = (0,)
+        self._holds = self.robot.model.holds
         self._tube: _Tube | None = None
         self._started = False
         self._stamp_ns = 0
@@ -138,7 +144,8 @@ class Gate:
     def receive(self, channel: str, vector: Floats, stamp_ns: int, now_ns: int, steady_ns: int) -> str:
         """Take an input, or refuse it and return why ('' when taken). A refused one changes nothing: the last ages."""
         declared = self._channels[channel]
-        last = self._inputs.get(channel)
+        history = self._inputs.get(channel)
+        last = history[-1] if history else None
         problem = ""
         if vector.shape != (declared.size,):
             problem = f"{channel}: {vector.size} numbers, expected {declared.size}"
@@ -150,7 +157,9 @@ class Gate:
             problem = f"{channel}: stamp did not advance; a repeated or reordered message"
         if problem:
             return self.refuse(channel, problem)
-        self._inputs[channel] = _Input(np.array(vector, np.float64), stamp_ns, steady_ns)
+        kept = deque(history or (), maxlen=1 if declared.latched else HISTORY)
+        kept.append(_Input(np.array(vector, np.float64), stamp_ns, steady_ns))
+        self._inputs[channel] = kept
         self._problems.pop(channel, None)
         return ""
 
@@ -184,14 +193,14 @@ class Gate:
         `latency_s`: from now until the command acts, its smallest and largest value.
         """
         self._candidates = None
-        stamps = [item.stamp_ns for name, item in self._inputs.items() if not self._channels[name].latched]
+        stamps = [items[-1].stamp_ns for name, items in self._inputs.items() if not self._channels[name].latched]
         self._stamp_ns = max(stamps, default=self._stamp_ns)
         self._missing = self._find_missing(now_ns, steady_ns)
         if self._missing:
             self._note_missing(steady_ns)
             return None
-        sampled = {name: item.vector for name, item in self._inputs.items()}
         try:
+            sampled = self._sample(min(stamps))
             estimate = self.robot.estimate(sampled)
         except ValueError as error:
             self._missing = str(error)
@@ -199,7 +208,11 @@ class Gate:
             return None
         self._missing_since_ns = None
         age_s = max(0.0, (now_ns - min(stamps)) / 1e9)
-        self._delays = tuple(sorted({int(np.ceil((age_s + late) / self.robot.model.dt - 1e-6)) for late in latency_s}))
+        model = self.robot.model
+        self._delays = tuple(sorted({int(np.ceil((age_s + late) / model.dt - 1e-6)) for late in latency_s}))
+        # The next command may come late by the latency, too, and this one acts until then.
+        longest = model.checks_per_tick + int(np.ceil(max(latency_s) / model.dt - 1e-6))
+        self._holds = tuple(sorted({*model.holds, longest}))
         if not self._started:
             self.support.start(estimate)
             self._started = True
@@ -207,7 +220,7 @@ class Gate:
         self._estimate, self._sampled = estimate, sampled
         self.id += 1
         self._candidates = self.support.candidates(
-            self.id, self._stamp_ns, self.episode, sampled, estimate, self._delays
+            self.id, self._stamp_ns, self.episode, sampled, estimate, self._delays, self._holds
         )  # fmt: skip
         return self._candidates
 
@@ -278,7 +291,7 @@ class Gate:
 
     def _find_missing(self, now_ns: int, steady_ns: int) -> str:
         for name, channel in self._channels.items():
-            item = self._inputs.get(name)
+            item = self._inputs[name][-1] if name in self._inputs else None
             said = f" ({self._problems[name]})" if name in self._problems else ""
             if item is None:
                 return f"{name} was never received{said}"
@@ -287,6 +300,23 @@ class Gate:
             if not channel.latched and age > channel.max_age:
                 return f"{name} is {age:.2f} s old, allowed {channel.max_age:.2f} s{said}"
         return ""
+
+    def _sample(self, stamp_ns: int) -> dict[str, Floats]:
+        """The vectors nearest to one instant. A newer speed beside an older scan would hide the way driven in between.
+
+        Raises ValueError where a channel has none near enough.
+        """
+        sampled = {}
+        for name, items in self._inputs.items():
+            nearest = min(items, key=lambda item: abs(item.stamp_ns - stamp_ns))
+            apart = abs(nearest.stamp_ns - stamp_ns) / 1e9
+            if not self._channels[name].latched and apart > self.config.max_skew_s:
+                raise ValueError(
+                    f"{name} is {apart:.3f} s away from the other inputs, allowed {self.config.max_skew_s:.3f} s; "
+                    "check the clocks and rates of the sensors"
+                )
+            sampled[name] = nearest.vector
+        return sampled
 
     def _note_missing(self, steady_ns: int) -> None:
         if self.state is State.CLOSED:
@@ -301,7 +331,7 @@ class Gate:
         assert self._candidates is not None and self._estimate is not None
         if np.any(action < self.robot.action_low - 1e-6) or np.any(action > self.robot.action_high + 1e-6):
             return self.support.size - 1  # an empty slot: never certified, so the plan runs
-        self._candidates = self.support.append(self._candidates, self._estimate, self._delays, action)
+        self._candidates = self.support.append(self._candidates, self._estimate, self._delays, self._holds, action)
         return self.support.size - 1
 
     def _decide(self, index: int, reason: str, intervention: bool, message: str) -> Decision:

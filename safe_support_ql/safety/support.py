@@ -37,7 +37,7 @@ class Support:
         margins = []
         for centre in range(len(self.robot.model.centres)):
             self.centre = centre
-            margins.append(self._certify_here(estimate, (0,), self.plan_action(estimate.state)))
+            margins.append(self._certify_here(estimate, (0,), self.robot.model.holds, self.plan_action(estimate.state)))
         self.centre = int(np.argmax(margins))
 
     def plan_action(self, state: Floats) -> Singles:
@@ -48,7 +48,14 @@ class Support:
         return np.asarray(clipped, np.float32)
 
     def candidates(
-        self, id: int, stamp_ns: int, episode: int, inputs: Inputs, estimate: Estimate, delays: tuple[int, ...]
+        self,
+        id: int,
+        stamp_ns: int,
+        episode: int,
+        inputs: Inputs,
+        estimate: Estimate,
+        delays: tuple[int, ...],
+        holds: tuple[int, ...],
     ) -> CandidateSet:
         """Certify the lattice and the plan at `estimate`; the previous command still acts for `delays` (in checks)."""
         model = self.robot.model
@@ -63,16 +70,16 @@ class Support:
         used = n if plan < n else n + 1
         margin = np.full(k, -np.inf)
         centre = np.full(k, self.centre, np.uint8)
-        margin[:used], centre[:used] = self._certify(estimate, delays, actions[:used])
+        margin[:used], centre[:used] = self._certify(estimate, delays, holds, actions[:used])
         # The plan is what runs now, so its margin is the one with the centre it has, not with the best centre.
-        margin[plan] = self._certify_here(estimate, delays, plan_action)
+        margin[plan] = self._certify_here(estimate, delays, holds, plan_action)
         centre[plan] = self.centre
         self._update_band(margin[plan])
         certified, band = self._passes(margin)
         is_plan = np.zeros(k, bool)
         is_plan[plan] = True
-        # An empty slot has margin -inf; the plan's slot is in use even if the plan reaches nothing.
-        margin[plan] = max(margin[plan], np.finfo(np.float32).min)
+        # An empty slot has margin -inf; one in use has a number even where S_f is not reached.
+        margin[:used] = np.maximum(margin[:used], np.finfo(np.float32).min)
         observation = self.robot.observation(
             inputs, estimate, self.previous, float(model.centres[self.centre, 0]), self.threshold
         )
@@ -81,10 +88,15 @@ class Support:
         )  # fmt: skip
 
     def append(
-        self, candidates: CandidateSet, estimate: Estimate, delays: tuple[int, ...], action: Singles
+        self,
+        candidates: CandidateSet,
+        estimate: Estimate,
+        delays: tuple[int, ...],
+        holds: tuple[int, ...],
+        action: Singles,
     ) -> CandidateSet:
         """The set with a foreign `action` certified into the last slot (log_weight -inf: beta never draws it)."""
-        margin, centre = self._certify(estimate, delays, action[None])
+        margin, centre = self._certify(estimate, delays, holds, action[None])
         certified, band = self._passes(margin)
         last = self.size - 1
         new = {name: getattr(candidates, name).copy() for name in ("actions", "certified", "band", "margin", "centre")}
@@ -102,14 +114,18 @@ class Support:
         if candidates.band[index] and not candidates.is_plan[index]:
             self.spent += self.robot.model.step_residual
 
-    def _certify(self, estimate: Estimate, delays: tuple[int, ...], actions: Singles) -> tuple[Floats, Floats]:
+    def _certify(
+        self, estimate: Estimate, delays: tuple[int, ...], holds: tuple[int, ...], actions: Singles
+    ) -> tuple[Floats, Floats]:
         # A centre is enough once it passes fully: the nearest such centre keeps the plan from wandering.
         return self._certificate(
             estimate.state, self.previous, delays, actions.astype(np.float64), estimate.points, self.centre,
-            self.robot.model.band,
+            self.robot.model.band, holds,
         )  # fmt: skip
 
-    def _certify_here(self, estimate: Estimate, delays: tuple[int, ...], action: Singles) -> float:
+    def _certify_here(
+        self, estimate: Estimate, delays: tuple[int, ...], holds: tuple[int, ...], action: Singles
+    ) -> float:
         margin, centre = self._certificate(
             estimate.state,
             self.previous,
@@ -118,6 +134,7 @@ class Support:
             estimate.points,
             self.centre,
             -np.inf,
+            holds,
         )
         return float(margin[0])
 

@@ -133,6 +133,29 @@ def test_a_stopped_stamp_clock_does_not_hide_old_inputs(gate: Gate) -> None:
     assert gate.begin(PERIOD, PERIOD + 10 * PERIOD) is None, "stamps say fresh, the steady clock says old"
 
 
+def test_a_newer_speed_beside_an_older_scan_is_not_one_state(gate: Gate) -> None:
+    feed(gate, PERIOD, v=0.6)
+    late = PERIOD + 90_000_000
+    gate.receive("odom", np.array([0.0, 0, 0, 1, 0.0, 0]), late, late, late)
+    assert gate.begin(late, late) is not None
+    assert gate._estimate is not None and gate._estimate.state[3] == 0.6, "the speed at the scan's own time"
+    assert gate._delays == (2,), "and the way driven since is rolled out"
+    gate.expire(late)
+    much_later = PERIOD + 200_000_000
+    gate.new_episode(1)
+    gate.receive("scan", OPEN, PERIOD, much_later, much_later)
+    gate.receive("goal_pose", np.array([3.0, 0.0]), PERIOD, much_later, much_later)
+    gate.receive("odom", np.array([0.0, 0, 0, 1, 0.6, 0]), much_later, much_later, much_later)
+    assert gate.begin(much_later, much_later) is None
+    assert "apart" in gate.expire(much_later).message or "away" in gate.cause
+
+
+def test_in_real_time_a_command_is_certified_to_act_longer(gate: Gate) -> None:
+    feed(gate, PERIOD)
+    assert gate.begin(PERIOD, PERIOD, (0.0, 0.2)) is not None
+    assert max(gate._holds) == ROBOT.model.checks_per_tick + 4
+
+
 def test_a_stale_recorder_stops_the_robot(gate: Gate) -> None:
     gate.recorder_alive(0)
     assert cycle(gate, PERIOD, [0.6, 0.0]).reason == "request"
