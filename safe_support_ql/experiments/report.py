@@ -36,7 +36,7 @@ def draw(run: Path) -> Path:
     _rates(axes[0, 2], summary)
     _paths(figure, axes[1], run, config, bool(summary.get("continuous", False)))
     figure.suptitle(
-        f"{summary['robot']}, seed {summary['seed']}: {summary['control_ticks']} control ticks of learning, "
+        f"{summary['robot']}, seed {summary['seed']}: {summary['control_ticks']} control ticks, evaluation included, "
         f"{summary['unsafe_visits']} unsafe visits"
     )
     path = run / "report.png"
@@ -51,6 +51,7 @@ def _returns(axis: Any, records: Any) -> None:
     sums = np.add.reduceat(collected["reward"], np.concatenate([[0], ends[:-1] + 1])) if len(ends) else np.zeros(0)
     axis.plot(ends, sums[: len(ends)], ".", color=GREY, markersize=4)
     axis.set(title="Collection: return of each episode", xlabel="control ticks", ylabel="return")
+    axis.locator_params(axis="x", nbins=5)
 
 
 def _margins(axis: Any, records: Any) -> None:
@@ -73,7 +74,7 @@ def _rates(axis: Any, summary: dict[str, Any]) -> None:
         axis.bar(i, row["success_rate"], color=GREEN if name == "policy" else GREY)
         axis.plot([i, i], [low, high], color="black")
         axis.text(i, 0.02, f"{row['unsafe_visits']} unsafe", ha="center", color="white", fontsize=9)
-    axis.set(title="Held-out episodes that reached the goal, 95 % interval", ylim=(0, 1.05), xticks=range(len(names)))
+    axis.set(title="Held-out episodes: success, 95 % interval", ylim=(0, 1.05), xticks=range(len(names)))
     axis.set_xticklabels(names)
 
 

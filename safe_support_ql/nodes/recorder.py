@@ -301,6 +301,7 @@ class Recorder(lifecycle.ManagedNode):
         self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self.gaps: list[dict[str, Any]] = []
         self.trouble = ""
+        self.failed = False  # by its own mistake, which no free disk mends: only a restart does
         self.heard_at = 0.0
         self.executed = -1
         self.phase = ""
@@ -361,6 +362,7 @@ class Recorder(lifecycle.ManagedNode):
     def fail(self, error: Exception) -> None:
         """Stop confirming: the gate goes to its plan. What can still be written is."""
         self.trouble = self.trouble or f"failed: {error}"
+        self.failed = True
 
     # --- what comes in -------------------------------------------------------------------------------------------
 
@@ -537,7 +539,8 @@ class Recorder(lifecycle.ManagedNode):
         self.advance()
         self.count()
         if self.trouble:
-            self.recover()
+            if not self.failed:
+                self.recover()
             return
         self.write()
         if self.syncing is not None and self.syncing.done():

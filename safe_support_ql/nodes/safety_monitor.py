@@ -31,6 +31,7 @@ from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Decision, Gate, State
 
 LOCKSTEP_CHECK_S = 0.02
+E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
 LEVEL = {
     State.CLOSED: "warn",
     State.NOMINAL: "ok",
@@ -50,6 +51,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Declare parameters."""
         super().__init__("safety_monitor")
         self.gate: Gate | None = None
+        self.e_stop = False  # for the life of the process: a cleanup does not release the button
 
     def configure(self) -> None:
         """Compile the certificate and create the topics."""
@@ -63,13 +65,16 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.requests = messages.RequestCodec(robot)
         self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), self.param("first_sequence"))
         self.gate.recorder_required = self.param("recorder_required")
+        if self.e_stop:
+            self.gate.latch(E_STOPPED)
         deadline = settings.gate.request_deadline_s or robot.period / 2
         self.deadline_ns = round(1e9 * (settings.gate.lockstep_timeout_s if self.lockstep else deadline))
-        self.latency = (0.0,) if self.lockstep else (0.0, deadline)
+        # The deadline is noticed by a timer, so a command may act that much later.
+        look_s = LOCKSTEP_CHECK_S if self.lockstep else min(robot.period / 8, LOCKSTEP_CHECK_S)
+        self.latency = (0.0,) if self.lockstep else (0.0, deadline + look_s)
         self.period_ns = round(1e9 * robot.period)
         self.stop_ns = round(1e9 * robot.model.dt * len(robot.model.tightening))
         self.stopping_until = 0
-        self.e_stop = False
         self.certificate_us = 0
         self.told: State | None = None
         self.episode_key = -1
@@ -91,7 +96,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.subscribe(UInt64, messages.HEARTBEAT, self.on_heartbeat, messages.LATEST)
         self.subscribe(Bool, messages.E_STOP, self.on_e_stop, messages.CHAIN)
         self.serve(Trigger, "~/reset", self.on_reset)
-        self.every(LOCKSTEP_CHECK_S if self.lockstep else min(robot.period / 8, LOCKSTEP_CHECK_S), self.on_timer)
+        self.every(look_s, self.on_timer)
         self.every(1.0, self.on_second)
 
     def activate(self) -> None:
@@ -232,7 +237,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Latch at once; the reset service refuses until false was sent."""
         self.e_stop = message.data
         if self.e_stop and self.gate is not None:
-            self.gate.latch("e-stop; send false on e_stop, then call the reset service")
+            self.gate.latch(E_STOPPED)
+            if self.active and not self.open and not self.lockstep:
+                self.begin(self.get_clock().now().nanoseconds)  # at once, not with the next cycle
             if self.active and self.open:
                 self.publish(self.gate.expire(time.monotonic_ns()))
             self.tell_state()
@@ -314,8 +321,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if self.open:
             self.publish(self.gate.expire(now))
         self.begin(self.get_clock().now().nanoseconds)
-        if self.open and not self.active:
-            self.publish(self.gate.expire(now))  # stopping: nobody is asked
+        if self.open and (not self.active or self.gate.state is State.LATCHED):
+            self.publish(self.gate.expire(now))  # stopping or latched: nobody is asked
 
     # --- what others may know ------------------------------------------------------------------------------------
 

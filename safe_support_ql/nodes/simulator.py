@@ -91,6 +91,11 @@ class Simulator(lifecycle.ManagedNode):
 
     def deactivate(self) -> None:
         """Physics rests; the robot gets the command of a drive whose commander is silent when it goes on."""
+        if self.mode == RUNNING and self.sim is not None:
+            # What was judged since the last whole tick counts, too.
+            for name in ("physics_steps", "unsafe_visits", "unsafe_substeps"):
+                self.values[name] = getattr(self.sim, name)
+            self.send_outcome()
         self.mode = IDLE
         if self.late:
             self.get_logger().warning(f"{self.late} times behind the wall clock; that time was skipped")

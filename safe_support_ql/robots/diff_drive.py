@@ -345,7 +345,7 @@ def _channels(p: Parameters) -> tuple[Channel, ...]:
             p.input_age,
             constants={"header.frame_id": "odom", "child_frame_id": "base_link"},
         ),
-        Channel("scan", "sensor_msgs/msg/LaserScan", ("ranges[]",), p.input_age, p.scan_rays, scan),
+        Channel("scan", "sensor_msgs/msg/LaserScan", ("ranges[]",), p.input_age, p.scan_rays, scan, finite=False),
         Channel(
             "goal_pose",
             "geometry_msgs/msg/PoseStamped",

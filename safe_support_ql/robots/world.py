@@ -22,6 +22,7 @@ class Channel:
     length: int = 0
     constants: dict[str, object] = field(default_factory=dict)
     latched: bool = False
+    finite: bool = True  # a scan may hold infinities and NaN, which mean something; nothing else may
 
     @property
     def size(self) -> int:

@@ -33,6 +33,7 @@ REASONS = (
 )
 
 
+TUBE_TICKS = 3  # the one-step residual counts this often: a contracting closed loop forgets older ones
 HISTORY = 64  # newest inputs of a channel that are kept, to find those of one instant
 
 
@@ -135,6 +136,8 @@ class Gate:
         self._delays: tuple[int, ...] = (0,)
         self._holds = self.robot.model.holds
         self._tube: _Tube | None = None
+        self._nominal: Floats | None = None
+        self._valid_until_ns: int | None = None
         self._started = False
         self._stamp_ns = 0
         self._missing = ""
@@ -149,7 +152,7 @@ class Gate:
         problem = ""
         if vector.shape != (declared.size,):
             problem = f"{channel}: {vector.size} numbers, expected {declared.size}"
-        elif declared.length == 0 and not np.isfinite(vector).all():
+        elif declared.finite and not np.isfinite(vector).all():
             problem = f"{channel}: holds a NaN or infinity"
         elif stamp_ns > now_ns + int(self.config.future_tolerance_s * 1e9):
             problem = f"{channel}: stamp lies {(stamp_ns - now_ns) / 1e9:.3f} s in the future; synchronise the clocks"
@@ -200,19 +203,27 @@ class Gate:
             self._note_missing(steady_ns)
             return None
         try:
-            sampled = self._sample(min(stamps))
+            chosen = self._sample(min(stamps))
+            sampled = {name: item.vector for name, item in chosen.items()}
             estimate = self.robot.estimate(sampled)
         except ValueError as error:
             self._missing = str(error)
             self._note_missing(steady_ns)
             return None
         self._missing_since_ns = None
-        age_s = max(0.0, (now_ns - min(stamps)) / 1e9)
         model = self.robot.model
-        self._delays = tuple(sorted({int(np.ceil((age_s + late) / model.dt - 1e-6)) for late in latency_s}))
+        # By both clocks: a stamp clock that was set back must not make an old state look new.
+        timed = [item for name, item in chosen.items() if not self._channels[name].latched]
+        age_s = max(0, *(max(now_ns - item.stamp_ns, steady_ns - item.arrived_ns) for item in timed)) / 1e9
+        # Every whole number of checks that the command before this one may still act for.
+        low, high = (age_s + min(latency_s)) / model.dt, (age_s + max(latency_s)) / model.dt
+        self._delays = tuple(range(int(np.floor(low + 1e-6)), int(np.ceil(high - 1e-6)) + 1))
+        self.support.look_back(1 + int(np.ceil((age_s + max(latency_s)) / self.robot.period - 1e-6)))
         # The next command may come late by the latency, too, and this one acts until then.
         longest = model.checks_per_tick + int(np.ceil(max(latency_s) / model.dt - 1e-6))
         self._holds = tuple(sorted({*model.holds, longest}))
+        # An answer that comes later than the certificate allowed for is none, whatever kept it.
+        self._valid_until_ns = steady_ns + int(max(latency_s) * 1e9) if max(latency_s) > 0.0 else None
         if not self._started:
             self.support.start(estimate)
             self._started = True
@@ -227,7 +238,7 @@ class Gate:
     def request(self, id: int, action: Singles, steady_ns: int) -> Decision | None:
         """Decide on an answer to candidate set `id`; None (and counted) if it answers no open cycle."""
         candidates = self._candidates
-        if candidates is None or id != candidates.id:
+        if candidates is None or id != candidates.id or self._late(steady_ns):
             self.counters.refused_requests += 1
             return None
         if action.shape != candidates.actions[0].shape or not np.isfinite(action).all():
@@ -254,6 +265,11 @@ class Gate:
     def expire(self, steady_ns: int) -> Decision:
         """No acceptable request came, or there is no state: run the plan."""
         if self._candidates is None:
+            return self._decide_blind()
+        if self._late(steady_ns - int(self.robot.period * 1e9)):
+            # The state is older than a period: k of it is no feedback any more.
+            self._missing = "the monitor was stopped in the middle of a cycle; give it a processor"
+            self._candidates = None
             return self._decide_blind()
         if self.state is State.LATCHED:
             return self._decide(self._candidates.plan, "latched", False, self.cause)
@@ -289,6 +305,9 @@ class Gate:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
+    def _late(self, steady_ns: int) -> bool:
+        return self._valid_until_ns is not None and steady_ns > self._valid_until_ns
+
     def _find_missing(self, now_ns: int, steady_ns: int) -> str:
         for name, channel in self._channels.items():
             item = self._inputs[name][-1] if name in self._inputs else None
@@ -301,8 +320,8 @@ class Gate:
                 return f"{name} is {age:.2f} s old, allowed {channel.max_age:.2f} s{said}"
         return ""
 
-    def _sample(self, stamp_ns: int) -> dict[str, Floats]:
-        """The vectors nearest to one instant. A newer speed beside an older scan would hide the way driven in between.
+    def _sample(self, stamp_ns: int) -> dict[str, _Input]:
+        """The inputs nearest to one instant. A newer speed beside an older scan would hide the way driven in between.
 
         Raises ValueError where a channel has none near enough.
         """
@@ -315,7 +334,7 @@ class Gate:
                     f"{name} is {apart:.3f} s away from the other inputs, allowed {self.config.max_skew_s:.3f} s; "
                     "check the clocks and rates of the sensors"
                 )
-            sampled[name] = nearest.vector
+            sampled[name] = nearest
         return sampled
 
     def _note_missing(self, steady_ns: int) -> None:
@@ -342,6 +361,9 @@ class Gate:
         else:
             verdict = "plan_held" if self._in_tube else "no_proof"
         self._predict(index, verdict.startswith("certified"))
+        assert self._estimate is not None
+        executed = candidates.actions[index].astype(np.float64)
+        self._nominal = self._advance(self._estimate.state[None], [executed], max(self._delays))[0]
         self.support.executed(candidates, index)
         self._candidates = None
         self.state = self._state_after(reason, intervention)
@@ -357,11 +379,11 @@ class Gate:
     def _decide_blind(self) -> Decision:
         """The state is missing: follow the plan along the nominal prediction, the only place where it is open-loop."""
         action = np.zeros(len(self.robot.action_names), np.float32)
-        if self._tube is not None:
-            action = self.support.plan_action(self._tube.states[0])
-            self._tube.states = self._advance(self._tube.states, action.astype(np.float64), 0)
-            self._tube.ticks += 1
-        self.support.previous = action.astype(np.float64)
+        if self._nominal is not None:
+            action = self.support.plan_action(self._nominal)
+            self._nominal = self._advance(self._nominal[None], [action.astype(np.float64)], 0)[0]
+        self._tube = None  # what runs blind is not the feedback law that was certified
+        self.support.note(action.astype(np.float64))
         closed = self.state is State.CLOSED
         if self.state not in (State.CLOSED, State.LATCHED):
             self.state, self.cause = State.BACKUP, self._missing
@@ -392,29 +414,38 @@ class Gate:
 
     def _inside_tube(self, sampled: Inputs) -> bool:
         tube = self._tube
-        if tube is None:
-            return False
+        if tube is None or tube.ticks * self.robot.model.checks_per_tick >= len(self.robot.model.tightening):
+            return False  # none, or older than the rollout that it comes from
         now = self.robot.relative(tube.origin, sampled)
-        slack = self.robot.model.residual * tube.ticks
+        slack = self.robot.model.residual * min(tube.ticks, TUBE_TICKS)
         return bool(np.all(now >= tube.states.min(axis=0) - slack) and np.all(now <= tube.states.max(axis=0) + slack))
 
     def _predict(self, index: int, certified: bool) -> None:
         """Move the tube one tick on; a certified decision starts a new one at the present state."""
         assert self._candidates is not None and self._estimate is not None
+        if not certified and not self._in_tube:
+            self._tube = None  # what was never certified, or has left its tube, has no proof to hold on to
+            return
         if certified or self._tube is None:
             states = np.tile(self._estimate.state, (len(self.robot.model.members), 1))
             self._tube = _Tube(self._sampled, states, 0)
         action = self._candidates.actions[index].astype(np.float64)
-        self._tube.states = self._advance(self._tube.states, action, max(self._delays))
+        # Under the plan every member acts on its own state, as it did in the rollout.
+        actions = [action]
+        if self._tube.ticks > 0:
+            actions = [self.support.plan_action(x).astype(np.float64) for x in self._tube.states]
+        self._tube.states = self._advance(self._tube.states, actions, max(self._delays) if self._tube.ticks == 0 else 0)
         self._tube.ticks += 1
 
-    def _advance(self, states: Floats, action: Floats, delay: int) -> Floats:
+    def _advance(self, states: Floats, actions: list[Floats], delay: int) -> Floats:
+        """States [n, S] one tick on, each under its own member and action (or all under the one given)."""
         model = self.robot.model
-        members = tuple(model.members.T)
+        members = tuple(model.members[: len(states)].T)
+        columns = tuple(np.broadcast_to(np.array(actions), (len(states), len(self.robot.action_names))).T)
+        before = tuple(np.full(len(states), value) for value in self.support.previous)
         x = tuple(states.T)
         for t in range(model.checks_per_tick):
-            u = self.support.previous if t < delay else action
-            x = model.step(x, tuple(np.full(len(states), value) for value in u), members, model.dt)
+            x = model.step(x, before if t < delay else columns, members, model.dt)
         return np.stack(x, axis=1)
 
 

@@ -96,6 +96,13 @@ class JournalWriter:
                 f"{self.path}: was written with other settings; resume with the same ones or start a new run"
             )
         records = read_records(self.path, self.type)
+        whole = (self.path.stat().st_size - HEADER_BYTES) // self.type.itemsize
+        if whole - len(records) > 1:
+            self._file.close()
+            raise ValueError(
+                f"{self.path}: record {len(records)} is damaged and {whole - len(records) - 1} follow it; "
+                "keep a copy and start a new run"
+            )
         self._file.truncate(HEADER_BYTES + len(records) * self.type.itemsize)
         if len(records):
             self.last_sequence = int(records["sequence"][-1])

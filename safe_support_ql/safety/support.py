@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Any
+
 import numpy as np
 
 from safe_support_ql.robots.base import Estimate, Floats, Inputs, Robot, Singles
 from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet, lattice, lattice_size
 from safe_support_ql.safety.certificate import Certificate
+
+LOOK_BACK = 64  # newest commands that are kept
 
 
 class Support:
@@ -24,8 +29,22 @@ class Support:
     def reset(self, centre: int) -> None:
         """Forget the band and the last command; the plan aims at `centre`."""
         self.centre = centre
-        self.previous: Floats = np.zeros(len(self.robot.action_names))
+        self._recent: deque[Floats] = deque([np.zeros(len(self.robot.action_names))], maxlen=LOOK_BACK)
+        self._acting = 1
         self._leave_band()
+
+    @property
+    def previous(self) -> Floats:
+        """The newest command [A]."""
+        return self._recent[-1]
+
+    def look_back(self, commands: int) -> None:
+        """How many of the newest commands may have acted since the state was measured."""
+        self._acting = commands
+
+    def note(self, action: Floats) -> None:
+        """A command [A] went out."""
+        self._recent.append(action)
 
     def _leave_band(self) -> None:
         self.in_band = False
@@ -38,7 +57,8 @@ class Support:
         for centre in range(len(self.robot.model.centres)):
             self.centre = centre
             margins.append(self._certify_here(estimate, (0,), self.robot.model.holds, self.plan_action(estimate.state)))
-        self.centre = int(np.argmax(margins))
+        # Where none certifies, margins that were cut off at their first violation cannot be compared.
+        self.centre = int(np.argmax(margins)) if max(margins) >= 0.0 else len(margins) // 2
 
     def plan_action(self, state: Floats) -> Singles:
         """k(s) of the stored plan, exactly as it is executed [A]."""
@@ -109,34 +129,44 @@ class Support:
 
     def executed(self, candidates: CandidateSet, index: int) -> None:
         """Take note of what was executed: the plan behind it is the stored plan from now on."""
-        self.previous = candidates.actions[index].astype(np.float64)
+        self.note(candidates.actions[index].astype(np.float64))
         self.centre = int(candidates.centre[index])
         if candidates.band[index] and not candidates.is_plan[index]:
             self.spent += self.robot.model.step_residual
 
     def _certify(
-        self, estimate: Estimate, delays: tuple[int, ...], holds: tuple[int, ...], actions: Singles
-    ) -> tuple[Floats, Floats]:
-        # A centre is enough once it passes fully: the nearest such centre keeps the plan from wandering.
-        return self._certificate(
-            estimate.state, self.previous, delays, actions.astype(np.float64), estimate.points, self.centre,
-            self.robot.model.band, holds,
-        )  # fmt: skip
+        self,
+        estimate: Estimate,
+        delays: tuple[int, ...],
+        holds: tuple[int, ...],
+        actions: Singles,
+        enough: float | None = None,
+    ) -> tuple[Floats, Any]:
+        """Margins and centres. An old state was followed by several commands: the worst one of them counts.
+
+        A centre is enough once it passes fully: the nearest such centre keeps the plan from wandering.
+        """
+        enough = self.robot.model.band if enough is None else enough
+        before = [self.previous]
+        if max(delays) > 0:
+            before = list(np.unique(np.array(list(self._recent)[-self._acting :]), axis=0))
+        results = [
+            self._certificate(
+                estimate.state, command, delays, actions.astype(np.float64), estimate.points, self.centre, enough, holds
+            )
+            for command in before
+        ]
+        if len(results) == 1:
+            return results[0]
+        margins, centres = (np.array(part) for part in zip(*results, strict=True))
+        # Different centres for different pasts are no one plan: such a candidate is not certified.
+        agree = (centres == centres[0]).all(axis=0)
+        return np.where(agree, margins.min(axis=0), -np.inf), centres[0]
 
     def _certify_here(
         self, estimate: Estimate, delays: tuple[int, ...], holds: tuple[int, ...], action: Singles
     ) -> float:
-        margin, centre = self._certificate(
-            estimate.state,
-            self.previous,
-            delays,
-            action[None].astype(np.float64),
-            estimate.points,
-            self.centre,
-            -np.inf,
-            holds,
-        )
-        return float(margin[0])
+        return float(self._certify(estimate, delays, holds, action[None], -np.inf)[0][0])
 
     def _update_band(self, plan_margin: float) -> None:
         model = self.robot.model

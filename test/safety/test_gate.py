@@ -139,7 +139,7 @@ def test_a_newer_speed_beside_an_older_scan_is_not_one_state(gate: Gate) -> None
     gate.receive("odom", np.array([0.0, 0, 0, 1, 0.0, 0]), late, late, late)
     assert gate.begin(late, late) is not None
     assert gate._estimate is not None and gate._estimate.state[3] == 0.6, "the speed at the scan's own time"
-    assert gate._delays == (2,), "and the way driven since is rolled out"
+    assert gate._delays == (1, 2), "and the way driven since is rolled out"
     gate.expire(late)
     much_later = PERIOD + 200_000_000
     gate.new_episode(1)
@@ -148,6 +148,34 @@ def test_a_newer_speed_beside_an_older_scan_is_not_one_state(gate: Gate) -> None
     gate.receive("odom", np.array([0.0, 0, 0, 1, 0.6, 0]), much_later, much_later, much_later)
     assert gate.begin(much_later, much_later) is None
     assert "apart" in gate.expire(much_later).message or "away" in gate.cause
+
+
+def test_an_answer_later_than_certified_for_is_none(gate: Gate) -> None:
+    feed(gate, PERIOD)
+    candidates = gate.begin(PERIOD, PERIOD, (0.0, 0.05))
+    assert candidates is not None
+    assert gate.request(candidates.id, np.array([0.6, 0.0], np.float32), PERIOD + 60_000_000) is None
+    assert gate.expire(PERIOD + 10 * PERIOD).candidates is None, "nor is k of a state that old feedback"
+
+
+def test_every_command_since_an_old_state_counts(gate: Gate) -> None:
+    wall = np.full(180, 0.75)
+    for now, past in ((PERIOD, [0.0, 0.0]), (5 * PERIOD, [0.6, 0.0])):
+        gate.new_episode(1)
+        gate.support.note(np.array(past))
+        gate.support.note(np.zeros(2))
+        feed(gate, now, scan=wall)
+        late = now + 200_000_000
+        candidates = gate.begin(late, late)
+        assert candidates is not None
+        if past[0] == 0.0:
+            free = candidates.margin.max()
+    assert candidates.margin.max() < free, "a fast command that may still have acted costs margin"
+
+
+def test_what_was_never_certified_is_not_held(gate: Gate) -> None:
+    boxed_in = np.full(180, 0.2)
+    assert [cycle(gate, tick * PERIOD, None, scan=boxed_in).verdict for tick in (1, 2, 3)] == ["no_proof"] * 3
 
 
 def test_in_real_time_a_command_is_certified_to_act_longer(gate: Gate) -> None:
