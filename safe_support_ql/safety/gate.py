@@ -212,9 +212,13 @@ class Gate:
             return None
         self._missing_since_ns = None
         model = self.robot.model
-        # By both clocks: a stamp clock that was set back must not make an old state look new.
+        # By both clocks: a stamp clock that was set back must not make an old state look new. In lock-step (no latency)
+        # the world waits, so only stamps count.
         timed = [item for name, item in chosen.items() if not self._channels[name].latched]
-        age_s = max(0, *(max(now_ns - item.stamp_ns, steady_ns - item.arrived_ns) for item in timed)) / 1e9
+        ages = [now_ns - item.stamp_ns for item in timed]
+        if max(latency_s) > 0.0:
+            ages += [steady_ns - item.arrived_ns for item in timed]
+        age_s = max(0, *ages) / 1e9
         # Every whole number of checks that the command before this one may still act for.
         low, high = (age_s + min(latency_s)) / model.dt, (age_s + max(latency_s)) / model.dt
         self._delays = tuple(range(int(np.floor(low + 1e-6)), int(np.ceil(high - 1e-6)) + 1))

@@ -158,6 +158,16 @@ def test_an_answer_later_than_certified_for_is_none(gate: Gate) -> None:
     assert gate.expire(PERIOD + 10 * PERIOD).candidates is None, "nor is k of a state that old feedback"
 
 
+def test_in_lock_step_a_slow_host_makes_no_state_old(gate: Gate) -> None:
+    feed(gate, PERIOD)
+    assert gate.begin(PERIOD, PERIOD + 3_000_000) is not None
+    assert gate._delays == (0,)
+    gate.expire(PERIOD + 3_000_000)
+    feed(gate, 2 * PERIOD)
+    assert gate.begin(2 * PERIOD, 2 * PERIOD + 60_000_000, (0.0, 0.05)) is not None
+    assert max(gate._delays) == 3, "in real time the steady clock counts"
+
+
 def test_every_command_since_an_old_state_counts(gate: Gate) -> None:
     wall = np.full(180, 0.75)
     for now, past in ((PERIOD, [0.0, 0.0]), (5 * PERIOD, [0.6, 0.0])):
