@@ -1,4 +1,4 @@
-"""beta: a base distribution restricted to A_safe(s), plus the backup atom (METHOD.md 2 and 3), for batches."""
+"""beta: a base distribution restricted to A_safe(s), plus the backup atom (docs/method.md), for batches."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class OnnxPolicy:
         log_proposal: FloatArray,
         noise: FloatArray,
     ) -> tuple[int, FloatArray, FloatArray]:
-        """Choose argmax_i(log pi_i + noise_i) over the support (METHOD.md 5).
+        """Choose argmax_i(log pi_i + noise_i) over the support (docs/method.md).
 
         Args: observation [D] in its own units; candidates [K, A] in the action's units (padding may be NaN); support,
         is_plan [K]; log_proposal [K], log(n q(a_i)) for draws and 0 for lattice points and the atom; noise [K], Gumbel

@@ -42,7 +42,7 @@ class PolicyFacts:
 
 
 class DeployedPolicy(nn.Module):
-    """The exported graph: which candidate to take, and with what probability (METHOD.md 5).
+    """The exported graph: which candidate to take, and with what probability (docs/method.md).
 
     With `log_proposal` constant over the draws (a lattice) log_prob is the log softmax over the support. Otherwise the
     draws are weighted by 1 / q and renormalised to 1 - pi(atom), so that the Gumbel argmax samples the density and not

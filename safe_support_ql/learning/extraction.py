@@ -1,4 +1,4 @@
-"""Stage two: distil pi*, formed from a fixed Q, into a policy conditioned on the support (METHOD.md 5)."""
+"""Stage two: distil pi*, formed from a fixed Q, into a policy conditioned on the support (docs/method.md)."""
 
 from collections.abc import Callable
 

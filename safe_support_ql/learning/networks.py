@@ -108,7 +108,7 @@ class CandidateNetwork(nn.Module):
 
 
 class PolicyNetwork(nn.Module):
-    """pi_phi: a logit per candidate from its action value; the backup atom adds a logit of its own (METHOD.md 5).
+    """pi_phi: a logit per candidate from its action value; the backup atom adds a logit of its own (docs/method.md).
 
     The atom's extra logit is needed because beta gives it a point mass, which no function of the action value alone can
     have.

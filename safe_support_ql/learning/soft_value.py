@@ -1,4 +1,4 @@
-"""The KL-regularised soft value over the support of one state (METHOD.md 4).
+"""The KL-regularised soft value over the support of one state (docs/method.md).
 
 Shapes: `q` and `log_weight` are [..., K]; every result is [...] or [..., K]. `log_weight` is the logarithm of the
 behaviour policy's mass on each candidate, normalised over the support and -inf outside it, so masks need no second

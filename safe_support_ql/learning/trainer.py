@@ -1,4 +1,4 @@
-"""Stage one: Q-learning on the support with a KL-regularised Bellman target (METHOD.md 4)."""
+"""Stage one: Q-learning on the support with a KL-regularised Bellman target (docs/method.md)."""
 
 import copy
 import math

@@ -4,7 +4,7 @@ PARAMETERS is the one table of what every node declares. `fixed` ones can be set
 while the node is not active; a change at another time, a wrong type or a value out of range is refused, all or
 nothing.
 
-What rclpy 7.1 leaves to do (see shared ROS 2 notes): an invalid transition raises out of spin; exceptions in lifecycle
+What rclpy 7.1 leaves to do: an invalid transition raises out of spin; exceptions in lifecycle
 callbacks are swallowed; Ctrl-C invalidates the context before anything can be published. Here invalid transitions are
 answered with success=false, an exception in a callback is logged once and the node deactivates (`fail` says what more),
 and SIGINT and SIGTERM deactivate, clean up and only then end the context.

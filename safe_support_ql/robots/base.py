@@ -45,7 +45,7 @@ class Model:
     holds: tuple[int, ...]  # checks for which the first action is held: one period, and the drive's own timeout
     band: float  # width b of the hysteresis band, in scaled margin
     noise_allowance: float  # how far a bounded sensor error moves the scaled margin of a robot that stands still
-    step_residual: float  # scaled margin an in-band step may lose unseen: w_bar of METHOD.md 2
+    step_residual: float  # scaled margin an in-band step may lose unseen: w_bar of docs/method.md
     band_budget: float  # scaled margin that in-band steps may spend before only the plan runs
     residual: Floats  # [S], one-step residual bound of the estimate, for the tube
 

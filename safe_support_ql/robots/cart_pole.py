@@ -56,7 +56,7 @@ class Parameters:
     centres: int = param(9, "1", 1, 51, "rest positions, evenly spaced")
     horizon: float = param(2.5, "s", 0.5, 10.0, "longest rollout; it ends early inside S_f")
     checks_per_tick: int = param(1, "1", 1, 5, "certificate checks per control period; must divide the physics steps")
-    # Margins of METHOD.md 2.
+    # Margins of docs/method.md.
     position_error: float = param(5e-4, "m", 0.0, 0.1, "e_0: error of the measured x, at every tick")
     angle_error: float = param(2e-4, "rad", 0.0, 0.1, "e_0: error of the measured theta, at every tick")
     speed_error: float = param(2e-3, "m/s", 0.0, 1.0, "e_0: error of the measured x', at every tick")

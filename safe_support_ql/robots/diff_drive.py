@@ -51,7 +51,7 @@ class Parameters:
     motion_mismatch: float = param(0.2, "1", 0.0, 0.5, "ground speed and turn rate per odometry unit, +- this")
     lag_mismatch: float = param(0.3, "1", 0.0, 1.0, "lag of the drive, +- this")
     braking_mismatch: float = param(0.2, "1", 0.0, 0.9, "slew limit of the drive, - this")
-    # Margins of METHOD.md 2.
+    # Margins of docs/method.md.
     margin_model: float = param(0.01, "m", 0.0, 0.5, "model residual: clearance lost to the model at the first check")
     margin_growth: float = param(0.03, "m/s", 0.0, 1.0, "w_bar per second of rollout, up to the horizon")
     margin_terminal: float = param(0.005, "m", 0.0, 0.1, "creep left after the terminal speed is reached")

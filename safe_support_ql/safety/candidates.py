@@ -1,4 +1,4 @@
-"""The CandidateSet: one representation of A_safe(s) for every action space (METHOD.md 2)."""
+"""The CandidateSet: one representation of A_safe(s) for every action space (docs/method.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The safety ledger: append-only JSON lines with sequence numbers, and the bounds of METHOD.md 7."""
+"""The safety ledger: append-only JSON lines with sequence numbers, and the bounds of docs/method.md."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ UNREACHED = -np.inf
 def rollout_margins(
     model: Model, state: Floats, previous: Floats, delays: tuple[int, ...], actions: Floats, points: Floats
 ) -> Floats:
-    """Scaled margin [K, C] of every candidate under every centre (METHOD.md 2, certified(s, a)).
+    """Scaled margin [K, C] of every candidate under every centre (docs/method.md, certified(s, a)).
 
     For each ensemble member, delay and hold: `previous` acts for the delay, the candidate for the hold, then the backup
     policy, sampled once per tick and held in between, until S_f is reached. The margin is the smallest

@@ -1,4 +1,4 @@
-"""A_safe(s) with latched hysteresis and the backup atom: from an estimate to a CandidateSet (METHOD.md 2)."""
+"""A_safe(s) with latched hysteresis and the backup atom: from an estimate to a CandidateSet (docs/method.md)."""
 
 from __future__ import annotations
 

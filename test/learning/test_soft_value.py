@@ -1,4 +1,4 @@
-"""The facts METHOD.md 4 states of V and pi*, for any Q and any support."""
+"""The facts docs/method.md states of V and pi*, for any Q and any support."""
 
 import hypothesis.strategies as st
 import torch

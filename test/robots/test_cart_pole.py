@@ -176,7 +176,7 @@ def draw_model(rng: np.random.Generator, corner: bool = False) -> Floats:
 
 
 def test_truth_at_every_bound_stays_safe_on_the_stored_plan() -> None:
-    """METHOD.md 2 (a): any model of the box; errors, disturbances and late commands at their bounds."""
+    """docs/method.md (a): any model of the box; errors, disturbances and late commands at their bounds."""
     rng = np.random.default_rng(4)
     p, (e0, w) = robot().parameters, error_bounds()
     least = np.inf

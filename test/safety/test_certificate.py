@@ -65,7 +65,7 @@ def test_a_state_that_is_no_number_certifies_nothing(name: str, bad: float) -> N
 def test_a_certified_action_then_the_plan_stay_safe_for_every_model_in_the_box(
     name: str, seed: int, share: float
 ) -> None:
-    """Guarantee (a) of METHOD.md 2, the truth drawn inside and at the corners of the ensemble, fixed per rollout."""
+    """Guarantee (a) of docs/method.md, the truth drawn inside and at the corners of the ensemble, fixed per rollout."""
     robot, model = ROBOTS[name], ROBOTS[name].model
     state, previous, actions, points = random_situation(robot, seed)
     margins, centres = CERTIFICATES[name](state, previous, (0,), actions, points, 0)
