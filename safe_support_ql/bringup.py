@@ -350,4 +350,3 @@ def last_words(log: Path) -> str:
     if line.startswith("[") and "]: " in line:  # [ERROR] [1700000000.0] [recorder]: text
         line = line.split("]: ", 1)[1]
     return line[:300]
-

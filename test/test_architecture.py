@@ -118,9 +118,10 @@ def folder_violations(root: Path) -> list[str]:
             continue
         for item in imports(path, root):
             there = place(item.name)
-            if item.name.startswith(f"{PACKAGE}.") and (root / PACKAGE / there).is_dir() | (
-                root / PACKAGE / f"{there}.py"
-            ).is_file():
+            if (
+                item.name.startswith(f"{PACKAGE}.")
+                and (root / PACKAGE / there).is_dir() | (root / PACKAGE / f"{there}.py").is_file()
+            ):
                 if there != here and there not in MAY_KNOW[here] | LEAVES:
                     found.append(f"{path.relative_to(root)}:{item.line}: {here} may not know {there}")
     return found

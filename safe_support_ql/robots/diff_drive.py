@@ -28,7 +28,6 @@ from safe_support_ql.robots.world import (
 
 FAR = 1.0e3  # m, stands for "no occupied point within reach": keeps the point list non-empty and finite
 FARTHEST_GOAL = 8.0  # m, goals farther away look this far in the observation
-LOOKAHEAD = 1.2  # m, obstacles farther ahead do not turn the scripted controller
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,6 @@ class Parameters:
     obstacle_half_width_min: float = param(0.1, "m", 0.05, 2.0, "declared smallest obstacle: half its width")
     obstacle_half_width_max: float = param(0.16, "m", 0.1, 2.0, "largest obstacle: half its width")
     start_goal_distance: float = param(4.0, "m", 0.5, 50.0, "least distance from start to goal")
-    controller_width: float = param(0.33, "m", 0.05, 2.0, "the scripted controller keeps this off its line")
     corridor: float = param(0.5, "m", 0.1, 2.0, "half the least gap between two obstacles, or to a wall")
     goal_radius: float = param(0.3, "m", 0.05, 2.0, "closer than this is reached")
     episode_s: float = param(40.0, "s", 1.0, 600.0, "time limit of an episode")
@@ -174,7 +172,6 @@ class DiffDrive(Robot):
             min(way, top * p.horizon) + p.footprint_radius + p.clearance + self.model.tightening[-1, 0] + p.band
         )
         self._angles = -np.pi + np.arange(p.scan_rays) * (2 * np.pi / p.scan_rays)
-        self._sectors = np.array([part.mean() for part in np.array_split(self._angles, p.policy_rays)])
         self._directions = np.stack([np.cos(self._angles), np.sin(self._angles)], axis=1)
 
     def estimate(self, inputs: Inputs) -> Estimate:
@@ -248,30 +245,12 @@ class DiffDrive(Robot):
         return float(p.reward_progress * (was - now) - p.reward_time + p.reward_goal * reached), reached
 
     def controller(self, observations: Singles) -> Floats:
-        """Goal seeking: drive into the free direction nearest to the goal's, as a vector field histogram does.
-
-        It sees what the policy sees and knows no map (Borenstein & Koren 1991, without their histogram's memory).
-        """
-        p = self.parameters
-        observations = observations.astype(np.float64)
-        ranges = 1.0 / observations[:, : p.policy_rays] - 0.5
-        distance, cos, sin = observations[:, p.policy_rays : p.policy_rays + 3].T
+        """Goal seeking: straight at the goal, blind to obstacles; the support takes out what would hit them."""
+        p, first = self.parameters, self.parameters.policy_rays
+        distance, cos, sin = observations[:, first : first + 3].astype(np.float64).T
         bearing = np.arctan2(sin, cos)
-        # Directions tried [N, 1 + R]: straight at the goal, then along each sector.
-        directions = np.column_stack([bearing, np.broadcast_to(self._sectors, ranges.shape)])
-        between = self._sectors[None, None, :] - directions[:, :, None]
-        ahead, aside = ranges[:, None, :] * np.cos(between), ranges[:, None, :] * np.abs(np.sin(between))
-        in_way = (ahead > 0.0) & (ahead < np.minimum(distance, LOOKAHEAD)[:, None, None]) & (aside < p.controller_width)
-        detour = np.abs((directions - bearing[:, None] + np.pi) % (2 * np.pi) - np.pi)
-        cost = detour + 0.3 * np.abs(directions) + 100.0 * in_way.any(axis=2)
-        chosen = np.take_along_axis(directions, cost.argmin(axis=1)[:, None], axis=1)[:, 0]
-        return steer(p, distance, chosen)
-
-
-def steer(p: Parameters, distance: Floats, bearing: Floats) -> Floats:
-    """Actions[N, 2] towards a point at `distance` [m] and `bearing` [rad], both [N]."""
-    speed = p.speed * np.clip(np.cos(bearing), 0.0, 1.0) ** 2 * np.clip(distance / 0.4, 0.3, 1.0)
-    return np.stack([speed, np.clip(2.0 * bearing, -p.turn_rate, p.turn_rate)], axis=1)
+        speed = p.speed * np.clip(np.cos(bearing), 0.0, 1.0) ** 2 * np.clip(distance / 0.4, 0.3, 1.0)
+        return np.stack([speed, np.clip(2.0 * bearing, -p.turn_rate, p.turn_rate)], axis=1)
 
 
 def _pose(odom: Floats) -> tuple[float, float, float]:
@@ -365,7 +344,9 @@ def _world(p: Parameters) -> WorldSpec:
         drive=DifferentialDrive(
             chassis=Primitive("cylinder", (0.75 * p.footprint_radius, 0.06), 3.0, (0.0, 0.0, clear + 0.04)),
             wheel=Primitive("cylinder", (wheel_radius, 0.02), 0.2, friction=1.0),
-            caster=Primitive("sphere", (0.02,), 0.05, (0.6 * p.footprint_radius, 0.0, 0.02), 0.0),
+            # The casters hang 2 mm above the ground and only catch the pitch: resting on them, the wheels would lose
+            # their grip at every start and stop, and the odometry its heading (0.1 rad at a time).
+            caster=Primitive("sphere", (0.02,), 0.05, (0.6 * p.footprint_radius, 0.0, 0.022), 0.0),
             track=1.5 * p.footprint_radius,
             motor_torque=2.0,
             lag=p.lag,

@@ -111,6 +111,20 @@ def test_the_dead_zone_stops_the_base(sim: Simulation) -> None:
     assert abs(sim.world.truth()[3]) < 0.005
 
 
+def test_starts_and_stops_cost_the_odometry_no_heading(sim: Simulation) -> None:
+    sim.reset(3)
+    world = sim.world
+    assert isinstance(world, DriveWorld)
+    world._scale = np.ones(2)  # no drift: what is left is wheel slip
+    start = world.truth()[2]
+    for speed, turn_rate in 5 * ((0.6, 0.0), (0.0, 0.0), (0.0, 1.5), (0.0, -1.5), (-0.15, 0.0)):
+        for _ in range(3):
+            sim.tick(np.array([speed, turn_rate]))
+            sim.sense()
+    slip = (world.truth()[2] - start) - (world._pose[2] - start)
+    assert abs((slip + np.pi) % (2 * np.pi) - np.pi) < 0.02
+
+
 def test_the_time_limit_truncates(sim: Simulation) -> None:
     sim.reset(3)
     outcome = None
