@@ -63,6 +63,7 @@ class Joined:
     candidates: CandidateSet | None = None
     arrived: Arrived = Arrived()
     gap: str = ""
+    mistake: Exception | None = None  # of this node: the gap is the least of it
 
 
 class Join:
@@ -121,7 +122,10 @@ class Join:
         done = []
         while self._queue:
             verdict, since = self._queue[0]
-            joined = self._join(verdict, late=now - since > WAIT_S)
+            try:
+                joined = self._join(verdict, late=now - since > WAIT_S)
+            except Exception as error:  # its number must not vanish, nor block those behind it
+                joined = Joined(verdict, gap=_said(error), mistake=error)
             if joined is None:
                 break
             done.append(joined)
@@ -260,6 +264,10 @@ class Book:
         }
 
 
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def _events(run_dir: Path) -> list[dict[str, Any]]:
     return read_ledger(run_dir / LEDGER) if (run_dir / LEDGER).exists() else []
 
@@ -300,7 +308,7 @@ class Recorder(lifecycle.ManagedNode):
         self.unsaved: list[NDArray[np.void]] = []
         self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self.gaps: list[dict[str, Any]] = []
-        self.trouble = ""
+        self.trouble = ""  # what the disk says
         self.failed = False  # by its own mistake, which no free disk mends: only a restart does
         self.heard_at = 0.0
         self.executed = -1
@@ -361,7 +369,6 @@ class Recorder(lifecycle.ManagedNode):
 
     def fail(self, error: Exception) -> None:
         """Stop confirming: the gate goes to its plan. What can still be written is."""
-        self.trouble = self.trouble or f"failed: {error}"
         self.failed = True
 
     # --- what comes in -------------------------------------------------------------------------------------------
@@ -443,26 +450,34 @@ class Recorder(lifecycle.ManagedNode):
         self.write()
 
     def finish(self, done: list[Joined]) -> None:
-        """Turn joined decisions into records and gaps."""
+        """Turn joined decisions into records and gaps. A mistake of this node costs one its record, not its number."""
         assert self.journal is not None
         for joined in done:
-            why = joined.gap
-            if not why:
-                try:
-                    record = make_record(self.journal.type, joined)
-                    self.unsaved.append(record)
-                except ValueError as error:
-                    why = str(error)
+            number, why, mistake = joined.verdict.sequence, joined.gap, joined.mistake
+            try:
+                if not why:
+                    self.unsaved.append(make_record(self.journal.type, joined))
+            except ValueError as error:  # its parts contradict each other
+                why = str(error)
+                self.get_logger().error(f"{why}; it is listed as a gap", throttle_duration_sec=1.0)
+            except Exception as error:
+                why, mistake = _said(error), error
             if why:
-                self.gap(joined.verdict.sequence, joined.verdict.sequence, why)
-            phase = self.phase or "simulate"
-            self.book.decision(
-                PHASES[joined.arrived.phase] if joined.candidates is not None else phase, joined.verdict, not why
-            )
+                self.gap(number, number, why)
+            try:
+                phase = PHASES[joined.arrived.phase] if joined.candidates is not None else self.phase or "simulate"
+                self.book.decision(phase, joined.verdict, not why)
+            except Exception as error:
+                mistake = error
+            if mistake is not None:
+                what = "listed as a gap" if why else "journalled but not counted"
+                self._report(f"decision {number} is {what}; heartbeats stop until the recorder is restarted", mistake)
+                self.fail(mistake)
         if len(self.unsaved) > MOST_UNSAVED:
             surplus = self.unsaved[: len(self.unsaved) - MOST_UNSAVED]
             self.unsaved = self.unsaved[len(surplus) :]
-            self.gap(int(surplus[0]["sequence"][0]), int(surplus[-1]["sequence"][0]), "the disk refused for too long")
+            for record in surplus:  # one by one: a number in between may be listed already
+                self.gap(int(record["sequence"][0]), int(record["sequence"][0]), "the disk refused for too long")
 
     def gap(self, first: int, last: int, why: str) -> None:
         """Numbers that the journal will not hold; neighbours become one event."""
@@ -539,8 +554,7 @@ class Recorder(lifecycle.ManagedNode):
         self.advance()
         self.count()
         if self.trouble:
-            if not self.failed:
-                self.recover()
+            self.recover()
             return
         self.write()
         if self.syncing is not None and self.syncing.done():
@@ -556,7 +570,7 @@ class Recorder(lifecycle.ManagedNode):
     def on_heartbeat(self) -> None:
         """Confirm, unless something waits for the disk."""
         slow = self.syncing is not None and time.monotonic() - self.sync_since > SLOW_SYNC_S and not self.syncing.done()
-        if self.active and not self.trouble and not slow and self.journal is not None:
+        if self.active and not self.trouble and not self.failed and not slow and self.journal is not None:
             self.heartbeat.publish(UInt64(data=max(0, self.journal.last_sequence + 1)))
 
     def recount(self, run_dir: Path) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
+from rclpy.parameter import Parameter
 
+from safe_support_ql import config
+from safe_support_ql.nodes import recorder as module
 from safe_support_ql.nodes.messages import OUTCOME_NAMES, Verdict
-from safe_support_ql.nodes.recorder import WAIT_S, Book, Join, make_record
+from safe_support_ql.nodes.recorder import WAIT_S, Book, Join, Recorder, make_record
 from safe_support_ql.safety.candidates import CandidateSet, candidate_layout
-from safe_support_ql.safety.journal import CERTIFIED, PLAN, USED, record_type
+from safe_support_ql.safety.journal import CERTIFIED, PLAN, USED, JournalReader, record_type
+from safe_support_ql.safety.ledger import read_ledger
 
 K, D = 4, 3
 DTYPE = record_type(D, K, 1)
@@ -152,3 +159,108 @@ def test_the_layout_key_tells_action_spaces_apart() -> None:
 
     robot = config.load_robot("diff_drive").robot
     assert candidate_layout(robot, True) != candidate_layout(robot, False)
+
+
+# --- the node, called directly ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def node(ros_domain, tmp_path: Path) -> Iterator[Recorder]:
+    rclpy.init()
+    node = start(tmp_path)
+    yield node
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def start(run_dir: Path) -> Recorder:
+    """An active recorder of `run_dir`; what it would publish as heartbeat is appended to its `heard`."""
+    config.save(config.load_robot("diff_drive"), run_dir / "config.yaml")
+    node = Recorder()
+    values = {"config": str(run_dir / "config.yaml"), "run_dir": str(run_dir)}
+    node.set_parameters([Parameter(name, value=value) for name, value in values.items()])
+    node.trigger_configure()
+    node.trigger_activate()
+    assert node.get_state() == "active"
+    node.heard = []
+    node.heartbeat.publish = lambda message: node.heard.append(message.data)
+    return node
+
+
+def decide(node: Recorder, sequence: int, parts: bool = True, **changes: object) -> None:
+    """Decision `sequence` of episode 1, stamp 100 * (sequence + 1), as the recorder's callbacks take it."""
+    id, stamp_ns = sequence + 1, 100 * (sequence + 1)
+    if parts:
+        k, d, a = node.codec.k, node.codec.d, node.codec.a
+        margin, none = np.full(k, 0.5, np.float32), np.zeros(k, bool)
+        node.join.candidates(
+            CandidateSet(id, stamp_ns, 1, np.zeros(d, np.float32), np.zeros((k, a), np.float32), margin > 0, none,
+                         none, margin, np.zeros(k, np.uint8))
+        )  # fmt: skip
+        node.join.outcome(outcome(first=float(sequence == 0)), stamp_ns)
+    values = {"action": np.zeros(node.codec.a, np.float32), "margin": 0.5} | changes
+    skipped = node.join.decision(replace(verdict(sequence, id, stamp_ns), **values), 0.0)
+    if skipped is not None:
+        node.gap(*skipped, "not received")
+
+
+def journalled(node: Recorder) -> list[int]:
+    return JournalReader(node.run_dir() / "journal.bin").read()["sequence"].tolist()
+
+
+def listed(node: Recorder) -> list[tuple[int, int]]:
+    events = read_ledger(node.run_dir() / "ledger.jsonl")
+    return [(event["first"], event["last"]) for event in events if event["event"] == "gap"]
+
+
+@pytest.mark.parametrize("where", ["make_record", "join"])
+def test_a_mistake_costs_one_decision_its_record_and_none_its_number(
+    node: Recorder, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Whatever fails in the middle of a list: those before and behind are journalled, and the robot stops."""
+    make, put_together = make_record, node.join._join
+
+    def make_record_but_two(dtype, item):
+        return 1 / 0 if item.verdict.sequence == 2 else make(dtype, item)
+
+    def join_but_two(verdict, late):
+        return 1 / 0 if verdict.sequence == 2 else put_together(verdict, late)
+
+    if where == "make_record":
+        monkeypatch.setattr(module, "make_record", make_record_but_two)
+    else:
+        monkeypatch.setattr(node.join, "_join", join_but_two)
+    for sequence in range(5):
+        decide(node, sequence)
+    node.on_heartbeat()
+    assert node.heard
+    node.advance()
+    node.on_second()
+    assert journalled(node) == [0, 1, 3, 4] and listed(node) == [(2, 2)]
+    node.heard.clear()
+    node.on_heartbeat()
+    assert not node.heard, "a recorder that failed once confirms nothing more"
+    decide(node, 5)
+    node.trigger_deactivate()
+    assert journalled(node) == [0, 1, 3, 4, 5] and listed(node) == [(2, 2)]
+
+
+def test_a_mistake_in_counting_costs_no_record(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node.book, "decision", lambda *arguments: 1 / 0)
+    for sequence in range(3):
+        decide(node, sequence)
+    node.advance()
+    node.on_heartbeat()
+    assert journalled(node) == [0, 1, 2] and node.failed and not node.heard
+
+
+def test_what_the_disk_refused_for_too_long_is_listed_once(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_UNSAVED", 2)
+    node.trouble = "full"
+    for sequence in range(6):
+        decide(node, sequence, parts=sequence != 1, id=sequence + 1 if sequence != 1 else 0)
+    node.advance()
+    node.trouble = ""
+    node.on_second()
+    numbers = [n for first, last in listed(node) for n in range(first, last + 1)] + journalled(node)
+    assert sorted(numbers) == list(range(6))
