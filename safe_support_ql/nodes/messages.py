@@ -10,7 +10,7 @@ Relative topics (a namespace per robot works):
     episode              DiagnosticArray   simulator -> safety_monitor, recorder; re-sent until acknowledged
     episode_ack          UInt64            safety_monitor -> simulator: the `key` of the episode message
     outcome              JointState        simulator -> recorder, conductor, panel
-    recorder/heartbeat   UInt64            recorder -> safety_monitor, learner: 1 + the last sequence number on disk
+    recorder/heartbeat   UInt64            recorder -> safety_monitor: every decision below this number is written
     learner/status       DiagnosticArray   learner -> conductor, panel
     gate_state           String, latched   safety_monitor: "<state>: <cause>"
     e_stop               Bool              anyone -> safety_monitor: true latches

@@ -1,13 +1,14 @@
 """The one writer of the transition journal (journal.bin) and of the safety ledger (ledger.jsonl) in `run_dir`.
 
-Takes `candidates`, `decision`, `outcome`; publishes `recorder/heartbeat` every 0.2 s: 1 + the last sequence number on
-disk, only while nothing waits to be written. It writes first and counts afterwards. Both files are fsynced each
-second and at a visit or latch. While a disk refuses (full, say) records wait in memory, heartbeats stop, and with
-them the robot.
+Takes `candidates`, `decision`, `outcome`; publishes `recorder/heartbeat` every 0.2 s: every decision below this number
+is journalled or listed as a gap, so that a recorder that lags stops the robot as a silent one does. It writes first and
+counts afterwards. Both files are fsynced each second and at a visit or latch. While a disk refuses (full, say) records
+wait in memory, heartbeats stop, and with them the robot.
 
 Events of the ledger: run_start; phase; counters (each second and at the end of a phase: everything since the run
 began, per phase, kept over crash and resume); episode (how one ended); visit (margins and truth); gap (decision
-numbers that are not in the journal, and why); latch; run_end. Every decision number is in the journal or in a gap.
+numbers that are not in the journal, and why; before the next heartbeat); latch; run_end. Every decision number is in
+the journal or in a gap.
 """
 
 from __future__ import annotations
@@ -69,9 +70,13 @@ class Joined:
 class Join:
     """Puts together, in the order of decision numbers, what comes on three topics in any order."""
 
-    def __init__(self, last_sequence: int = -1) -> None:
-        """`last_sequence`: the last number that is accounted for; it and lower ones are repetitions."""
+    def __init__(self, last_sequence: int = -1, wait_s: float = WAIT_S) -> None:
+        """`last_sequence`: the last number that is accounted for; it and lower ones are repetitions.
+
+        `wait_s`: how long a decision waits for its parts.
+        """
         self.last = last_sequence
+        self._wait_s = wait_s
         self._sets: OrderedDict[tuple[int, int], CandidateSet] = OrderedDict()
         self._outcomes: OrderedDict[tuple[int, int], OutcomeTable] = OrderedDict()
         self._queue: deque[tuple[Verdict, float]] = deque()
@@ -80,6 +85,11 @@ class Join:
         self._state: tuple[int, int] | None = None  # (episode, stamp) of the last joined decision
         self._arrived = Arrived()
         self._ended = False
+
+    @property
+    def next(self) -> int:
+        """Every decision below this number was taken, or skipped and told of."""
+        return self._queue[0][0].sequence if self._queue else self.last + 1
 
     def candidates(self, candidates: CandidateSet) -> None:
         """A candidate set, perhaps again."""
@@ -123,7 +133,7 @@ class Join:
         while self._queue:
             verdict, since = self._queue[0]
             try:
-                joined = self._join(verdict, late=now - since > WAIT_S)
+                joined = self._join(verdict, late=now - since > self._wait_s)
             except Exception as error:  # its number must not vanish, nor block those behind it
                 joined = Joined(verdict, gap=_said(error), mistake=error)
             if joined is None:
@@ -304,7 +314,9 @@ class Recorder(lifecycle.ManagedNode):
         self.ledger = LedgerWriter(run_dir / LEDGER)
         self.book = Book(events)
         self.recount(run_dir)
-        self.join = Join(max(self.journal.last_sequence, _last_gap(events)))
+        # A lost part costs its decision the record, and must not look like a recorder that lags.
+        wait_s = min(WAIT_S, settings.gate.recorder_timeout_s / 2)
+        self.join = Join(max(self.journal.last_sequence, _last_gap(events)), wait_s)
         self.unsaved: list[NDArray[np.void]] = []
         self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self.gaps: list[dict[str, Any]] = []
@@ -492,11 +504,15 @@ class Recorder(lifecycle.ManagedNode):
 
     def count(self) -> None:
         """Queue the gaps so far and the counters of this phase."""
+        self.note_gaps()
+        if self.phase:
+            self.note("counters", {"time": time.time(), **self.book.event(self.phase, self.robot.period)})
+
+    def note_gaps(self) -> None:
+        """Queue the gaps so far."""
         for gap in self.gaps:
             self.note("gap", gap)
         self.gaps = []
-        if self.phase:
-            self.note("counters", {"time": time.time(), **self.book.event(self.phase, self.robot.period)})
 
     def write(self) -> None:
         """Hand over to the system what waits; on a refusal it stays in memory and is tried again each second."""
@@ -568,10 +584,15 @@ class Recorder(lifecycle.ManagedNode):
             self.syncing = self.pool.submit(_sync, self.journal, self.ledger)
 
     def on_heartbeat(self) -> None:
-        """Confirm, unless something waits for the disk."""
+        """Write what is complete and confirm it, unless the disk refuses or a mistake was made."""
+        if not self.active:
+            return
+        self.finish(self.join.take(time.monotonic()))  # some may have waited too long, and no message tells
+        self.note_gaps()
+        self.write()
         slow = self.syncing is not None and time.monotonic() - self.sync_since > SLOW_SYNC_S and not self.syncing.done()
-        if self.active and not self.trouble and not self.failed and not slow and self.journal is not None:
-            self.heartbeat.publish(UInt64(data=max(0, self.journal.last_sequence + 1)))
+        if not self.trouble and not self.failed and not slow:
+            self.heartbeat.publish(UInt64(data=self.join.next))
 
     def recount(self, run_dir: Path) -> None:
         """After a crash: count what was journalled after the last `counters` event."""

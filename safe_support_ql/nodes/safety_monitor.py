@@ -234,9 +234,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.ack_output.publish(UInt64(data=episode.key))
 
     def on_heartbeat(self, message: UInt64) -> None:
-        """The recorder wrote everything it got."""
+        """Up to which decision the recorder has written."""
         if self.gate is not None:
-            self.gate.recorder_alive(time.monotonic_ns())
+            self.gate.recorder_alive(message.data, time.monotonic_ns())
 
     def on_e_stop(self, message: Bool) -> None:
         """Latch at once; the reset service refuses until false was sent."""

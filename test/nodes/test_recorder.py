@@ -230,10 +230,10 @@ def test_a_mistake_costs_one_decision_its_record_and_none_its_number(
         monkeypatch.setattr(module, "make_record", make_record_but_two)
     else:
         monkeypatch.setattr(node.join, "_join", join_but_two)
-    for sequence in range(5):
-        decide(node, sequence)
     node.on_heartbeat()
     assert node.heard
+    for sequence in range(5):
+        decide(node, sequence)
     node.advance()
     node.on_second()
     assert journalled(node) == [0, 1, 3, 4] and listed(node) == [(2, 2)]
@@ -243,6 +243,27 @@ def test_a_mistake_costs_one_decision_its_record_and_none_its_number(
     decide(node, 5)
     node.trigger_deactivate()
     assert journalled(node) == [0, 1, 3, 4, 5] and listed(node) == [(2, 2)]
+
+
+def test_the_heartbeat_confirms_what_is_written_or_listed(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def confirmed() -> int:
+        node.on_heartbeat()
+        return node.heard[-1]
+
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    assert confirmed() == 0
+    decide(node, 0)
+    assert confirmed() == 1 and journalled(node) == [0]
+    decide(node, 1, id=0, reason="input_missing")
+    assert confirmed() == 2 and listed(node) == [(1, 1)], "listed before it is confirmed"
+    decide(node, 2, parts=False)
+    decide(node, 3)
+    decide(node, 7)
+    assert confirmed() == 2 and listed(node) == [(1, 1), (4, 6)], "one that waits for its parts is not written"
+    clock[0] = config.load_robot("diff_drive").gate.recorder_timeout_s - 2 * module.HEARTBEAT_S
+    assert confirmed() == 8, "a lost part is listed before the gate would take it for a lag"
+    assert journalled(node) == [0, 3, 7] and listed(node) == [(1, 1), (4, 6), (2, 2)]
 
 
 def test_a_mistake_in_counting_costs_no_record(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

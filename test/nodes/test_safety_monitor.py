@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.parameter import Parameter
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, UInt64
 from std_srvs.srv import Trigger
 
 from safe_support_ql import config
@@ -82,3 +83,13 @@ def test_a_released_e_stop_stays_latched_over_a_cleanup(monitor: SafetyMonitor) 
     assert not reset(monitor)
     monitor.on_e_stop(Bool(data=False))
     assert reset(monitor)
+
+
+def test_a_heartbeat_that_confirms_too_little_keeps_the_gate_in_backup(monitor: SafetyMonitor) -> None:
+    long_ago = time.monotonic_ns() - 10**10
+    for _ in range(3):
+        monitor.gate.expire(long_ago)
+    monitor.on_heartbeat(UInt64(data=2))
+    assert "decision 2 is not written" in monitor.gate.recorder_problem(time.monotonic_ns())
+    monitor.on_heartbeat(UInt64(data=3))
+    assert not monitor.gate.recorder_problem(time.monotonic_ns())
