@@ -32,7 +32,7 @@ from safe_support_ql.nodes import lifecycle, messages
 from safe_support_ql.nodes.messages import OutcomeTable, Verdict
 from safe_support_ql.safety.candidates import CandidateSet, candidate_layout
 from safe_support_ql.safety.gate import REASONS, VERDICTS
-from safe_support_ql.safety.journal import CERTIFIED, PLAN, JournalWriter, pack, read_records
+from safe_support_ql.safety.journal import CERTIFIED, INTERVENED, PLAN, JournalWriter, pack, read_records, unaccounted
 from safe_support_ql.safety.ledger import PHASES, LedgerWriter, read_ledger
 
 JOURNAL, LEDGER = "journal.bin", "ledger.jsonl"
@@ -195,7 +195,7 @@ def make_record(dtype: np.dtype[np.void], joined: Joined) -> NDArray[np.void]:
     recorded = replace(candidates, actions=actions, margin=margin, certified=certified, band=band)
     return pack(
         dtype, verdict.sequence, recorded, index, VERDICTS.index(verdict.verdict), REASONS.index(verdict.reason),
-        arrived.phase, arrived.reward, arrived.first, arrived.terminated, arrived.truncated,
+        arrived.phase, arrived.reward, arrived.first, arrived.terminated, arrived.truncated, verdict.intervention,
     )  # fmt: skip
 
 
@@ -282,8 +282,8 @@ def _events(run_dir: Path) -> list[dict[str, Any]]:
     return read_ledger(run_dir / LEDGER) if (run_dir / LEDGER).exists() else []
 
 
-def _last_gap(events: list[dict[str, Any]]) -> int:
-    return max((int(event["last"]) for event in events if event["event"] == "gap"), default=-1)
+def _listed(events: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    return [(int(event["first"]), int(event["last"])) for event in events if event["event"] == "gap"]
 
 
 class Recorder(lifecycle.ManagedNode):
@@ -312,14 +312,18 @@ class Recorder(lifecycle.ManagedNode):
         events = _events(run_dir)
         self.journal = JournalWriter(run_dir / JOURNAL, self.header)
         self.ledger = LedgerWriter(run_dir / LEDGER)
+        records, listed = read_records(run_dir / JOURNAL, self.journal.type), _listed(events)
         self.book = Book(events)
-        self.recount(run_dir)
+        self.recount(records)
+        last = max([self.book.sequence, *(gap[1] for gap in listed)])
         # A lost part costs its decision the record, and must not look like a recorder that lags.
         wait_s = min(WAIT_S, settings.gate.recorder_timeout_s / 2)
-        self.join = Join(max(self.journal.last_sequence, _last_gap(events)), wait_s)
+        self.join = Join(last, wait_s)
         self.unsaved: list[NDArray[np.void]] = []
         self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self.gaps: list[dict[str, Any]] = []
+        for pair in unaccounted(records["sequence"], listed, last):
+            self.gap(*pair, "lost when the recorder died")
         self.trouble = ""  # what the disk says
         self.failed = False  # by its own mistake, which no free disk mends: only a restart does
         self.heard_at = 0.0
@@ -594,17 +598,15 @@ class Recorder(lifecycle.ManagedNode):
         if not self.trouble and not self.failed and not slow:
             self.heartbeat.publish(UInt64(data=self.join.next))
 
-    def recount(self, run_dir: Path) -> None:
-        """After a crash: count what was journalled after the last `counters` event."""
-        assert self.journal is not None
-        records = read_records(run_dir / JOURNAL, self.journal.type)
+    def recount(self, records: NDArray[np.void]) -> None:
+        """After a crash: count, as it was counted, what was journalled after the last `counters` event."""
         for record in records[records["sequence"].astype(np.int64) > self.book.sequence]:
             totals = self.book.totals(PHASES[record["phase"]])
             totals.decisions += 1
             totals.verdicts[VERDICTS[record["verdict"]]] += 1
             flags = record["flags"]
             totals.empty_supports += not bool(((flags & CERTIFIED > 0) & (flags & PLAN == 0)).any())
-            totals.interventions += REASONS[record["reason"]] in ("uncertified_request", "malformed_request")
+            totals.interventions += bool(flags[record["executed"]] & INTERVENED)
             self.book.sequence = int(record["sequence"])
 
 

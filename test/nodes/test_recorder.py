@@ -266,6 +266,61 @@ def test_the_heartbeat_confirms_what_is_written_or_listed(node: Recorder, monkey
     assert journalled(node) == [0, 3, 7] and listed(node) == [(1, 1), (4, 6), (2, 2)]
 
 
+def test_after_a_crash_every_number_is_accounted_for_and_interventions_are_counted_again(
+    node: Recorder, tmp_path: Path
+) -> None:
+    decide(node, 0)
+    node.on_heartbeat()
+    node.phase = "collection"
+    node.on_second()  # the last counters before the crash
+    for sequence, reason, intervention in (
+        (1, "uncertified_request", True),
+        (2, "latched", True),
+        (3, "latched", False),  # the policy itself asked for the plan
+        (4, "recorder_stale", True),
+        (5, "no_request", False),
+        (8, "request", False),
+    ):
+        decide(node, sequence, reason=reason, intervention=intervention)
+    decide(node, 9, id=0, reason="input_missing")
+    decide(node, 10)
+    node.advance()
+    assert listed(node) == [], "a crash before the next heartbeat loses what it knew of the gaps"
+    live = node.book.totals("collection")
+    assert live.interventions == 3
+    node.destroy_node()
+
+    again = start(tmp_path)
+    assert listed(again) == [(6, 7), (9, 9)]
+    assert again.join.last == 10 and again.book.sequence == 10
+    recounted = again.book.totals("collection")
+    assert (recounted.interventions, recounted.empty_supports) == (live.interventions, live.empty_supports)
+    assert recounted.decisions == live.decisions - live.gaps, "of a lost one nobody knows how it was decided"
+    decide(again, 13)
+    again.trigger_deactivate()
+    again.destroy_node()
+
+    once_more = start(tmp_path)
+    assert listed(once_more) == [(6, 7), (9, 9), (11, 12)], "and none is listed twice"
+    assert journalled(once_more) == [0, 1, 2, 3, 4, 5, 8, 10, 13]
+    once_more.destroy_node()
+
+
+def test_what_a_power_loss_took_from_the_journal_is_listed(node: Recorder, tmp_path: Path) -> None:
+    for sequence in range(4):
+        decide(node, sequence)
+    decide(node, 4, id=0)
+    node.phase = "collection"
+    node.on_second()
+    node.destroy_node()
+    path = tmp_path / "journal.bin"
+    path.write_bytes(path.read_bytes()[: -2 * node.journal.type.itemsize])
+    again = start(tmp_path)
+    assert (journalled(again), listed(again)) == ([0, 1], [(4, 4), (2, 3)])
+    assert again.join.last == 4
+    again.destroy_node()
+
+
 def test_a_mistake_in_counting_costs_no_record(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node.book, "decision", lambda *arguments: 1 / 0)
     for sequence in range(3):
