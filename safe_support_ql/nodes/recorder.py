@@ -332,9 +332,8 @@ class Recorder(lifecycle.ManagedNode):
         self.latched = False
         self.visits_told = -1
         self.episode_told = (-1, -1)
-        self.syncing: concurrent.futures.Future[None] | None = None
-        self.sync_since = 0.0
-        # One thread, so that a slow disk delays heartbeats and not the records that wait in the queues of DDS.
+        self.syncing: deque[tuple[float, concurrent.futures.Future[None]]] = deque()  # since when, oldest first
+        # One thread, so that a slow disk delays neither heartbeats nor the records that wait in the queues of DDS.
         self.pool = concurrent.futures.ThreadPoolExecutor(1)
         self.heartbeat = self.advertise(UInt64, messages.HEARTBEAT, messages.LATEST)
         self.subscribe(PointCloud2, messages.CANDIDATES, self.on_candidates, messages.RECORDED)
@@ -408,7 +407,7 @@ class Recorder(lifecycle.ManagedNode):
         if latched and not self.latched:
             self.note("latch", {"time": time.time(), "sequence": verdict.sequence, "cause": verdict.message})
             self.write()
-            self.sync()
+            self.begin_sync()
         self.latched = latched
         self.advance()
 
@@ -432,7 +431,7 @@ class Recorder(lifecycle.ManagedNode):
             )
             self.count()
             self.write()
-            self.sync()
+            self.begin_sync()
         over = (int(table["session"]), int(table["episode"]))
         if (table["terminated"] or table["truncated"]) and over != self.episode_told:
             self.episode_told = over
@@ -557,6 +556,13 @@ class Recorder(lifecycle.ManagedNode):
         if not self.trouble:
             self.get_logger().info(f"{run_dir} can be written again; nothing was lost")
 
+    def begin_sync(self) -> None:
+        """fsync both in the background, after one that runs already: it may have begun before the newest write."""
+        assert self.journal is not None and self.ledger is not None
+        if self.syncing and not self.syncing[-1][1].running() and not self.syncing[-1][1].done():
+            return  # one is waiting to begin
+        self.syncing.append((time.monotonic(), self.pool.submit(_sync, self.journal, self.ledger)))
+
     def sync(self) -> None:
         """fsync both, now."""
         assert self.journal is not None and self.ledger is not None
@@ -577,15 +583,13 @@ class Recorder(lifecycle.ManagedNode):
             self.recover()
             return
         self.write()
-        if self.syncing is not None and self.syncing.done():
-            error = self.syncing.exception()
-            self.syncing = None
+        while self.syncing and self.syncing[0][1].done():
+            error = self.syncing.popleft()[1].exception()
             if isinstance(error, OSError):
                 self.refused(error)
                 return
-        if self.syncing is None:
-            self.sync_since = time.monotonic()
-            self.syncing = self.pool.submit(_sync, self.journal, self.ledger)
+        if not self.syncing:
+            self.begin_sync()
 
     def on_heartbeat(self) -> None:
         """Write what is complete and confirm it, unless the disk refuses or a mistake was made."""
@@ -594,7 +598,7 @@ class Recorder(lifecycle.ManagedNode):
         self.finish(self.join.take(time.monotonic()))  # some may have waited too long, and no message tells
         self.note_gaps()
         self.write()
-        slow = self.syncing is not None and time.monotonic() - self.sync_since > SLOW_SYNC_S and not self.syncing.done()
+        slow = any(time.monotonic() - since > SLOW_SYNC_S and not future.done() for since, future in self.syncing)
         if not self.trouble and not self.failed and not slow:
             self.heartbeat.publish(UInt64(data=self.join.next))
 

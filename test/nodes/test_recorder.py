@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +15,10 @@ from rclpy.parameter import Parameter
 
 from safe_support_ql import config
 from safe_support_ql.nodes import recorder as module
-from safe_support_ql.nodes.messages import OUTCOME_NAMES, Verdict
+from safe_support_ql.nodes.messages import OUTCOME_NAMES, Verdict, encode_decision, encode_outcome
 from safe_support_ql.nodes.recorder import WAIT_S, Book, Join, Recorder, make_record
 from safe_support_ql.safety.candidates import CandidateSet, candidate_layout
+from safe_support_ql.safety.gate import Decision, State
 from safe_support_ql.safety.journal import CERTIFIED, PLAN, USED, JournalReader, record_type
 from safe_support_ql.safety.ledger import read_ledger
 
@@ -164,6 +167,11 @@ def test_the_layout_key_tells_action_spaces_apart() -> None:
 # --- the node, called directly ---------------------------------------------------------------------------------------
 
 
+LATCHED = Decision(
+    0, 0, 1, 100, np.zeros(2, np.float32), -1, "no_proof", "input_missing", "scan is old", State.LATCHED, False, None
+)
+
+
 @pytest.fixture
 def node(ros_domain, tmp_path: Path) -> Iterator[Recorder]:
     rclpy.init()
@@ -304,6 +312,30 @@ def test_after_a_crash_every_number_is_accounted_for_and_interventions_are_count
     assert listed(once_more) == [(6, 7), (9, 9), (11, 12)], "and none is listed twice"
     assert journalled(once_more) == [0, 1, 2, 3, 4, 5, 8, 10, 13]
     once_more.destroy_node()
+
+
+def test_a_slow_disk_delays_no_heartbeat(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither at a latch nor at a visit nor each second; only a disk that needs SLOW_SYNC_S does."""
+    released, synced = threading.Event(), []
+    monkeypatch.setattr(module, "_sync", lambda *files: released.wait(30) and synced.append(files))
+    node.on_second()
+    while not node.syncing[0][1].running():
+        time.sleep(0.001)
+    node.on_decision(encode_decision(LATCHED))
+    node.on_outcome(encode_outcome(outcome(unsafe_visits=1.0), 100, "at x"))
+    node.on_heartbeat()
+    assert len(node.heard) == 1 and not synced
+    events = [event["event"] for event in read_ledger(node.run_dir() / "ledger.jsonl")]
+    assert "latch" in events and "visit" in events, "appended all the same"
+    node.on_second()
+    now = module.time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + module.SLOW_SYNC_S)
+    node.on_heartbeat()
+    assert len(node.heard) == 1
+    released.set()
+    node.pool.shutdown()
+    node.on_heartbeat()
+    assert len(node.heard) == 2 and len(synced) == 2, "what came later is synced by one that began later"
 
 
 def test_what_a_power_loss_took_from_the_journal_is_listed(node: Recorder, tmp_path: Path) -> None:
