@@ -540,7 +540,8 @@ class Recorder(lifecycle.ManagedNode):
 
     def recover(self) -> None:
         """Open both files afresh, which cuts off what a refused write left half-done."""
-        run_dir = self.run_dir()
+        assert self.ledger is not None
+        run_dir, refused = self.run_dir(), self.ledger.next_sequence
         try:
             for file in (self.journal, self.ledger):
                 if file is not None:
@@ -551,6 +552,8 @@ class Recorder(lifecycle.ManagedNode):
             return
         last = self.journal.last_sequence
         self.unsaved = [record for record in self.unsaved if int(record["sequence"][0]) > last]
+        if self.waiting and self.ledger.next_sequence > refused:
+            self.waiting.popleft()  # closing the file wrote what was left of its line
         self.trouble = ""
         self.write()
         if not self.trouble:

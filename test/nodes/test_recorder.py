@@ -314,6 +314,26 @@ def test_after_a_crash_every_number_is_accounted_for_and_interventions_are_count
     once_more.destroy_node()
 
 
+def test_a_line_that_the_disk_refused_is_written_once(node: Recorder) -> None:
+    """Its rest may still be in the buffer, which goes out when the file is closed to open it afresh."""
+
+    class Full:
+        def __init__(self, file) -> None:
+            self.write, self.close = file.write, file.close
+
+        def flush(self) -> None:
+            raise OSError("no space left")
+
+    node.ledger._file = Full(node.ledger._file)
+    decide(node, 0, id=0)
+    decide(node, 1)
+    node.on_heartbeat()
+    assert node.trouble and not node.heard
+    node.on_second()
+    node.on_heartbeat()
+    assert node.heard == [2] and listed(node) == [(0, 0)] and journalled(node) == [1]
+
+
 def test_a_slow_disk_delays_no_heartbeat(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither at a latch nor at a visit nor each second; only a disk that needs SLOW_SYNC_S does."""
     released, synced = threading.Event(), []
