@@ -10,7 +10,7 @@ Relative topics (a namespace per robot works):
     episode              DiagnosticArray   simulator -> safety_monitor, recorder; re-sent until acknowledged
     episode_ack          UInt64            safety_monitor -> simulator: the `key` of the episode message
     outcome              JointState        simulator -> recorder, conductor, panel
-    recorder/heartbeat   UInt64            recorder -> safety_monitor, learner: 1 + the last sequence number on disk
+    recorder/heartbeat   UInt64            recorder -> safety_monitor: every decision below this number is written
     learner/status       DiagnosticArray   learner -> conductor, panel
     gate_state           String, latched   safety_monitor: "<state>: <cause>"
     e_stop               Bool              anyone -> safety_monitor: true latches
@@ -100,6 +100,8 @@ class ChannelCodec:
         self.stamped = hasattr(self._message, "header")
         self._arrays = any(path.endswith("[]") for path in channel.fields)
         paths = [path.removesuffix("[]") for path in channel.fields]
+        lengths = [channel.length if path.endswith("[]") else 1 for path in channel.fields]
+        self._expected = list(zip(paths, lengths, strict=True))
         self._get = operator.attrgetter(*paths)
         self._constants = [(path, operator.attrgetter(path), value) for path, value in channel.constants.items()]
         try:
@@ -111,7 +113,7 @@ class ChannelCodec:
             raise ValueError(f"channel {channel.name}: {channel.type}: {error}") from None
 
     def decode(self, message: Any) -> Floats:
-        """The vector. Raises ValueError where a declared constant differs: the message describes another robot."""
+        """The vector. Raises ValueError where a constant or the length of an array differs: it is another robot's."""
         for path, get, wanted in self._constants:
             found = get(message)
             if not _same(found, wanted):
@@ -119,11 +121,13 @@ class ChannelCodec:
         values = self._get(message)
         if not self._arrays:
             return np.array(values if isinstance(values, tuple) else (values,), np.float64)
-        parts = values if isinstance(values, tuple) else (values,)
-        vector = np.concatenate([np.atleast_1d(np.asarray(part, np.float64)) for part in parts])
-        if vector.size != self.channel.size:
-            raise ValueError(f"{self.channel.name}: {vector.size} numbers, expected {self.channel.size}")
-        return vector
+        values = values if isinstance(values, tuple) else (values,)
+        parts = [np.atleast_1d(np.asarray(value, np.float64)) for value in values]
+        # Each on its own: where one array is short and the next long, the sum is right and every number is another's.
+        for part, (path, length) in zip(parts, self._expected, strict=True):
+            if part.size != length:
+                raise ValueError(f"{self.channel.name}: {path} has length {part.size}, expected {length}")
+        return np.concatenate(parts)
 
     def encode(self, vector: Floats, stamp_ns: int) -> Any:
         """The message; the same object each time, because publishing copies it."""

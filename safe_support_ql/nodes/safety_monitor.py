@@ -11,7 +11,8 @@ acceptable answer or at its deadline, half a period by default, and the command 
 
 Fails closed: an exception in any callback latches the gate with its cause and runs the plan. On deactivation and on
 SIGINT the plan goes on for as long as a stop may take (real time); on a killed process the drive's own timeout does.
-Activation is refused while anyone else publishes the command, and a foreign publisher that comes later latches.
+Activation is refused while anyone else publishes the command, and a foreign publisher that comes later latches. A
+latch outlives deactivation and cleanup: only the reset service ends it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Declare parameters."""
         super().__init__("safety_monitor")
         self.gate: Gate | None = None
-        self.e_stop = False  # for the life of the process: a cleanup does not release the button
+        # For the life of the process: a cleanup neither releases the button nor resets a latch.
+        self.e_stop = False
+        self.latched_by = ""
 
     def configure(self) -> None:
         """Compile the certificate and create the topics."""
@@ -65,8 +68,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.requests = messages.RequestCodec(robot)
         self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), self.param("first_sequence"))
         self.gate.recorder_required = self.param("recorder_required")
-        if self.e_stop:
-            self.gate.latch(E_STOPPED)
+        if cause := self.latched_by or (E_STOPPED if self.e_stop else ""):
+            self.gate.latch(cause)
         deadline = settings.gate.request_deadline_s or robot.period / 2
         self.deadline_ns = round(1e9 * (settings.gate.lockstep_timeout_s if self.lockstep else deadline))
         # The deadline is noticed by a timer, so a command may act that much later.
@@ -129,7 +132,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         return max(0.0, (self.stopping_until - time.monotonic_ns()) / 1e9)
 
     def release(self) -> None:
-        """A last stop, if a stop was cut short; then nothing is known any more."""
+        """A last stop, if a stop was cut short; then nothing is known any more but why the gate is latched."""
+        if self.gate is not None:
+            self.latched_by = self.gate.cause if self.gate.state is State.LATCHED else ""
         if self.gate is not None and time.monotonic_ns() < self.stopping_until:
             self.publish(self.gate.expire(time.monotonic_ns()))
         self.stopping_until = 0
@@ -229,9 +234,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.ack_output.publish(UInt64(data=episode.key))
 
     def on_heartbeat(self, message: UInt64) -> None:
-        """The recorder wrote everything it got."""
+        """Up to which decision the recorder has written."""
         if self.gate is not None:
-            self.gate.recorder_alive(time.monotonic_ns())
+            self.gate.recorder_alive(message.data, time.monotonic_ns())
 
     def on_e_stop(self, message: Bool) -> None:
         """Latch at once; the reset service refuses until false was sent."""
