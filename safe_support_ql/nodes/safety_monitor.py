@@ -293,14 +293,13 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """The command, and beside it what was decided and why."""
         self.open = False
         command = self.commands.encode(decision.action, decision.stamp_ns)
-        self.decision_message = messages.encode_decision(decision, self.certificate_us)
         # Lock-step waits for the decision, a drive for the command.
+        if not self.lockstep:
+            self.command_output.publish(command)
+        self.decision_message = messages.encode_decision(decision, self.certificate_us)
+        self.decision_output.publish(self.decision_message)
         if self.lockstep:
-            self.decision_output.publish(self.decision_message)
             self.command_output.publish(command)
-        else:
-            self.command_output.publish(command)
-            self.decision_output.publish(self.decision_message)
         self.tell_state()
 
     def repeat(self) -> None:
