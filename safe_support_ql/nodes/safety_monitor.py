@@ -1,7 +1,7 @@
 """The gate as a node, and the only publisher of the robot's command.
 
 Takes the robot's channels, `request`, `episode`, `recorder/heartbeat`, `e_stop`; publishes `candidates`, `decision`,
-the command, `episode_ack`, `gate_state` (latched) and /diagnostics (1 Hz and on change). Service `~/reset`
+the command, `episode_ack`, `gate_state` (latched), `markers` and /diagnostics (1 Hz and on change). Service `~/reset`
 (std_srvs/Trigger) leaves a latch unless its cause persists. Parameters of its own: first_sequence, recorder_required.
 
 Lock-step: a cycle begins when every channel has the same new stamp and the goal is known; time is that stamp. The
@@ -25,13 +25,16 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import Bool, String, UInt64
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
 from safe_support_ql.nodes import lifecycle, messages
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Decision, Gate, State
+from safe_support_ql.safety.picture import draw
 
 LOCKSTEP_CHECK_S = 0.02
+DRAW_S = 0.2
 E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
 LEVEL = {
     State.CLOSED: "warn",
@@ -89,6 +92,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.ack_output = self.advertise(UInt64, messages.EPISODE_ACK, messages.CHAIN)
         self.state_output = self.advertise(String, messages.GATE_STATE, messages.LATCHED)
         self.diagnostics = self.advertise(DiagnosticArray, messages.DIAGNOSTICS, messages.CHAIN)
+        self.markers = self.advertise(MarkerArray, messages.MARKERS, messages.LATEST)
         for codec in self.codecs:
             quality = messages.CHAIN if codec.channel.latched else messages.SENSOR
             self.subscribe(
@@ -101,6 +105,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.serve(Trigger, "~/reset", self.on_reset)
         self.every(look_s, self.on_timer)
         self.every(1.0, self.on_second)
+        self.every(DRAW_S, self.on_draw)
 
     def activate(self) -> None:
         """Open for inputs. Raises ValueError where someone else could move the robot."""
@@ -361,6 +366,18 @@ class SafetyMonitor(lifecycle.ManagedNode):
                 f"another node publishes the robot's command: {foreign}; stop it, then call the reset service"
             )
             self.tell_state()
+
+    def on_draw(self) -> None:
+        """Markers, where somebody looks at them and no request is due."""
+        if self.gate is None or self.gate.newest is None or self.open or not self.markers.get_subscription_count():
+            return
+        text = f"{self.gate.state.value} {self.gate.cause}".strip()
+        try:
+            picture = draw(self.robot, *self.gate.newest)
+            stamp_ns = self.gate.newest[1].stamp_ns
+            self.markers.publish(messages.encode_markers(picture, self.robot.frame_id, stamp_ns, text))
+        except Exception as error:  # a picture that cannot be drawn is no reason to stop a robot
+            self.get_logger().error(f"no markers: {error}", throttle_duration_sec=10.0)
 
     def send_diagnostics(self) -> None:
         """Counters and state."""

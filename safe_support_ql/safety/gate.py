@@ -134,6 +134,7 @@ class Gate:
         self._unrecorded: deque[int] = deque(maxlen=UNRECORDED)  # steady ns of the last so many decisions
         self._decided_ns = 0
         self._missing_since_ns: int | None = None
+        self.newest: tuple[Estimate, CandidateSet, int] | None = None  # estimate, candidates, executed: to be drawn
         self._forget()
 
     def _forget(self) -> None:
@@ -389,6 +390,7 @@ class Gate:
         self._nominal = self._advance(self._estimate.state[None], [executed], max(self._delays))[0]
         self.support.executed(candidates, index)
         self._candidates = None
+        self.newest = self._estimate, candidates, index
         self.state = self._state_after(reason, intervention)
         if self.state is not State.LATCHED:
             self.cause = message
@@ -405,6 +407,7 @@ class Gate:
         if self._nominal is not None:
             action = self.support.plan_action(self._nominal)
             self._nominal = self._advance(self._nominal[None], [action.astype(np.float64)], 0)[0]
+        self.newest = None
         self._tube = None  # what runs blind is not the feedback law that was certified
         self.support.note(action.astype(np.float64))
         closed = self.state is State.CLOSED

@@ -28,6 +28,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
 from safe_support_ql import config
 from safe_support_ql.nodes import messages
@@ -337,8 +338,12 @@ def test_a_robot_in_a_namespace_with_an_unstamped_command(ros_domain, tmp_path: 
     graph = Graph(ros_domain.env, tmp_path, namespace="/robot_1", stamped=False)
     try:
         nodes = ("safety_monitor", "recorder", "behavior_policy", "simulator")
+        drawn: list[MarkerArray] = []
+        graph.node.create_subscription(MarkerArray, messages.MARKERS, drawn.append, messages.LATEST)
         graph.start("lockstep", *nodes, simulator={"ticks": 30})
         graph.until(lambda: graph.outcome.get("done") == 1, LONG, "30 ticks")
+        graph.until(lambda: bool(drawn), 5.0, "a picture of the last decision")
+        assert {marker.ns for marker in drawn[-1].markers} >= {"occupied", "certified", "backup", "margins"}
         graph.until(lambda: bool(graph.command.any()), 5.0, "a Twist that moves the robot was seen")
         topics = [name for name, _ in graph.node.get_topic_names_and_types()]
         shared = {"/rosout", "/parameter_events", "/diagnostics"}  # global by convention; their messages name the node
