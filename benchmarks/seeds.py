@@ -109,7 +109,7 @@ def main() -> None:
     print(f"success over {len(rows)} seeds: mean {np.mean(success):.3f}, 95 % {bootstrap(success)}")
     print(f"score over {len(rows)} seeds: mean {np.mean(scores):.3f}, 95 % {bootstrap(scores)}")
     bound = rate_upper_bound(visits, ticks * config.robot.period / 3600)
-    print(f"unsafe visits while learning: {visits} in {ticks} control ticks, below {bound:.2f} per simulated hour (95 %)")
+    print(f"unsafe visits while learning: {visits} in {ticks} control ticks, < {bound:.2f} per simulated hour (95 %)")
     (out / "seeds.json").write_text(
         json.dumps(
             {"baselines": baselines, "seeds": rows, "success": success, "success_interval95": bootstrap(success),
