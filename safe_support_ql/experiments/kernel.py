@@ -65,8 +65,8 @@ class _Programme:
         """bounds[T + 1, 4] of |z_t|; `unit`[n, 5], samples of the box +-1 of (z, u)."""
         ticks = len(bounds) - 1
         fits = [_enclose(model, member, np.append(bound, force), unit) for bound in bounds[:-1]]
-        a = sparse.block_diag([fit[0] for fit in fits])
-        b = sparse.block_diag([fit[1][:, None] for fit in fits])
+        a: Any = sparse.block_diag([fit[0] for fit in fits])
+        b: Any = sparse.block_diag([fit[1][:, None] for fit in fits])
         moves = sparse.eye(4 * ticks, 4 * ticks + 4, k=4) - sparse.hstack([a, sparse.csc_matrix((4 * ticks, 4))])
         residual = slack * np.concatenate([fit[2] for fit in fits])
         limits = np.append(bounds.ravel(), np.full(ticks, force))
@@ -250,10 +250,11 @@ def certified_share(
     Pairs: a state uniform in the intersection, each lattice action there (continuous: 21 cells with a random offset,
     so that actions are uniform; discrete: 5 forces) whose successors stay inside. Interval: 95 %, bootstrap over
     states, because the actions of one state are no independent trials. Also counts certified pairs outside: among
-    those states, and among as many pushed out of the intersection by up to 30 % but still in S. Pairs whose present
+    those states, and among those of as many pushed out by up to 30 % that are still in S. Pairs whose present
     state is outside S already are counted apart: the certificate judges what comes, not what is.
     """
     robot, rng = config.robot, np.random.default_rng(seed)
+    assert isinstance(robot, CartPole)
     drawn, volume = draw_states(list(kernels.values()), states, cells, rng)
     gate = Gate(robot, config.gate, continuous, seed)
     band = robot.model.band
