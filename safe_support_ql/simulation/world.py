@@ -272,6 +272,10 @@ class JointWorld(World):
         """Draw initial state and goal from the robot."""
         state = self.robot.initial_state(rng)
         self.goal = self.robot.draw_goal(rng)
+        self.place(state)
+
+    def place(self, state: Floats) -> None:
+        """Put the joints at `state` (positions, velocities), with no command given yet."""
         n = len(self._joints)
         for joint, position, velocity in zip(self._joints, state[:n], state[n:], strict=True):
             self.client.resetJointState(self.body, joint, position, velocity)

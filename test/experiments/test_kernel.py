@@ -1,0 +1,94 @@
+"""The viability kernel: an outer approximation, what the gate certifies of it, and that a false accept is noticed."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+import numpy as np
+import pytest
+
+from safe_support_ql.config import Config, load_robot
+from safe_support_ql.experiments.kernel import Kernel, Truth, certified_share, outer_kernel, unsafe_on_truth
+from safe_support_ql.robots.cart_pole import CartPole
+
+
+@cache
+def config() -> Config:
+    return load_robot("cart_pole")
+
+
+def robot() -> CartPole:
+    assert isinstance(config().robot, CartPole)
+    return config().robot
+
+
+@cache
+def kernel(member: int, ticks: int = 40, facets: int = 60) -> Kernel:
+    return outer_kernel(robot(), member, ticks, facets, samples=3000)
+
+
+def credulous(config: Config) -> Config:
+    """The same robot with a certificate that asks for nothing after the first tick."""
+    wrong = CartPole(robot().parameters)
+    model = robot().model
+    wrong.model = dataclasses.replace(
+        model, terminal=lambda x, centre, constants: x[0] == x[0], tightening=0.0 * model.tightening
+    )
+    return dataclasses.replace(config, robot=wrong)
+
+
+def test_states_that_some_force_signal_keeps_safe_are_inside() -> None:
+    """Rollouts under the controller and the plans, from anywhere: what stayed in S for good was viable."""
+    rng = np.random.default_rng(0)
+    model, p = robot().model, robot().parameters
+    n = 20_000
+    start = rng.uniform(-1.0, 1.0, (n, 4)) * [1.0, 0.2, 3.0, 2.0]
+    centre = rng.uniform(-0.7, 0.7, n)
+    for member in (0, 3):
+        x, safe = tuple(start.T), np.ones(n, bool)
+        for _ in range(125):
+            x = model.step(x, model.backup(x, centre, model.constants), tuple(model.members[member]), model.dt)
+            safe &= (np.abs(x[0]) <= p.position_limit) & (np.abs(x[1]) <= p.angle_limit)
+        assert safe.sum() > 500
+        assert kernel(member).contains(start[safe]).all()
+
+
+def test_no_force_keeps_a_state_outside_the_kernel_safe() -> None:
+    """Not only S itself is cut off: a cart that races to the end of the track and a pole that falls are outside."""
+    lost = np.array([[0.9, 0.0, 2.5, 0.0], [0.0, 0.15, 0.0, 2.0], [0.5, -0.1, 2.5, -2.5], [-0.9, 0.19, -3.0, 1.0]])
+    assert not kernel(0).contains(np.vstack([lost, -lost])).any()
+    assert kernel(0).contains(np.zeros((1, 4))).all()
+
+
+def test_longer_trajectories_and_more_slabs_only_take_away() -> None:
+    rng = np.random.default_rng(1)
+    z = rng.uniform(-1.0, 1.0, (100_000, 4)) * kernel(0).box
+    short = outer_kernel(robot(), 0, 20, 60, samples=3000)
+    assert kernel(0).contains(z).sum() < short.contains(z).sum()
+
+
+def test_half_of_the_robust_kernel_is_certified_and_nothing_outside() -> None:
+    robust = {member: kernel(member) for member in (0, 1, 4)}
+    row = certified_share(config(), robust, False, 150, 11, 0)
+    assert row["certified_outside"] == 0 and row["states_outside"] > 10
+    assert row["share"] > 0.3 and row["share_interval95"][0] < row["share"] < row["share_interval95"][1]
+    nominal = certified_share(config(), {0: kernel(0)}, False, 150, 11, 0)
+    assert nominal["certified_outside"] == 0
+    assert 0.1 < nominal["share"] < row["share"]
+
+
+@pytest.mark.parametrize("mass", [1.0, 1.15])
+def test_certified_pairs_run_into_the_terminal_set_on_pybullet(mass: float) -> None:
+    truth = Truth(robot(), mass, 2.0 - mass)
+    row = unsafe_on_truth(config(), {0: kernel(0)}, truth, 60, 11, 0)
+    truth.close()
+    assert row["unsafe"] == 0 and row["pairs"] == 60 and row["unsafe_rate_upper95"] < 0.07
+
+
+def test_a_certificate_that_is_wrong_has_false_accepts() -> None:
+    wrong = credulous(config())
+    assert certified_share(wrong, {0: kernel(0)}, False, 60, 11, 0)["certified_outside"] > 20
+    truth = Truth(robot())
+    assert unsafe_on_truth(wrong, {0: kernel(0)}, truth, 30, 11, 0)["unsafe"] > 3
+    truth.close()
