@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from safe_support_ql import config as configuration
+from safe_support_ql import robots
 from safe_support_ql.robots.base import Estimate, Floats, Robot, Singles
 from safe_support_ql.robots.world import DifferentialDrive
 from safe_support_ql.safety.candidates import CandidateSet
@@ -39,7 +40,7 @@ from safe_support_ql.simulation.world import DriveWorld, JointWorld
 NOMINAL = "nominal"
 SHARD_STEPS = 20_000  # counted steps of a shard: minutes of work at most are lost on an interruption
 SEARCH_STEPS = 20_000  # counted steps of the cross-entropy search of each world
-EPISODE_TICKS = 200  # an attack lasts at most so long
+EPISODE_S = 6.0  # s, an attack lasts at most so long
 IDLE_TICKS = 15  # an episode ends early where nothing but the plan was certified for so long
 NEAR = 2.0  # tightenings: closer to the boundary than this is near it
 # Edges of the histogram: true margin of a counted step over the largest tightening of that margin.
@@ -57,6 +58,7 @@ class Shard:
     kind: str  # 'random' or 'search'
     seed: int
     steps: int  # counted steps; an episode that has begun is finished
+    deleted: tuple[str, ...] = ()  # parameters that are zero for the monitor, the disturbances staying what they are
 
     @property
     def name(self) -> str:
@@ -216,7 +218,10 @@ class Duel:
         robot = self.robot = self.config.robot
         self.sim = Simulation(true_world(robot, shard.mismatch))
         self.odometry_drift = float(getattr(robot.world.drive, "odometry_drift", 0.0))  # what the robot itself declares
-        self.gate = Gate(robot, self.config.gate, shard.seed % 2 == 1, shard.seed)
+        monitor = robots.make(
+            robot.name, {**(shard.raw_config.get("parameters") or {}), **dict.fromkeys(shard.deleted, 0)}
+        )
+        self.gate = Gate(monitor, self.config.gate, shard.seed % 2 == 1, shard.seed)
         self.space = Space(robot)
         # Odd and even words keep the random, searched and every world's streams apart.
         self.rng = np.random.default_rng([shard.seed, shard.kind == "search", *shard.mismatch.encode()])
@@ -233,9 +238,10 @@ class Duel:
         candidates, estimate = self._start(attack)
         tally.episodes += 1
         smallest, idle = np.inf, 0
-        limit = EPISODE_TICKS + int(len(self.robot.model.tightening) / self.robot.model.checks_per_tick)
+        attacked = round(EPISODE_S * self.robot.world.control_hz)
+        limit = attacked + int(len(self.robot.model.tightening) / self.robot.model.checks_per_tick)
         for tick in range(limit):
-            over = tick >= EPISODE_TICKS or idle >= IDLE_TICKS
+            over = tick >= attacked or idle >= IDLE_TICKS
             request = None if over else ask(self.space, attack, candidates, estimate, tick, self.rng)
             decision = None if request is None else gate.request(candidates.id, request, self._now)
             decision = decision or gate.expire(self._now)
