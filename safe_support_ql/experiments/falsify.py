@@ -20,7 +20,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Shard:
     kind: str  # 'random' or 'search'
     seed: int
     steps: int  # counted steps; an episode that has begun is finished
-    deleted: tuple[str, ...] = ()  # parameters that are zero for the monitor, the disturbances staying what they are
+    monitor: Mapping[str, Any] = field(default_factory=dict)  # parameters of the monitor alone: margins deleted, say
 
     @property
     def name(self) -> str:
@@ -218,9 +218,7 @@ class Duel:
         robot = self.robot = self.config.robot
         self.sim = Simulation(true_world(robot, shard.mismatch))
         self.odometry_drift = float(getattr(robot.world.drive, "odometry_drift", 0.0))  # what the robot itself declares
-        monitor = robots.make(
-            robot.name, {**(shard.raw_config.get("parameters") or {}), **dict.fromkeys(shard.deleted, 0)}
-        )
+        monitor = robots.make(robot.name, {**(shard.raw_config.get("parameters") or {}), **shard.monitor})
         self.gate = Gate(monitor, self.config.gate, shard.seed % 2 == 1, shard.seed)
         self.space = Space(robot)
         # Odd and even words keep the random, searched and every world's streams apart.
