@@ -21,7 +21,7 @@ from safe_support_ql.robots.cart_pole import CartPole
 from safe_support_ql.robots.diff_drive import DiffDrive
 from safe_support_ql.safety.gate import Gate, GateConfig
 
-EPISODES = 30
+EPISODES = 30  # with the margin; without it up to five times as many, until the first visit
 ROUNDING = 1e-9  # in the unit of h; a margin below minus this is a visit
 
 
@@ -175,12 +175,28 @@ class Pole:
         self.x = rng.uniform(-1.0, 1.0, 4) * np.array([1.0, 0.2, 0.8, 0.5])
         self.signs = rng.choice([-1.0, 1.0], 8)
         factors = np.array(truth.get("factors", np.ones(4)))  # cart mass, pole mass, length, gain
-        if "box" in truth:
-            factors = 1.0 + truth["box"] * rng.uniform(-1.0, 1.0, 4)
-        cart, pole, length, gain = factors
-        nominal = robot.model.members[0]
-        self.member = nominal * np.array([cart, pole, length, pole * length**2, gain, 1.0, 1.0])
+        self.member = self._model(factors)
         self.before = 0.0
+
+    def _model(self, factors: Floats) -> Floats:
+        cart, pole, length, gain = factors.T
+        one = np.ones_like(cart)
+        return np.asarray(
+            self.robot.model.members[0] * np.array([cart, pole, length, pole * length**2, gain, one, one]).T
+        )
+
+    def choose_model(self, action: Floats, centre: float) -> None:
+        """Of models drawn from the box, become the one that `action` and then the plan bring nearest to the edge."""
+        model = self.robot.model
+        members = self._model(1.0 + self.truth["box"] * self.rng.uniform(-1.0, 1.0, (100, 4)))
+        x = tuple(np.full(len(members), value) for value in self.x)
+        least = np.full(len(members), np.inf)
+        for t in range(len(model.tightening) - 1):
+            u = (np.full(len(members), action[0]),) if t == 0 else model.backup(x, centre, model.constants)
+            x = model.step(x, u, tuple(members.T), model.dt)
+            h = np.array(model.margins(x, None, model.constants)) / model.scale[:, None]
+            least = np.minimum(least, h.min(axis=0))
+        self.member = members[np.argmin(least)]
 
     def sense(self) -> dict[str, Floats]:
         """The state with its error, and a goal."""
@@ -228,17 +244,18 @@ def least_certified(gate: Gate, estimate: Estimate, actions: Floats, delays: tup
     return chosen
 
 
-def duel(robot: Robot, case: Case, seed: int) -> float:
-    """Smallest margin of EPISODES episodes; below -ROUNDING it was unsafe."""
+def duel(robot: Robot, case: Case, seed: int, episodes: int) -> float:
+    """Smallest margin of `episodes`; below -ROUNDING it was unsafe, and they end there."""
     rng = np.random.default_rng(seed)
     gate = Gate(robot, GateConfig(), True, seed)
     period = int(1e9 / robot.world.control_hz)
     stale = bool(case.truth.get("old"))
     least = np.inf
-    for episode in range(EPISODES):
+    for episode in range(episodes):
         world: Any = (Base if isinstance(robot, DiffDrive) else Pole)(robot, case.truth, rng)
         gate.new_episode(episode)
         attacks = int(rng.integers(1, 12)) if isinstance(world, Base) else int(rng.integers(1, 6))
+        attacks = 1 if "box" in case.truth else attacks
         seen = world.sense()
         for tick in range(400):
             now = (tick + 2) * period
@@ -261,6 +278,8 @@ def duel(robot: Robot, case: Case, seed: int) -> float:
                     decision = gate.request(candidates.id, action.astype(np.float32), now)
             acted = decision is not None and decision.verdict.startswith("certified")
             decision = decision or gate.expire(now)
+            if "box" in case.truth and tick == 0:
+                world.choose_model(decision.action.astype(np.float64), robot.model.centres[gate.support.centre, 0])
             least = min(least, world.tick(decision.action.astype(np.float64)))
             if case.truth.get("dies") and acted and decision.candidates.margin[decision.index] < 0.005:  # type: ignore[union-attr]  # certified
                 # The monitor dies: the drive holds the command for its own timeout, then stops.
@@ -342,6 +361,8 @@ AT_EDGE = "forces of least margin from random states, then the plan until S_f"
 
 def _pole_cases() -> tuple[Case, ...]:
     nominal = robots.make("cart_pole", {}).parameters  # type: ignore[attr-defined]  # every robot keeps its Parameters
+    # A factor of every margin for errors: without it none of them is meant to hold while the plan saturates.
+    growth = {"saturation_growth": nominal.saturation_growth}
     states = (("position", "x", "m"), ("angle", "theta", "rad"), ("speed", "x'", "m/s"), ("turn", "theta'", "rad/s"))
     cases = [
         Case(
@@ -369,13 +390,20 @@ def _pole_cases() -> tuple[Case, ...]:
                     AT_EDGE,
                     {key: bound * np.eye(4)[i]},
                     {f"{name}_{kind}": bound},
+                    growth,
                 )  # fmt: skip
             )
     box = {name: 0.2 for name in ("mass_mismatch", "length_mismatch", "gain_mismatch")}
     cases += [
         Case(
             "command_delay", "every command acts 1 ms late", "commands act at once", AT_EDGE,
-            {"late": nominal.command_delay}, {"command_delay": nominal.command_delay},
+            {"late": nominal.command_delay}, {"command_delay": nominal.command_delay}, growth,
+        ),
+        Case(
+            "saturation_growth", "theta is pushed in every tick, while the plan saturates, too",
+            "errors grow as in the unsaturated loop", AT_EDGE,
+            {"w": np.array([0.0, nominal.angle_disturbance, 0.0, 0.0])}, growth,
+            {"angle_disturbance": nominal.angle_disturbance},
         ),
         Case(
             "between checks", "an extreme lies between two checks", "only the checks themselves count", AT_EDGE,
@@ -423,13 +451,16 @@ def monitors(case: Case, base: bool) -> tuple[Robot, Robot]:
         with_, without = make(case.own, LidarBase), make({}, LidarBase)
     if "corner" in case.truth:
         with_, without = make({}, DiffDrive), make({}, LidarBase)
-    own = with_.model.tightening - without.model.tightening
+    own, left = with_.model.tightening - without.model.tightening, np.zeros_like(without.model.tightening)
+    if case.margin == "saturation_growth":  # a factor of the margin for errors, which is there in both
+        left = without.model.tightening - robots.make("cart_pole", zero).model.tightening
+        own = own + left
     if case.margin == "between checks":
         own = without.model.tightening  # what is left when all others are zero
     if not case.tightened:
         own = np.zeros_like(own)
     with_.model = replace(with_.model, tightening=np.ascontiguousarray(own))
-    without.model = replace(without.model, tightening=np.zeros_like(own))
+    without.model = replace(without.model, tightening=np.ascontiguousarray(left))
     if case.margin == "saturation of the plan":
         without.model = replace(without.model, backup=unclipped)
     return with_, without
@@ -447,7 +478,8 @@ def run_case(robot: Robot, case: Case, seed: int = 0) -> dict[str, Any]:
         return row | {"least_with": None, "least_without": None, "shown": None}
     with_, without = monitors(case, isinstance(robot, DiffDrive))
     stamped, blind = (replace(case, truth={**case.truth, "stamped": said}) for said in (True, False))
-    least_with, least_without = duel(with_, stamped, seed), duel(without, blind, seed)
+    # To find one visit may take longer; it ends with the first.
+    least_with, least_without = duel(with_, stamped, seed, EPISODES), duel(without, blind, seed, 5 * EPISODES)
     shown = least_with >= -ROUNDING and least_without < -ROUNDING
     return row | {"least_with": least_with, "least_without": least_without, "shown": shown}
 
