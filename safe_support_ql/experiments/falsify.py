@@ -66,15 +66,22 @@ class Shard:
         return f"{self.mismatch}-{self.kind}-{self.seed:04d}"
 
 
-def safety_hash(config: configuration.Config) -> str:
-    """sha256 of everything a shard's result depends on: the code of safety and truth, and the configuration."""
-    root = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256(config.safety_hash.encode())
+def _code() -> str:
+    """sha256 over the sources in HASHED."""
+    root, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
     for part in HASHED:
         path = root / part
         for source in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(str(source.relative_to(root)).encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+CODE = _code()  # of what this process runs: sources that change under it later are not what it ran
+
+
+def safety_hash(config: configuration.Config) -> str:
+    """sha256 of everything a shard's result depends on: the code of safety and truth, and the configuration."""
+    return hashlib.sha256((config.safety_hash + CODE).encode()).hexdigest()
 
 
 def true_world(robot: Robot, mismatch: str) -> Robot:
@@ -483,9 +490,12 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['near_share']:>7.1%}{row['smallest_margin']:>7.2f}{no_proof:>10.2%}"
             f"{row['counted_steps'] / max(row['wall_s'], 1e-9):>9.0f}"
         )
+    own = sum(row["near_own_period"] for row in rows) / max(sum(row["counted_steps"] for row in rows), 1)
     lines += [
         f"near: share of counted steps whose true margin came within {NEAR:g} tightenings",
         "least: the smallest true margin anywhere, in tightenings; below 0 is unsafe",
+        "a tightening: the largest along the rollout, of that margin; with that at the end of",
+        f"the step's own period in its place, {own:.1%} were near",
         "",
         "true margin of the counted steps of the random search, in tightenings:",
     ]

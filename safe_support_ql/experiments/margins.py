@@ -175,28 +175,10 @@ class Pole:
         self.x = rng.uniform(-1.0, 1.0, 4) * np.array([1.0, 0.2, 0.8, 0.5])
         self.signs = rng.choice([-1.0, 1.0], 8)
         factors = np.array(truth.get("factors", np.ones(4)))  # cart mass, pole mass, length, gain
-        self.member = self._model(factors)
+        cart, pole, length, gain = factors
+        nominal = robot.model.members[0]
+        self.member = nominal * np.array([cart, pole, length, pole * length**2, gain, 1.0, 1.0])
         self.before = 0.0
-
-    def _model(self, factors: Floats) -> Floats:
-        cart, pole, length, gain = factors.T
-        one = np.ones_like(cart)
-        return np.asarray(
-            self.robot.model.members[0] * np.array([cart, pole, length, pole * length**2, gain, one, one]).T
-        )
-
-    def choose_model(self, action: Floats, centre: float) -> None:
-        """Of models drawn from the box, become the one that `action` and then the plan bring nearest to the edge."""
-        model = self.robot.model
-        members = self._model(1.0 + self.truth["box"] * self.rng.uniform(-1.0, 1.0, (100, 4)))
-        x = tuple(np.full(len(members), value) for value in self.x)
-        least = np.full(len(members), np.inf)
-        for t in range(len(model.tightening) - 1):
-            u = (np.full(len(members), action[0]),) if t == 0 else model.backup(x, centre, model.constants)
-            x = model.step(x, u, tuple(members.T), model.dt)
-            h = np.array(model.margins(x, None, model.constants)) / model.scale[:, None]
-            least = np.minimum(least, h.min(axis=0))
-        self.member = members[np.argmin(least)]
 
     def sense(self) -> dict[str, Floats]:
         """The state with its error, and a goal."""
@@ -255,7 +237,6 @@ def duel(robot: Robot, case: Case, seed: int, episodes: int) -> float:
         world: Any = (Base if isinstance(robot, DiffDrive) else Pole)(robot, case.truth, rng)
         gate.new_episode(episode)
         attacks = int(rng.integers(1, 12)) if isinstance(world, Base) else int(rng.integers(1, 6))
-        attacks = 1 if "box" in case.truth else attacks
         seen = world.sense()
         for tick in range(400):
             now = (tick + 2) * period
@@ -278,8 +259,6 @@ def duel(robot: Robot, case: Case, seed: int, episodes: int) -> float:
                     decision = gate.request(candidates.id, action.astype(np.float32), now)
             acted = decision is not None and decision.verdict.startswith("certified")
             decision = decision or gate.expire(now)
-            if "box" in case.truth and tick == 0:
-                world.choose_model(decision.action.astype(np.float64), robot.model.centres[gate.support.centre, 0])
             least = min(least, world.tick(decision.action.astype(np.float64)))
             if case.truth.get("dies") and acted and decision.candidates.margin[decision.index] < 0.005:  # type: ignore[union-attr]  # certified
                 # The monitor dies: the drive holds the command for its own timeout, then stops.
@@ -393,7 +372,6 @@ def _pole_cases() -> tuple[Case, ...]:
                     growth,
                 )  # fmt: skip
             )
-    box = {name: 0.2 for name in ("mass_mismatch", "length_mismatch", "gain_mismatch")}
     cases += [
         Case(
             "command_delay", "every command acts 1 ms late", "commands act at once", AT_EDGE,
@@ -414,8 +392,9 @@ def _pole_cases() -> tuple[Case, ...]:
             tightened=False,
         ),
         Case(
-            "between_members", "a model inside the box of +-20 %", "corners stand for the box", AT_EDGE,
-            {"box": 0.2}, {"between_members": nominal.between_members}, box,
+            "between_members", "", "", "",
+            why_not="a reserve: without it none of 15 000 models drawn from the box made any of 150 actions of least "
+            "margin unsafe; what was left of the scaled margin was 0.0019",
         ),
         Case(
             "drive_timeout", "", "", "",

@@ -24,18 +24,39 @@ def shard(robot: str, mismatch: str = falsify.NOMINAL, steps: int = 200, **chang
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_the_gate_withstands_the_search_near_the_boundary(robot: str) -> None:
+def test_the_gate_withstands_the_search_near_the_boundary(robot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(falsify, "EPISODE_S", 3.0)
     result = falsify.run_shard(shard(robot, HARD[robot]))
     assert result["counted_steps"] >= 200 and result["unsafe_visits"] == 0, result["visits"]
     assert result["near"] >= 0.2 * result["counted_steps"]
     assert sum(result["histogram"]) == result["counted_steps"] and result["histogram"][0] == 0
 
 
+def hard_attack(space: falsify.Space, least: float) -> falsify.Floats:
+    """Measurements at their bounds to the wrong side, and requests for the action of least margin, or as drawn."""
+    attack = np.clip(np.zeros(len(space.low)), space.low, space.high)
+    attack[space.part["least" if least else "noise"]] = 1.0
+    for name, part in space.part.items():
+        if name.startswith("bias"):
+            attack[part] = -1.0 if name == "bias odom" else 1.0
+    return attack
+
+
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_the_same_search_breaks_a_gate_without_margins(robot: str) -> None:
-    result = falsify.run_shard(shard(robot, HARD[robot], monitor=ZERO[robot]))
-    assert result["unsafe_visits"] >= 1
-    assert "attack" in result["visits"][0] and result["smallest_margin"] < 0.0
+def test_the_same_attacks_break_a_gate_without_margins_only(robot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(falsify, "EPISODE_S", 3.0)
+    visits = {}
+    for monitor in ({}, ZERO[robot]):
+        duel = falsify.Duel(shard(robot, HARD[robot], monitor=monitor))
+        for n in range(8):
+            duel.play(hard_attack(duel.space, n % 2))
+            if duel.tally.visits:
+                break
+        visits[len(monitor)] = duel.tally
+        duel.sim.close()
+    with_, without = visits[0], visits[len(ZERO[robot])]
+    assert with_.visits == 0 and with_.smallest > 0.0
+    assert without.visits >= 1 and without.smallest < 0.0 and "attack" in without.found[0]
 
 
 def test_the_cross_entropy_search_reports_a_margin(monkeypatch: pytest.MonkeyPatch) -> None:
