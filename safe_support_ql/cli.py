@@ -1,4 +1,4 @@
-"""The command line: safe-support-ql train | simulate | ledger | evaluate | report.
+"""The command line: safe-support-ql train | simulate | ledger | evaluate | report | falsify.
 
 One function a subcommand, `add_<name>` declares its options. Heavy imports stay inside the functions, so that --help
 comes at once. Exit status: 0 done without an unsafe visit, 1 with one, 2 bad input, 3 a fault (it says how to go on),
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(prog="safe-support-ql", description="Safe-Support Q-Learning behind a certified gate.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add in (add_train, add_simulate, add_ledger, add_evaluate, add_report):
+    for add in (add_train, add_simulate, add_ledger, add_evaluate, add_report, add_falsify):
         add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -304,6 +304,54 @@ def report(options: argparse.Namespace) -> int:
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); finish the run first") from None
     return 0
+
+
+# --- falsify ---------------------------------------------------------------------------------------------------------
+
+
+def add_falsify(commands: Any) -> None:
+    """Options of `falsify`."""
+    parser = commands.add_parser("falsify", help="search for requests and disturbances that make the gate unsafe")
+    parser.add_argument("--robot", default="diff_drive", help="a robot of this package; default diff_drive")
+    parser.add_argument("--steps", type=int, help="counted steps per world; default 1000000, 200000 per mismatch")
+    parser.add_argument("--mismatch", metavar="NAME", help="this world alone: nominal, or one the robot declares")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="shards and falsify.json; default runs/falsify-ROBOT")
+    parser.add_argument("--workers", type=int, default=2, help="processes, default 2")
+    parser.add_argument("--margins", action="store_true", help="delete one margin at a time instead")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting")
+    parser.set_defaults(run=falsify)
+
+
+def falsify(options: argparse.Namespace) -> int:
+    """A resumable campaign, or the table of deleted margins; 1 where a visit happened or a deleted margin cost none."""
+    from safe_support_ql import config
+    from safe_support_ql.experiments import falsify as search
+
+    settings = config.load_robot(options.robot, chosen(options))
+    folder = options.out or Path("runs") / f"falsify-{options.robot}"
+    if options.workers < 1 or (options.steps is not None and options.steps < 1):
+        raise ValueError("--steps and --workers must be 1 or more")
+    if options.margins:
+        from safe_support_ql.experiments import margins
+
+        rows = margins.run(settings.robot, lambda text: print(text, file=sys.stderr, flush=True))
+        print(margins.table(rows))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "margins.json").write_text(json.dumps(rows, indent=2))
+        return 0 if all(row["shown"] is not False for row in rows) else 1
+    names = [search.NOMINAL, *settings.robot.mismatches]
+    if options.mismatch is not None:
+        search.true_world(settings.robot, options.mismatch)  # refuses an unknown name
+        names = [options.mismatch]
+    shards = search.plan(settings.raw, names, options.steps)
+    results = search.campaign(shards, folder / "shards", options.workers, lambda text: print(text, flush=True))
+    rows = search.summarise(results)
+    (folder / "falsify.json").write_text(json.dumps({"robot": options.robot, "edges": search.EDGES, "worlds": rows}))
+    print(f"\n{search.table(rows)}")
+    for row in rows:
+        for text in row["visits"]:
+            print(f"UNSAFE VISIT in world {row['mismatch']}: {text}")
+    return 1 if any(row["unsafe_visits"] for row in rows) else 0
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ class Truth:
         S is judged at every physics sub-step, S_f once a period, within the certificate's horizon.
         """
         model, world = self._robot.model, self._world
-        world.place(z)
+        world.set_state(z)
         substeps = self._robot.world.physics_hz // self._robot.world.control_hz
         command = np.array([force])
         for _ in range((len(model.tightening) - 1) // model.checks_per_tick):

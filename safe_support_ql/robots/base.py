@@ -79,6 +79,10 @@ class Robot(ABC):
     model: Model
     alpha_unit: str = "reward"
     frame_id: str = "base_link"  # of what is drawn
+    # What the claim of safety covers, for a search that tries to break it: the bound on |measured - true| of each entry
+    # of a channel; and named worlds inside the ensemble, as the fields of `world.drive` that differ.
+    errors: Mapping[str, Floats] = {}
+    mismatches: Mapping[str, Mapping[str, Any]] = {}
 
     @property
     def period(self) -> float:

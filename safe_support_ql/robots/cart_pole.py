@@ -193,6 +193,17 @@ class CartPole(Robot):
              p.position_limit, p.band or 1.0], np.float32,
         )  # fmt: skip
         self.model = _model(p)
+        self.errors = {"joint_states": _bounds(p)[0]}
+        self.mismatches = {
+            "cart_heavy": {"link_masses": {"slider_to_cart": 1.18 * p.cart_mass}},
+            "pole_heavy": {"link_masses": {"cart_to_pole": 1.18 * p.pole_mass}},
+            "pole_short": {
+                "urdf_edits": (("0.05 0.05 1.0", "0.05 0.05 0.82"), ("0 0 0.5", "0 0 0.41")),
+                "link_masses": {"cart_to_pole": 0.82 * p.pole_mass},
+            },
+            "force_weak": {"gain": 0.82},
+            "damping_high": {"damping": 1.18 * p.damping},
+        }
         self._gain = _lqr(
             _nominal(p),
             np.array([1.0, p.controller_angle_weight, 0.0, p.controller_turn_weight]),

@@ -139,6 +139,18 @@ class DiffDrive(Robot):
             "geometry_msgs/msg/Twist",
             ("linear.x", "angular.z"),
         )
+        self.errors = {
+            "odom": np.array([0.0, 0.0, 0.0, 0.0, p.margin_speed_estimate, 0.0]),
+            "scan": np.full(p.scan_rays, p.lidar_noise),
+        }
+        # 16 % and the odometry's own drift of up to three standard deviations stay within the ensemble's 20 %.
+        self.mismatches = {
+            "ground_fast": {"ground_speed": 1.16},
+            "ground_slow": {"ground_speed": 0.84, "ground_turn": 1.16},
+            "turn_slow": {"ground_speed": 1.16, "ground_turn": 0.84},
+            "lag_long": {"lag": 1.2 * p.lag},
+            "brakes_weak": {"acceleration": 0.8 * p.acceleration, "turn_acceleration": 0.8 * p.turn_acceleration},
+        }
         self.action_low = np.array([-p.reverse_speed, -p.turn_rate])
         self.action_high = np.array([p.speed, p.turn_rate])
         turns = tuple(p.turn_rate * f for f in (-1.0, -0.6, -0.3, -0.12, 0.0, 0.12, 0.3, 0.6, 1.0))

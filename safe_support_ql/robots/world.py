@@ -68,6 +68,9 @@ class DifferentialDrive:
     dead_zone: float  # m/s; a slower speed command counts as zero, as a real drive's stiction makes it
     timeout: float  # s without a command after which the drive stops by itself
     odometry_drift: float = 0.01  # relative, standard deviation per metre and per radian
+    # True way and turn per way and turn that driver and odometry assume: wheels or a track of another size.
+    ground_speed: float = 1.0
+    ground_turn: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,9 @@ class JointEffort:
     joints: tuple[str, ...]  # in the order of the state: positions, then velocities
     timeout: float  # s without a command after which the effort is zero
     link_masses: dict[str, float] = field(default_factory=dict)  # kg, over what the URDF says
+    gain: float = 1.0  # effort per commanded effort
+    damping: float = 0.04  # 1/s, of every link's velocity; 0.04 is Bullet's default
+    urdf_edits: tuple[tuple[str, str], ...] = ()  # text of the URDF and what stands there instead, each found
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class Simulation:
         self.world.reset(self._rng, seed)
         self._before = self.world.truth()
         self._action = np.zeros(len(self.robot.action_names))
+        self.tick_margins = self.robot.truth_margins(self._before)
         self._tick = 0
         self._return = 0.0
         self._min_margin = float(self.robot.truth_margins(self._before).min())
@@ -69,6 +70,7 @@ class Simulation:
     def command(self, action: Floats) -> None:
         """The newest command to the drive."""
         self._action = np.array(action, np.float64)
+        self.tick_margins = np.full(len(self.robot.model.margin_names), np.inf)
         self.world.command(self._action)
 
     def advance(self, substeps: int) -> None:
@@ -80,6 +82,7 @@ class Simulation:
             truth = self.world.quick_truth(0.3) if isinstance(self.world, DriveWorld) and quick else self.world.truth()
             margins = self.robot.truth_margins(truth)
             worst = float(margins.min())
+            self.tick_margins = np.minimum(self.tick_margins, margins)  # since the last command
             self._min_margin = min(self._min_margin, worst)
             if worst < 0.0 or not np.isfinite(worst):
                 self._note_unsafe(margins, truth)

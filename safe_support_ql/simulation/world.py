@@ -7,7 +7,9 @@ Sensors: 'odometry' (x, y, qz, qw, v, w), 'lidar' (ranges), 'goal' (the goal), '
 from __future__ import annotations
 
 import math
+import tempfile
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import numpy as np
 import pybullet
@@ -178,13 +180,19 @@ class DriveWorld(World):
         v += min(max((v_wanted - v) * response, -v_limit), v_limit)
         w += min(max((w_wanted - w) * response, -w_limit), w_limit)
         self._filtered = (v, w)
-        radius, half_track = drive.wheel.size[0], drive.track / 2
+        radius, track = self._assumed()
+        half_track = track / 2
         self.client.setJointMotorControlArray(
             self.body, (0, 1), pybullet.VELOCITY_CONTROL,
             targetVelocities=((v - w * half_track) / radius, (v + w * half_track) / radius),
             forces=(drive.motor_torque, drive.motor_torque),
         )  # fmt: skip
         self.client.stepSimulation()
+
+    def _assumed(self) -> tuple[float, float]:
+        """(wheel radius, track) in metres as driver and odometry believe them to be."""
+        drive = self.drive
+        return drive.wheel.size[0] / drive.ground_speed, drive.track * drive.ground_turn / drive.ground_speed
 
     def truth(self) -> Floats:
         """(x, y, yaw, v, w, clearance); the clearance is exact."""
@@ -219,7 +227,7 @@ class DriveWorld(World):
 
     def _odometry(self, rng: np.random.Generator) -> Floats:
         (left, left_speed, *_), (right, right_speed, *_) = self.client.getJointStates(self.body, (0, 1))
-        radius, track = self.drive.wheel.size[0], self.drive.track
+        radius, track = self._assumed()
         way = self._scale[0] * radius * 0.5 * (left - self._wheels[0] + right - self._wheels[1])
         turn = self._scale[1] * radius * (right - self._wheels[1] - left + self._wheels[0]) / track
         middle = self._pose[2] + 0.5 * turn
@@ -255,7 +263,7 @@ class JointWorld(World):
         super().__init__(spec, gui)
         assert isinstance(spec.drive, JointEffort)
         self.drive, self.robot = spec.drive, robot
-        self.body = self.client.loadURDF(spec.drive.urdf)
+        self.body = self._load(spec.drive)
         names = {
             self.client.getJointInfo(self.body, joint)[1].decode(): joint
             for joint in range(self.client.getNumJoints(self.body))
@@ -266,16 +274,31 @@ class JointWorld(World):
             self.client.setJointMotorControl2(self.body, joint, pybullet.VELOCITY_CONTROL, force=0.0)
         for name, mass in spec.drive.link_masses.items():
             self.client.changeDynamics(self.body, names[name], mass=mass)
+        self.client.changeDynamics(self.body, -1, linearDamping=spec.drive.damping, angularDamping=spec.drive.damping)
         self._action = np.zeros(len(self._driven))
+
+    def _load(self, drive: JointEffort) -> int:
+        if not drive.urdf_edits:
+            return int(self.client.loadURDF(drive.urdf))
+        found = Path(drive.urdf) if Path(drive.urdf).exists() else Path(pybullet_data.getDataPath()) / drive.urdf
+        text = found.read_text()
+        for old, new in drive.urdf_edits:
+            if old not in text:
+                raise ValueError(f"{drive.urdf}: holds no '{old}' to replace")
+            text = text.replace(old, new)
+        with tempfile.NamedTemporaryFile("w", suffix=".urdf") as file:
+            file.write(text)
+            file.flush()
+            return int(self.client.loadURDF(file.name))
 
     def reset(self, rng: np.random.Generator, seed: int) -> None:
         """Draw initial state and goal from the robot."""
         state = self.robot.initial_state(rng)
         self.goal = self.robot.draw_goal(rng)
-        self.place(state)
+        self.set_state(state)
 
-    def place(self, state: Floats) -> None:
-        """Put the joints at `state` (positions, velocities), with no command given yet."""
+    def set_state(self, state: Floats) -> None:
+        """Put the joints at state = (positions, velocities); no command acts."""
         n = len(self._joints)
         for joint, position, velocity in zip(self._joints, state[:n], state[n:], strict=True):
             self.client.resetJointState(self.body, joint, position, velocity)
@@ -284,7 +307,7 @@ class JointWorld(World):
 
     def step(self) -> None:
         """Effort, then physics."""
-        efforts = self._commanded()
+        efforts = self.drive.gain * self._commanded()
         self.client.setJointMotorControlArray(self.body, self._driven, pybullet.TORQUE_CONTROL, forces=list(efforts))
         self.client.stepSimulation()
 

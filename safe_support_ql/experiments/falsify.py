@@ -1,0 +1,507 @@
+"""A search for requests and disturbances that make the certified system unsafe, PyBullet being the truth.
+
+A campaign is a list of shards, each a function of configuration, mismatch, kind of search and seed:
+* `random`: episodes of attacks drawn from a fixed distribution, so its counted steps may stand behind a bound;
+* `search`: the cross-entropy method over the same attacks, minimising the true margin. It adapts, so it proves no
+  bound: it reports the smallest margin that it found.
+
+A step is counted if the gate executed a certified action that was not the plan. What follows it is judged, too: every
+episode ends with the plan until it is in S_f. Disturbances: the measurement errors that the robot declares
+(`Robot.errors`, constant, jittering, or both) and the drift of the odometry. Mismatches change the simulated world
+alone, never the monitor's model. Lock-step: age and delay of messages are not searched here.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safe_support_ql import config as configuration
+from safe_support_ql import robots
+from safe_support_ql.robots.base import Estimate, Floats, Robot, Singles
+from safe_support_ql.robots.world import DifferentialDrive
+from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.gate import Gate
+from safe_support_ql.simulation.arena import Arena
+from safe_support_ql.simulation.simulation import Simulation
+from safe_support_ql.simulation.world import DriveWorld, JointWorld
+
+NOMINAL = "nominal"
+SHARD_STEPS = 20_000  # counted steps of a shard: minutes of work at most are lost on an interruption
+SEARCH_STEPS = 20_000  # counted steps of the cross-entropy search of each world
+EPISODE_S = 6.0  # s, an attack lasts at most so long
+IDLE_TICKS = 15  # an episode ends early where nothing but the plan was certified for so long
+NEAR = 2.0  # tightenings: closer to the boundary than this is near it
+# Edges of the histogram: true margin of a counted step over the largest tightening of that margin.
+EDGES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+POPULATION, ELITE = 16, 4  # attacks of one generation of the cross-entropy method, and the best of them
+HASHED = ("safety", "robots", "simulation", "experiments/falsify.py")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One piece of a campaign, plain data."""
+
+    raw_config: Mapping[str, Any]
+    mismatch: str
+    kind: str  # 'random' or 'search'
+    seed: int
+    steps: int  # counted steps; an episode that has begun is finished
+    monitor: Mapping[str, Any] = field(default_factory=dict)  # parameters of the monitor alone: margins deleted, say
+
+    @property
+    def name(self) -> str:
+        """Stem of its file."""
+        return f"{self.mismatch}-{self.kind}-{self.seed:04d}"
+
+
+def _code() -> str:
+    """sha256 over the sources in HASHED."""
+    root, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
+    for part in HASHED:
+        path = root / part
+        for source in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(str(source.relative_to(root)).encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+CODE = _code()  # of what this process runs: sources that change under it later are not what it ran
+
+
+def safety_hash(config: configuration.Config) -> str:
+    """sha256 of everything a shard's result depends on: the code of safety and truth, and the configuration."""
+    return hashlib.sha256((config.safety_hash + CODE).encode()).hexdigest()
+
+
+def true_world(robot: Robot, mismatch: str) -> Robot:
+    """`robot` in the world of `mismatch`, its sensors without errors of their own: attacks bring those.
+
+    The monitor keeps the robot that it has. Raises ValueError for an unknown mismatch.
+    """
+    if mismatch != NOMINAL and mismatch not in robot.mismatches:
+        raise ValueError(f"{robot.name}: no mismatch '{mismatch}'; known: {', '.join([NOMINAL, *robot.mismatches])}")
+    drive: Any = replace(robot.world.drive, **(robot.mismatches.get(mismatch) or {}))
+    lidar = robot.world.lidar
+    if isinstance(drive, DifferentialDrive):
+        drive = replace(drive, odometry_drift=0.0)
+    truth = copy.copy(robot)
+    truth.world = replace(robot.world, drive=drive, lidar=lidar and replace(lidar, noise=0.0))
+    return truth
+
+
+# --- attacks ---------------------------------------------------------------------------------------------------------
+
+
+class Space:
+    """What an attack is: a vector of named numbers, each within [low, high].
+
+    A request is the certified candidate, other than the plan, with the largest weighted sum of: closeness to the edge
+    of the certificate (`least`), closeness to the edge of the safe set after `look` checks of the nominal model
+    (`toward`), the action itself along `push`, whose sign turns every `dwell` ticks, and a random number (`noise`). A
+    tick asks for nothing with probability `idle`. `bias` is the constant part of a measurement error over its bound,
+    one for each entry of a channel, but one for all ranges of a scan; `jitter` the random part of all. `drift` is the
+    odometry's scale error of way and turn, over three standard deviations.
+    """
+
+    def __init__(self, robot: Robot) -> None:
+        """Lay out the vector of `robot`."""
+        self.robot = robot
+        sensors = robot.world.sensors
+        biases = {name: 1 if sensors[name] == "lidar" else len(bound) for name, bound in robot.errors.items()}
+        sizes = {"least": 1, "toward": 1, "noise": 1, "look": 1, "dwell": 1, "idle": 1, "jitter": 1}
+        sizes |= {"push": len(robot.action_names), "drift": 2} | {f"bias {name}": n for name, n in biases.items()}
+        ranges = {"least": (0, 3), "toward": (0, 3), "noise": (0, 3), "look": (1, 4), "dwell": (1, 20),
+                  "idle": (0, 0.2), "jitter": (0, 1), "push": (-3, 3)}  # fmt: skip
+        ends = np.cumsum(list(sizes.values())).tolist()
+        self.part = {name: slice(end - n, end) for (name, n), end in zip(sizes.items(), ends, strict=True)}
+        bounds = [ranges.get(name, (-1, 1)) for name, n in sizes.items() for _ in range(n)]
+        self.low, self.high = np.array(bounds, np.float64).T
+
+    def draw(self, rng: np.random.Generator) -> Floats:
+        """An attack from the fixed distribution: one pure way to ask, or a blend; errors at their bounds or within."""
+        attack = rng.uniform(self.low, self.high)
+        asks = ("least", "toward", "push", "noise")
+        way = int(rng.integers(len(asks) + 2))  # a third of all are blends
+        if way < len(asks):
+            for name in asks:
+                if name != asks[way]:
+                    attack[self.part[name]] = 0.0
+        if rng.random() < 0.5:
+            attack[self.part["idle"]] = 0.0
+        for name, part in self.part.items():
+            if name == "drift" or name.startswith("bias"):
+                at_bound = rng.random() < 0.5
+                attack[part] = np.sign(attack[part]) if at_bound else attack[part]
+        return attack
+
+    def get(self, attack: Floats, name: str) -> float:
+        """A number of `attack`."""
+        return float(attack[self.part[name]][0])
+
+
+def ask(
+    space: Space, attack: Floats, candidates: CandidateSet, estimate: Estimate, tick: int, rng: np.random.Generator
+) -> Singles | None:
+    """The request of this tick, None to ask for nothing."""
+    robot = space.robot
+    permitted = np.flatnonzero(candidates.certified & ~candidates.is_plan)
+    if not len(permitted) or rng.random() < space.get(attack, "idle"):
+        return None
+    actions = candidates.actions[permitted]
+    turn = -1.0 if int(tick / round(space.get(attack, "dwell"))) % 2 else 1.0
+    middle, half = 0.5 * (robot.action_high + robot.action_low), 0.5 * (robot.action_high - robot.action_low)
+    score = turn * ((actions - middle) / half) @ attack[space.part["push"]]
+    score = score + space.get(attack, "noise") * rng.gumbel(size=len(permitted))
+    if space.get(attack, "least"):
+        score = score - space.get(attack, "least") * _unit(candidates.margin[permitted])
+    if space.get(attack, "toward"):
+        ahead = margins_ahead(robot, estimate, actions.astype(np.float64), round(space.get(attack, "look")))
+        score = score - space.get(attack, "toward") * _unit(ahead)
+    return np.asarray(actions[np.argmax(score)])
+
+
+def _unit(values: Any) -> Floats:
+    """`values` moved into [0, 1]."""
+    width = float(np.ptp(values))
+    return np.asarray((values - values.min()) / width if width > 0.0 else np.zeros(len(values)), np.float64)
+
+
+def margins_ahead(robot: Robot, estimate: Estimate, actions: Floats, checks: int) -> Floats:
+    """Smallest margin [K], in tightenings, after `checks` of the nominal model under each of actions[K, A]."""
+    model = robot.model
+    x = tuple(np.full(len(actions), value) for value in estimate.state)
+    for _ in range(checks):
+        x = model.step(x, tuple(actions.T), tuple(model.members[0]), model.dt)
+    return closeness(robot, np.array(model.margins(x, estimate.points, model.constants)).T)
+
+
+def closeness(robot: Robot, margins: Floats) -> Any:
+    """Smallest margins[..., n] over the largest tightening of each; only of constraints that a motion can lose.
+
+    A constraint whose tightening does not grow along the rollout limits the command: no one can come near to it.
+    """
+    tightening = robot.model.tightening
+    grows = tightening[-1] > tightening[0]
+    return (margins[..., grows] / tightening[-1, grows]).min(axis=-1)
+
+
+# --- episodes --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """What the episodes of a shard brought, in sums."""
+
+    counted: int = 0
+    ticks: int = 0
+    episodes: int = 0
+    near: int = 0
+    near_first: int = 0  # near, by the tightening of the step's own period instead of the largest
+    smallest: float = np.inf  # true margin over the largest tightening, anywhere
+    visits: int = 0
+
+    def __post_init__(self) -> None:
+        self.histogram = np.zeros(len(EDGES) + 1, np.int64)
+        self.found: list[str] = []
+
+
+class Duel:
+    """One monitor against attacks in one simulated world."""
+
+    def __init__(self, shard: Shard) -> None:
+        """Build world and gate; odd seeds certify continuous actions."""
+        self.config = configuration.parse(shard.raw_config, "configuration")
+        robot = self.robot = self.config.robot
+        self.sim = Simulation(true_world(robot, shard.mismatch))
+        self.odometry_drift = float(getattr(robot.world.drive, "odometry_drift", 0.0))  # what the robot itself declares
+        monitor = robots.make(robot.name, {**(shard.raw_config.get("parameters") or {}), **shard.monitor})
+        self.gate = Gate(monitor, self.config.gate, shard.seed % 2 == 1, shard.seed)
+        self.space = Space(robot)
+        # Odd and even words keep the random, searched and every world's streams apart.
+        self.rng = np.random.default_rng([shard.seed, shard.kind == "search", *shard.mismatch.encode()])
+        self.met: list[Floats] = []  # true states near the boundary, to start from again
+        self.tally = Tally()
+        own = robot.model.tightening[robot.model.checks_per_tick]
+        self._grows = robot.model.tightening[-1] > robot.model.tightening[0]
+        self._own = own[self._grows]
+
+    def play(self, attack: Floats) -> float:
+        """One episode under `attack`: the smallest true margin met, in tightenings; it adds to the tally."""
+        sim, gate, tally = self.sim, self.gate, self.tally
+        visits = sim.unsafe_visits
+        candidates, estimate = self._start(attack)
+        tally.episodes += 1
+        smallest, idle = np.inf, 0
+        attacked = round(EPISODE_S * self.robot.world.control_hz)
+        limit = attacked + int(len(self.robot.model.tightening) / self.robot.model.checks_per_tick)
+        for tick in range(limit):
+            over = tick >= attacked or idle >= IDLE_TICKS
+            request = None if over else ask(self.space, attack, candidates, estimate, tick, self.rng)
+            decision = None if request is None else gate.request(candidates.id, request, self._now)
+            decision = decision or gate.expire(self._now)
+            assert decision.candidates is not None
+            counted = decision.verdict.startswith("certified") and not decision.candidates.is_plan[decision.index]
+            outcome = sim.tick(decision.action.astype(np.float64))
+            ratio = float(closeness(self.robot, sim.tick_margins))
+            smallest = min(smallest, ratio)
+            tally.ticks += 1
+            if counted:
+                tally.counted += 1
+                tally.histogram[np.searchsorted(EDGES, ratio, side="right")] += 1
+                tally.near += ratio <= NEAR
+                tally.near_first += bool(np.any(sim.tick_margins[self._grows] <= NEAR * self._own))
+                if 0.0 < ratio <= NEAR and isinstance(sim.world, JointWorld):
+                    self._remember(sim.world.truth())
+            idle = 0 if counted else idle + 1
+            if outcome.visit:
+                tally.found.append(f"{outcome.visit}; attack {np.round(attack, 3).tolist()}")
+            if outcome.terminated:
+                break
+            candidates, estimate = self._sense(attack)
+            centre = float(self.robot.model.centres[gate.support.centre, 0])
+            if over and self.robot.model.terminal(tuple(estimate.state), centre, self.robot.model.constants):
+                break
+        tally.visits += sim.unsafe_visits - visits
+        tally.smallest = min(tally.smallest, smallest)
+        return smallest
+
+    def _remember(self, state: Floats) -> None:
+        if len(self.met) < 500:
+            self.met.append(state)
+        else:
+            self.met[int(self.rng.integers(500))] = state
+
+    def _start(self, attack: Floats) -> tuple[CandidateSet, Estimate]:
+        """A start that the certificate accepts, often near the boundary, and the candidates there."""
+        while True:
+            self.sim.reset(int(self.rng.integers(2**31)))
+            world = self.sim.world
+            if isinstance(world, DriveWorld):
+                # Its goal lies out of reach, so that no episode ends by reaching it.
+                world.set_arena(near_start(world.arena, self.robot, self.rng))
+                drive: Any = world.spec.drive
+                way, turn = 3.0 * self.odometry_drift * attack[self.space.part["drift"]]
+                world.drive = replace(
+                    drive, ground_speed=drive.ground_speed * (1.0 + way), ground_turn=drive.ground_turn * (1.0 + turn)
+                )
+            elif isinstance(world, JointWorld) and self.met and self.rng.random() < 0.5:
+                world.set_state(self.met[int(self.rng.integers(len(self.met)))])
+            self.gate.new_episode(self.tally.episodes)
+            self._now = 0
+            candidates, estimate = self._sense(attack)
+            if candidates.certified.any():
+                return candidates, estimate
+
+    def _sense(self, attack: Floats) -> tuple[CandidateSet, Estimate]:
+        """Measure with errors, and certify."""
+        self._now += int(1e9 / self.robot.world.control_hz)
+        inputs = self.sim.sense()
+        jitter = self.space.get(attack, "jitter")
+        for channel, bound in self.robot.errors.items():
+            error = attack[self.space.part[f"bias {channel}"]] + jitter * self.rng.uniform(-1.0, 1.0, len(bound))
+            inputs[channel] = inputs[channel] + bound * np.clip(error, -1.0, 1.0)
+            if self.robot.world.sensors[channel] == "lidar":
+                inputs[channel] = np.maximum(inputs[channel], 0.0)
+        for channel, vector in inputs.items():
+            problem = self.gate.receive(channel, vector, self._now, self._now, self._now)
+            assert not problem, problem
+        candidates = self.gate.begin(self._now, self._now)
+        assert candidates is not None, self.gate.cause
+        return candidates, self.robot.estimate(inputs)
+
+
+def near_start(arena: Arena, robot: Robot, rng: np.random.Generator) -> Arena:
+    """`arena` with the robot close to something, mostly facing it, and the goal far outside."""
+    half = arena.half_side
+    kept = -float(robot.truth_margins(np.zeros(6))[0])  # m of clearance that the safe set asks for
+    unit = float(robot.model.tightening[-1, 0])
+    while True:
+        x, y = rng.uniform(-half, half, (2, 32))
+        left = arena.clearance(x, y) - robot.world.footprint_radius - kept
+        # From half a tightening to six away, the nearest as likely as any; standing there is safe.
+        wanted = rng.uniform(0.5, 6.0) * unit
+        best = int(np.argmin(np.abs(left - wanted)))
+        if left[best] <= 0.0 or abs(left[best] - wanted) > unit:
+            continue
+        around = np.linspace(-np.pi, np.pi, 64, endpoint=False)
+        facing = around[np.argmin(arena.clearance(x[best] + 0.1 * np.cos(around), y[best] + 0.1 * np.sin(around)))]
+        yaw = rng.uniform(-np.pi, np.pi) if rng.random() < 0.3 else facing + rng.normal(0.0, 0.5)
+        return replace(arena, start=np.array([x[best], y[best], yaw]), goal=np.full(2, 1e3))
+
+
+# --- shards ----------------------------------------------------------------------------------------------------------
+
+
+def run_shard(shard: Shard) -> dict[str, Any]:
+    """Play a shard; plain data."""
+    began = time.monotonic()
+    duel = Duel(shard)
+    if shard.kind == "random":
+        while duel.tally.counted < shard.steps:
+            duel.play(duel.space.draw(duel.rng))
+    else:
+        cross_entropy(duel, shard.steps)
+    duel.sim.close()
+    tally = duel.tally
+    return {
+        "name": shard.name, "mismatch": shard.mismatch, "kind": shard.kind, "seed": shard.seed, "steps": shard.steps,
+        "hash": safety_hash(duel.config), "counted_steps": tally.counted, "ticks": tally.ticks,
+        "episodes": tally.episodes, "near": tally.near, "near_own_period": tally.near_first,
+        "histogram": tally.histogram.tolist(), "smallest_margin": tally.smallest, "unsafe_visits": tally.visits,
+        "visits": tally.found[:20], "verdicts": duel.gate.counters.verdicts,
+        "empty_supports": duel.gate.counters.empty_supports, "wall_s": time.monotonic() - began,
+    }  # fmt: skip
+
+
+def cross_entropy(duel: Duel, steps: int) -> None:
+    """Attacks that come closer and closer: each generation is drawn about the best of the one before."""
+    space = duel.space
+    attacks = np.array([space.draw(duel.rng) for _ in range(POPULATION)])
+    generation = 0
+    while duel.tally.counted < steps:
+        margins = np.array([duel.play(attack) for attack in attacks])
+        best = attacks[np.argsort(margins)[:ELITE]]
+        generation += 1
+        # A floor under the spread keeps the search alive; it starts anew from time to time, for other minima.
+        if generation % 10 == 0:
+            attacks = np.array([space.draw(duel.rng) for _ in range(POPULATION)])
+            continue
+        spread = best.std(axis=0) + 0.1 * (space.high - space.low) / generation
+        drawn = best.mean(axis=0) + spread * duel.rng.standard_normal((POPULATION - 1, len(spread)))
+        attacks = np.vstack([best[:1], np.clip(drawn, space.low, space.high)])
+
+
+def run_and_write(shard: Shard, folder: Path) -> dict[str, Any]:
+    """Play a shard and put its result into `folder`, whole or not at all."""
+    result = run_shard(shard)
+    path = folder / f"{shard.name}.json"
+    path.with_suffix(".tmp").write_text(json.dumps(result))
+    os.replace(path.with_suffix(".tmp"), path)
+    return result
+
+
+def plan(
+    raw_config: Mapping[str, Any], mismatches: list[str], steps: int | None, search_steps: int = SEARCH_STEPS
+) -> list[Shard]:
+    """The shards of a campaign: `steps` counted ones per world, by default a million or 200 000, and the search."""
+    shards = []
+    for mismatch in mismatches:
+        wanted = steps if steps is not None else (1_000_000 if mismatch == NOMINAL else 200_000)
+        size = min(wanted, SHARD_STEPS)
+        shards += [Shard(raw_config, mismatch, "random", seed, size) for seed in range(-(-wanted // size))]
+        # A pair, since odd seeds take continuous actions.
+        shards += [Shard(raw_config, mismatch, "search", seed, min(search_steps, size) // 2) for seed in range(2)]
+    return shards
+
+
+def campaign(
+    shards: list[Shard], folder: Path, workers: int = 1, say: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
+    """Results of all `shards`, those in `folder` taken as they are if code and configuration are still the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    hash_now = safety_hash(configuration.parse(shards[0].raw_config, "configuration"))
+    done, left, void = {}, [], []
+    for shard in shards:
+        try:
+            result = json.loads((folder / f"{shard.name}.json").read_text())
+        except (OSError, ValueError):
+            left.append(shard)
+            continue
+        if result.get("hash") == hash_now and result.get("steps") == shard.steps:
+            done[shard.name] = result
+        else:
+            left.append(shard)
+            void.append(shard.name)
+    if void:
+        say(f"{len(void)} shards are void and run again: safety code, configuration or length changed since")
+    if done:
+        say(f"{len(done)} of {len(shards)} shards are already there")
+
+    def note(result: dict[str, Any]) -> None:
+        if result["hash"] != hash_now:
+            raise ValueError("the safety code changed while the campaign ran; start it again")
+        done[result["name"]] = result
+        rate = result["counted_steps"] / max(result["wall_s"], 1e-9)
+        say(f"{len(done)}/{len(shards)} {result['name']}: {result['unsafe_visits']} visits, {rate:.0f} steps/s")
+
+    if workers == 1:
+        for shard in left:
+            note(run_and_write(shard, folder))
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            jobs = [pool.submit(run_and_write, shard, folder) for shard in left]
+            try:
+                for job in as_completed(jobs):
+                    note(job.result())
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return [done[shard.name] for shard in shards]
+
+
+def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per world and kind of search, sums over its shards."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for result in results:
+        key = (result["mismatch"], result["kind"])
+        row = rows.setdefault(
+            key,
+            {"mismatch": key[0], "kind": key[1], "hash": result["hash"], "shards": 0, "smallest_margin": np.inf,
+             "histogram": [0] * (len(EDGES) + 1), "visits": [], "verdicts": {}}
+            | dict.fromkeys(SUMS, 0),
+        )  # fmt: skip
+        row["shards"] += 1
+        for name in SUMS:
+            row[name] += result[name]
+        row["smallest_margin"] = min(row["smallest_margin"], result["smallest_margin"])
+        row["histogram"] = [a + b for a, b in zip(row["histogram"], result["histogram"], strict=True)]
+        row["visits"] += result["visits"]
+        for name, count in result["verdicts"].items():
+            row["verdicts"][name] = row["verdicts"].get(name, 0) + count
+    for row in rows.values():
+        row["near_share"] = row["near"] / max(row["counted_steps"], 1)
+        row["near_own_period_share"] = row["near_own_period"] / max(row["counted_steps"], 1)
+    return list(rows.values())
+
+
+SUMS = ("counted_steps", "ticks", "episodes", "near", "near_own_period", "unsafe_visits", "empty_supports", "wall_s")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in 80 columns, and the histogram of the random search."""
+    lines = [
+        f"{'world':<16}{'search':<8}{'counted':>9}{'visits':>7}{'near':>7}{'least':>7}{'no proof':>10}{'steps/s':>9}"
+    ]
+    for row in rows:
+        no_proof = row["verdicts"].get("no_proof", 0) / max(sum(row["verdicts"].values()), 1)
+        lines.append(
+            f"{row['mismatch']:<16}{row['kind']:<8}{row['counted_steps']:>9}{row['unsafe_visits']:>7}"
+            f"{row['near_share']:>7.1%}{row['smallest_margin']:>7.2f}{no_proof:>10.2%}"
+            f"{row['counted_steps'] / max(row['wall_s'], 1e-9):>9.0f}"
+        )
+    own = sum(row["near_own_period"] for row in rows) / max(sum(row["counted_steps"] for row in rows), 1)
+    lines += [
+        f"near: share of counted steps whose true margin came within {NEAR:g} tightenings",
+        "least: the smallest true margin anywhere, in tightenings; below 0 is unsafe",
+        "a tightening: the largest along the rollout, of that margin; with that at the end of",
+        f"the step's own period in its place, {own:.1%} were near",
+        "",
+        "true margin of the counted steps of the random search, in tightenings:",
+    ]
+    drawn = np.sum([row["histogram"] for row in rows if row["kind"] == "random"] or [[0] * (len(EDGES) + 1)], axis=0)
+    names = ["below 0", *(f"{a:g} to {b:g}" for a, b in zip(EDGES, EDGES[1:], strict=False)), f"{EDGES[-1]:g} and more"]
+    for name, count in zip(names, drawn, strict=True):
+        share = count / max(drawn.sum(), 1)
+        lines.append(f"  {name:<12}{count:>9}{share:>7.1%} {'#' * round(40 * share)}".rstrip())
+    return "\n".join(lines)

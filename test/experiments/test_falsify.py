@@ -1,0 +1,174 @@
+"""The search for unsafe states: short forms of the campaign and of the table of margins, which can fail."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from safe_support_ql import config
+from safe_support_ql.experiments import falsify, margins
+from safe_support_ql.robots import cart_pole
+from safe_support_ql.simulation.simulation import Simulation
+
+ROBOTS = ("diff_drive", "cart_pole")
+ZERO = {"diff_drive": {**margins.BASE_ZERO, "drive_timeout": 0.05}, "cart_pole": margins.POLE_ZERO}
+HARD = {"diff_drive": "ground_fast", "cart_pole": "force_weak"}
+
+
+def shard(robot: str, mismatch: str = falsify.NOMINAL, steps: int = 200, **changes: object) -> falsify.Shard:
+    return replace(falsify.Shard(config.load_robot(robot).raw, mismatch, "random", 1, steps), **changes)
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_gate_withstands_the_search_near_the_boundary(robot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(falsify, "EPISODE_S", 3.0)
+    result = falsify.run_shard(shard(robot, HARD[robot]))
+    assert result["counted_steps"] >= 200 and result["unsafe_visits"] == 0, result["visits"]
+    assert result["near"] >= 0.2 * result["counted_steps"]
+    assert sum(result["histogram"]) == result["counted_steps"] and result["histogram"][0] == 0
+
+
+def hard_attack(space: falsify.Space, least: float) -> falsify.Floats:
+    """Measurements at their bounds to the wrong side, and requests for the action of least margin, or as drawn."""
+    attack = np.clip(np.zeros(len(space.low)), space.low, space.high)
+    attack[space.part["least" if least else "noise"]] = 1.0
+    for name, part in space.part.items():
+        if name.startswith("bias"):
+            attack[part] = -1.0 if name == "bias odom" else 1.0
+    return attack
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_same_attacks_break_a_gate_without_margins_only(robot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(falsify, "EPISODE_S", 3.0)
+    visits = {}
+    for monitor in ({}, ZERO[robot]):
+        duel = falsify.Duel(shard(robot, HARD[robot], monitor=monitor))
+        for n in range(8):
+            duel.play(hard_attack(duel.space, n % 2))
+            if duel.tally.visits:
+                break
+        visits[len(monitor)] = duel.tally
+        duel.sim.close()
+    with_, without = visits[0], visits[len(ZERO[robot])]
+    assert with_.visits == 0 and with_.smallest > 0.0
+    assert without.visits >= 1 and without.smallest < 0.0 and "attack" in without.found[0]
+
+
+def test_the_cross_entropy_search_reports_a_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(falsify, "POPULATION", 5)
+    result = falsify.run_shard(shard("cart_pole", kind="search"))
+    assert result["unsafe_visits"] == 0 and 0.0 < result["smallest_margin"] < 2.0
+
+
+@pytest.mark.parametrize(
+    ("robot", "margin"), [("diff_drive", "motion_mismatch"), ("diff_drive", "drive_timeout"), ("cart_pole", "gain_mis")]
+)
+def test_a_margin_is_what_keeps_it_safe(robot: str, margin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(margins, "EPISODES", 6)
+    made = config.load_robot(robot).robot
+    case = next(case for case in margins.cases(made) if case.margin.startswith(margin))
+    row = margins.run_case(made, case)
+    assert row["least_with"] >= 0.0 > row["least_without"] and row["shown"]
+    assert margin in margins.table([row])
+
+
+def test_every_parameter_that_is_a_margin_stands_in_a_table() -> None:
+    for robot in ROBOTS:
+        made = config.load_robot(robot).robot
+        named = " ".join(case.margin for case in margins.cases(made))
+        endings = ("_mismatch", "_error", "_disturbance", "_noise", "_delay", "_timeout")
+        for name in vars(made.parameters):  # type: ignore[attr-defined]  # every robot keeps its Parameters
+            if name.endswith(endings) and name != "scan_noise" or name.startswith(("margin_", "between_", "band")):
+                assert name in named, f"{robot}: {name}"
+
+
+def test_an_interrupted_campaign_goes_on_and_a_changed_hash_voids_a_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    settings = config.load_robot("cart_pole")
+    hashes = {"": falsify.safety_hash(settings)}
+    hashes["changed"] = falsify.safety_hash(config.load_robot("cart_pole", {"parameters.band": 0.05}))
+    assert len(set(hashes.values())) == 2
+    now = hashes[""]
+    monkeypatch.setattr(falsify, "safety_hash", lambda config: now)
+
+    def play(one: falsify.Shard) -> dict[str, object]:
+        calls.append(one.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return {"name": one.name, "hash": now, "steps": one.steps, "unsafe_visits": 0,
+                "counted_steps": one.steps, "wall_s": 1.0}  # fmt: skip
+
+    monkeypatch.setattr(falsify, "run_shard", play)
+    shards = falsify.plan(settings.raw, [falsify.NOMINAL], 50_000)
+    assert [one.name for one in shards if one.kind == "random"] == [f"nominal-random-000{i}" for i in range(3)]
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        falsify.campaign(shards, tmp_path, say=said.append)
+    results = falsify.campaign(shards, tmp_path, say=said.append)
+    assert [result["name"] for result in results] == [one.name for one in shards]
+    assert len(calls) == len(shards) + 1 and not list(tmp_path.glob("*.tmp"))
+
+    # One shard of another safety code, one torn in the middle: both run again, and the first is told of.
+    of_old = tmp_path / f"{shards[0].name}.json"
+    of_old.write_text(json.dumps(json.loads(of_old.read_text()) | {"hash": "another"}))
+    torn = tmp_path / f"{shards[1].name}.json"
+    torn.write_text(torn.read_text()[:20])
+    calls.clear()
+    calls += ["", "", ""]
+    falsify.campaign(shards, tmp_path, say=said.append)
+    assert calls[3:] == [shards[0].name, shards[1].name]
+    assert any(text.startswith("1 shards are void") for text in said)
+
+    # Another configuration voids all of them.
+    now = hashes["changed"]
+    falsify.campaign(shards, tmp_path, say=said.append)
+    assert any(text.startswith(f"{len(shards)} shards are void") for text in said)
+
+
+def test_a_mismatch_is_what_it_says() -> None:
+    """The cart-pole's in PyBullet against the model with those parameters; the base's by the way it covers."""
+    robot = config.load_robot("cart_pole").robot
+    factors = {
+        "cart_heavy": (1.18, 1, 1, 1, 1, 1, 1), "pole_heavy": (1, 1.18, 1, 1.18, 1, 1, 1),
+        "pole_short": (1, 0.82, 0.82, 0.82**3, 1, 1, 1), "force_weak": (1, 1, 1, 1, 0.82, 1, 1),
+        "damping_high": (1, 1, 1, 1, 1, 1.18, 1),
+    }  # fmt: skip
+    assert set(factors) == set(robot.mismatches)
+    rng = np.random.default_rng(0)
+    for name, factor in factors.items():
+        world = Simulation(falsify.true_world(robot, name)).world
+        world.reset(rng, 0)
+        member = tuple(robot.model.members[0] * factor)
+        for _ in range(20):
+            z, force = rng.uniform(-1.0, 1.0, 4) * [1.0, 0.2, 1.5, 1.5], rng.uniform(-10.0, 10.0)
+            world.set_state(z)  # type: ignore[attr-defined]  # a JointWorld
+            world.command(np.array([force]))
+            world.step()
+            expected = cart_pole.step(tuple(z), (force,), member, 1 / cart_pole.PHYSICS_HZ)
+            # A pole 18 % shorter keeps its thickness, so its inertia is not quite the cube.
+            assert np.abs(world.truth() - expected).max() < (2e-4 if name == "pole_short" else 1e-8), name
+        world.close()
+
+    base = config.load_robot("diff_drive").robot
+    assert len(base.mismatches) == 5
+    for name, way, turn in (("ground_fast", 1.16, 1.0), ("turn_slow", 1.16, 0.84)):
+        sim = Simulation(falsify.true_world(base, name))
+        sim.reset(1)
+        for _ in range(10):
+            sim.tick(np.array([0.3, 0.5]))
+        odom, truth = sim.sense()["odom"], sim.world.truth()
+        assert truth[3] / odom[4] == pytest.approx(way, rel=0.02)
+        assert truth[4] / odom[5] == pytest.approx(turn, rel=0.05)
+        sim.close()
+
+
+def test_an_unknown_mismatch_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="no mismatch 'heavy'; known: nominal, ground_fast"):
+        falsify.true_world(config.load_robot("diff_drive").robot, "heavy")
