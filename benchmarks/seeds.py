@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from safe_support_ql import config as configuration  # after the thread limit
 from safe_support_ql.experiments.evaluate import evaluate, summarise
 from safe_support_ql.experiments.train import train
+from safe_support_ql.safety.ledger import rate_upper_bound
 
 
 def cached(path: Path, make: Any) -> Any:
@@ -107,7 +108,8 @@ def main() -> None:
     ticks = sum(row["training"]["control_ticks"] for row in rows)
     print(f"success over {len(rows)} seeds: mean {np.mean(success):.3f}, 95 % {bootstrap(success)}")
     print(f"score over {len(rows)} seeds: mean {np.mean(scores):.3f}, 95 % {bootstrap(scores)}")
-    print(f"unsafe visits while learning: {visits} in {ticks} control ticks")
+    bound = rate_upper_bound(visits, ticks * config.robot.period / 3600)
+    print(f"unsafe visits while learning: {visits} in {ticks} control ticks, < {bound:.2f} per simulated hour (95 %)")
     (out / "seeds.json").write_text(
         json.dumps(
             {"baselines": baselines, "seeds": rows, "success": success, "success_interval95": bootstrap(success),

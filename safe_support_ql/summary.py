@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from safe_support_ql.safety.gate import VERDICTS
-from safe_support_ql.safety.journal import HEADER_BYTES, gaps, read_header, read_records, record_type
+from safe_support_ql.safety.journal import HEADER_BYTES, read_header, read_records, record_type, unaccounted
 from safe_support_ql.safety.ledger import proportion_interval, rate_upper_bound, read_ledger
 
 EVALUATIONS = {"behavior": "evaluation_behavior", "policy": "evaluation_policy", "reference": "evaluation_reference"}
@@ -84,7 +84,7 @@ class Progress:
     ticks: int = 0  # of collection
     training_seed: int | None = None  # of the next arena; None: none was used yet
     first_episode: int = 1
-    first_sequence: int = 0  # one after the last decision that is journalled or listed as a gap
+    first_sequence: int = 0  # one after the last decision that is journalled, listed as a gap or counted
     evaluated: Mapping[str, int] = field(default_factory=dict)  # phase -> held-out episodes since the last collection
     collected_at: float = 0.0  # Unix time of the last tick of collection, within a second
 
@@ -105,7 +105,9 @@ def progress(run_dir: Path) -> Progress:
         if event["event"] == "counters" and event["phase"] == "collection" and event["control_ticks"] > ticks:
             collected_at, ticks = float(event["time"]), int(event["control_ticks"])
     last = _last_record(run_dir / "journal.bin")
-    sequences = [int(event["last"]) for event in events if event["event"] == "gap"]
+    # What a power loss took from the journal alone was counted: its number is not used again.
+    sequences = [int(event["sequence"]) for event in events if event["event"] == "counters"]
+    sequences += [int(event["last"]) for event in events if event["event"] == "gap"]
     if last is not None:
         numbers.append(int(last["episode"]))
         sequences.append(int(last["sequence"]))
@@ -271,21 +273,14 @@ def verify(run_dir: Path, robot: str, seed: int, must_reach: bool) -> LedgerRepo
     dtype = record_type(header["observation"], header["candidates"], header["action"])
     records = read_records(journal, dtype)
     damaged = journal.stat().st_size - HEADER_BYTES - len(records) * dtype.itemsize
-    accounted = {number for first, last, _ in listed for number in range(first, last + 1)}
-    missing = []
-    # From number 0 to the last one that was counted.
     counted = max((int(e["sequence"]) for e in events if e["event"] == "counters"), default=-1)
-    numbers = np.concatenate([[-1], records["sequence"].astype(np.int64)])
-    for first, last in [*gaps(numbers), (int(numbers[-1]) + 1, counted)]:
-        open_numbers = [n for n in range(first, last + 1) if n not in accounted]
-        if open_numbers:
-            missing.append((open_numbers[0], open_numbers[-1]))
+    last = max([counted, *records["sequence"][-1:].tolist()])
     return LedgerReport(
         summary=summarise(run_dir, robot, seed, must_reach),
         events=len(events),
         journalled=len(records),
         gaps=listed,
-        missing=missing,
+        missing=unaccounted(records["sequence"], [(first, last) for first, last, _ in listed], last),
         damaged_bytes=damaged,
         latches=[str(event["cause"]) for event in events if event["event"] == "latch"],
         visits=[str(event["what"]) for event in events if event["event"] == "visit"],

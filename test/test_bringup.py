@@ -182,6 +182,14 @@ def test_a_resumed_run_repeats_no_number_and_no_arena(recorded: Path) -> None:
     assert where.collected_at == 3.0  # counters go on while the learner extracts
 
 
+def test_a_number_that_was_counted_is_not_used_again(recorded: Path) -> None:
+    """A power loss may take the end of the journal and leave that of the ledger."""
+    ledger = LedgerWriter(recorded / "ledger.jsonl")
+    ledger.append(*_counters("evaluation_behavior", 50, 64.0, sequence=120))
+    ledger.close()
+    assert summary.progress(recorded).first_sequence == 121
+
+
 def test_a_policy_trained_on_more_is_evaluated_anew(recorded: Path) -> None:
     ledger = LedgerWriter(recorded / "ledger.jsonl")
     ledger.append("phase", {"time": 70.0, "phase": "collection"})

@@ -67,7 +67,7 @@ def train(
                 pack(
                     dtype, decision.sequence, decision.candidates, decision.index, VERDICTS.index(decision.verdict),
                     REASONS.index(decision.reason), PHASES.index("collection"), outcome.reward, outcome.first,
-                    outcome.terminated, outcome.truncated,
+                    outcome.terminated, outcome.truncated, decision.intervention,
                 )
             )  # fmt: skip
         trainer.replay.append(replay_rows(np.concatenate(records), robot, config.behavior))

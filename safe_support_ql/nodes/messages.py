@@ -10,10 +10,11 @@ Relative topics (a namespace per robot works):
     episode              DiagnosticArray   simulator -> safety_monitor, recorder; re-sent until acknowledged
     episode_ack          UInt64            safety_monitor -> simulator: the `key` of the episode message
     outcome              JointState        simulator -> recorder, conductor, panel
-    recorder/heartbeat   UInt64            recorder -> safety_monitor, learner: 1 + the last sequence number on disk
+    recorder/heartbeat   UInt64            recorder -> safety_monitor: every decision below this number is written
     learner/status       DiagnosticArray   learner -> conductor, panel
     gate_state           String, latched   safety_monitor: "<state>: <cause>"
     e_stop               Bool              anyone -> safety_monitor: true latches
+    markers              MarkerArray       safety_monitor -> RViz, 5 Hz while somebody looks
     /diagnostics         DiagnosticArray   safety_monitor
 """
 
@@ -30,18 +31,23 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState, PointCloud2, PointField
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
 
 from safe_support_ql.robots.base import Floats, Robot, Singles
 from safe_support_ql.robots.world import Channel, CommandTopic
 from safe_support_ql.safety.candidates import EXTRA_SLOTS, CandidateSet, lattice_size
 from safe_support_ql.safety.gate import REASONS, VERDICTS, Decision, parse_request
 from safe_support_ql.safety.ledger import PHASES
+from safe_support_ql.safety.picture import Picture
 
 CANDIDATES, REQUEST, DECISION = "candidates", "request", "decision"
 EPISODE, EPISODE_ACK, OUTCOME = "episode", "episode_ack", "outcome"
 HEARTBEAT, LEARNER_STATUS, GATE_STATE, E_STOP = "recorder/heartbeat", "learner/status", "gate_state", "e_stop"
+MARKERS = "markers"
 DIAGNOSTICS = "/diagnostics"  # the one absolute name: tools look for it there
 
 LEVELS = {"ok": DiagnosticStatus.OK, "warn": DiagnosticStatus.WARN, "error": DiagnosticStatus.ERROR}
@@ -100,6 +106,8 @@ class ChannelCodec:
         self.stamped = hasattr(self._message, "header")
         self._arrays = any(path.endswith("[]") for path in channel.fields)
         paths = [path.removesuffix("[]") for path in channel.fields]
+        lengths = [channel.length if path.endswith("[]") else 1 for path in channel.fields]
+        self._expected = list(zip(paths, lengths, strict=True))
         self._get = operator.attrgetter(*paths)
         self._constants = [(path, operator.attrgetter(path), value) for path, value in channel.constants.items()]
         try:
@@ -111,7 +119,7 @@ class ChannelCodec:
             raise ValueError(f"channel {channel.name}: {channel.type}: {error}") from None
 
     def decode(self, message: Any) -> Floats:
-        """The vector. Raises ValueError where a declared constant differs: the message describes another robot."""
+        """The vector. Raises ValueError where a constant or the length of an array differs: it is another robot's."""
         for path, get, wanted in self._constants:
             found = get(message)
             if not _same(found, wanted):
@@ -119,11 +127,13 @@ class ChannelCodec:
         values = self._get(message)
         if not self._arrays:
             return np.array(values if isinstance(values, tuple) else (values,), np.float64)
-        parts = values if isinstance(values, tuple) else (values,)
-        vector = np.concatenate([np.atleast_1d(np.asarray(part, np.float64)) for part in parts])
-        if vector.size != self.channel.size:
-            raise ValueError(f"{self.channel.name}: {vector.size} numbers, expected {self.channel.size}")
-        return vector
+        values = values if isinstance(values, tuple) else (values,)
+        parts = [np.atleast_1d(np.asarray(value, np.float64)) for value in values]
+        # Each on its own: where one array is short and the next long, the sum is right and every number is another's.
+        for part, (path, length) in zip(parts, self._expected, strict=True):
+            if part.size != length:
+                raise ValueError(f"{self.channel.name}: {path} has length {part.size}, expected {length}")
+        return np.concatenate(parts)
 
     def encode(self, vector: Floats, stamp_ns: int) -> Any:
         """The message; the same object each time, because publishing copies it."""
@@ -492,3 +502,46 @@ def decode_outcome(message: JointState) -> tuple[OutcomeTable, int, str]:
     if missing:
         raise ValueError(f"outcome: lacks {', '.join(missing)}")
     return table, nanoseconds(message.header.stamp), message.header.frame_id
+
+
+GREEN, ORANGE, RED, BLUE, WHITE = (
+    ColorRGBA(r=r, g=g, b=b, a=1.0)
+    for r, g, b in ((0.2, 0.8, 0.2), (1.0, 0.6, 0.0), (0.8, 0.1, 0.1), (0.2, 0.5, 1.0), (1.0, 1.0, 1.0))
+)
+
+
+def encode_markers(picture: Picture, frame_id: str, stamp_ns: int, state: str) -> MarkerArray:
+    """For RViz: occupied points, candidates (certified green, in the band orange, refused red), the planned backup
+    trajectory (blue), and the margins as text."""
+
+    def marker(name: str, kind: int, places: Floats, colour: ColorRGBA, scale: float) -> Marker:
+        made = Marker(ns=name, type=kind, action=Marker.ADD, color=colour)
+        made.header.frame_id, made.header.stamp = frame_id, stamp_of(stamp_ns)
+        made.pose.orientation.w = 1.0
+        made.scale.x = made.scale.y = made.scale.z = scale
+        made.points = [Point(x=x, y=y, z=z) for x, y, z in places.tolist()]
+        if not made.points and kind != Marker.TEXT_VIEW_FACING:
+            made.action = Marker.DELETE
+        return made
+
+    groups = (
+        ("certified", GREEN, picture.certified & ~picture.band),
+        ("certified_band", ORANGE, picture.band),
+        ("refused", RED, ~picture.certified),
+    )
+    markers = [marker("occupied", Marker.POINTS, picture.occupied, WHITE, 0.03)]
+    for name, colour, chosen in groups:
+        ends = picture.after[chosen]
+        lines = np.stack([np.broadcast_to(picture.now, ends.shape), ends], axis=1).reshape(-1, 3)
+        markers.append(marker(name, Marker.LINE_LIST, lines, colour, 0.005))
+    markers.append(marker("backup", Marker.LINE_STRIP, picture.backup, BLUE, 0.02))
+    text = marker("margins", Marker.TEXT_VIEW_FACING, np.zeros((0, 3)), WHITE, 0.12)
+    text.text = "\n".join(
+        [state]
+        + [
+            f"{name} {value:.3f} (tightened by {picture.tightening[name][0]:.3f} to {picture.tightening[name][1]:.3f})"
+            for name, value in picture.margins.items()
+        ]
+    )
+    text.pose.position = Point(x=float(picture.now[0]), y=float(picture.now[1]), z=float(picture.now[2]) + 0.6)
+    return MarkerArray(markers=[*markers, text])

@@ -1,13 +1,14 @@
 """The one writer of the transition journal (journal.bin) and of the safety ledger (ledger.jsonl) in `run_dir`.
 
-Takes `candidates`, `decision`, `outcome`; publishes `recorder/heartbeat` every 0.2 s: 1 + the last sequence number on
-disk, only while nothing waits to be written. It writes first and counts afterwards. Both files are fsynced each
-second and at a visit or latch. While a disk refuses (full, say) records wait in memory, heartbeats stop, and with
-them the robot.
+Takes `candidates`, `decision`, `outcome`; publishes `recorder/heartbeat` every 0.2 s: every decision below this number
+is journalled or listed as a gap, so that a recorder that lags stops the robot as a silent one does. It writes first and
+counts afterwards. Both files are fsynced each second and at a visit or latch. While a disk refuses (full, say) records
+wait in memory, heartbeats stop, and with them the robot.
 
 Events of the ledger: run_start; phase; counters (each second and at the end of a phase: everything since the run
 began, per phase, kept over crash and resume); episode (how one ended); visit (margins and truth); gap (decision
-numbers that are not in the journal, and why); latch; run_end. Every decision number is in the journal or in a gap.
+numbers that are not in the journal, and why; before the next heartbeat); latch; run_end. Every decision number is in
+the journal or in a gap.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from safe_support_ql.nodes import lifecycle, messages
 from safe_support_ql.nodes.messages import OutcomeTable, Verdict
 from safe_support_ql.safety.candidates import CandidateSet, candidate_layout
 from safe_support_ql.safety.gate import REASONS, VERDICTS
-from safe_support_ql.safety.journal import CERTIFIED, PLAN, JournalWriter, pack, read_records
+from safe_support_ql.safety.journal import CERTIFIED, INTERVENED, PLAN, JournalWriter, pack, read_records, unaccounted
 from safe_support_ql.safety.ledger import PHASES, LedgerWriter, read_ledger
 
 JOURNAL, LEDGER = "journal.bin", "ledger.jsonl"
@@ -63,14 +64,19 @@ class Joined:
     candidates: CandidateSet | None = None
     arrived: Arrived = Arrived()
     gap: str = ""
+    mistake: Exception | None = None  # of this node: the gap is the least of it
 
 
 class Join:
     """Puts together, in the order of decision numbers, what comes on three topics in any order."""
 
-    def __init__(self, last_sequence: int = -1) -> None:
-        """`last_sequence`: the last number that is accounted for; it and lower ones are repetitions."""
+    def __init__(self, last_sequence: int = -1, wait_s: float = WAIT_S) -> None:
+        """`last_sequence`: the last number that is accounted for; it and lower ones are repetitions.
+
+        `wait_s`: how long a decision waits for its parts.
+        """
         self.last = last_sequence
+        self._wait_s = wait_s
         self._sets: OrderedDict[tuple[int, int], CandidateSet] = OrderedDict()
         self._outcomes: OrderedDict[tuple[int, int], OutcomeTable] = OrderedDict()
         self._queue: deque[tuple[Verdict, float]] = deque()
@@ -79,6 +85,11 @@ class Join:
         self._state: tuple[int, int] | None = None  # (episode, stamp) of the last joined decision
         self._arrived = Arrived()
         self._ended = False
+
+    @property
+    def next(self) -> int:
+        """Every decision below this number was taken, or skipped and told of."""
+        return self._queue[0][0].sequence if self._queue else self.last + 1
 
     def candidates(self, candidates: CandidateSet) -> None:
         """A candidate set, perhaps again."""
@@ -121,7 +132,10 @@ class Join:
         done = []
         while self._queue:
             verdict, since = self._queue[0]
-            joined = self._join(verdict, late=now - since > WAIT_S)
+            try:
+                joined = self._join(verdict, late=now - since > self._wait_s)
+            except Exception as error:  # its number must not vanish, nor block those behind it
+                joined = Joined(verdict, gap=_said(error), mistake=error)
             if joined is None:
                 break
             done.append(joined)
@@ -181,7 +195,7 @@ def make_record(dtype: np.dtype[np.void], joined: Joined) -> NDArray[np.void]:
     recorded = replace(candidates, actions=actions, margin=margin, certified=certified, band=band)
     return pack(
         dtype, verdict.sequence, recorded, index, VERDICTS.index(verdict.verdict), REASONS.index(verdict.reason),
-        arrived.phase, arrived.reward, arrived.first, arrived.terminated, arrived.truncated,
+        arrived.phase, arrived.reward, arrived.first, arrived.terminated, arrived.truncated, verdict.intervention,
     )  # fmt: skip
 
 
@@ -260,12 +274,16 @@ class Book:
         }
 
 
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def _events(run_dir: Path) -> list[dict[str, Any]]:
     return read_ledger(run_dir / LEDGER) if (run_dir / LEDGER).exists() else []
 
 
-def _last_gap(events: list[dict[str, Any]]) -> int:
-    return max((int(event["last"]) for event in events if event["event"] == "gap"), default=-1)
+def _listed(events: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    return [(int(event["first"]), int(event["last"])) for event in events if event["event"] == "gap"]
 
 
 class Recorder(lifecycle.ManagedNode):
@@ -294,13 +312,19 @@ class Recorder(lifecycle.ManagedNode):
         events = _events(run_dir)
         self.journal = JournalWriter(run_dir / JOURNAL, self.header)
         self.ledger = LedgerWriter(run_dir / LEDGER)
+        records, listed = read_records(run_dir / JOURNAL, self.journal.type), _listed(events)
         self.book = Book(events)
-        self.recount(run_dir)
-        self.join = Join(max(self.journal.last_sequence, _last_gap(events)))
+        self.recount(records)
+        last = max([self.book.sequence, *(gap[1] for gap in listed)])
+        # A lost part costs its decision the record, and must not look like a recorder that lags.
+        wait_s = min(WAIT_S, settings.gate.recorder_timeout_s / 2)
+        self.join = Join(last, wait_s)
         self.unsaved: list[NDArray[np.void]] = []
         self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self.gaps: list[dict[str, Any]] = []
-        self.trouble = ""
+        for pair in unaccounted(records["sequence"], listed, last):
+            self.gap(*pair, "lost when the recorder died")
+        self.trouble = ""  # what the disk says
         self.failed = False  # by its own mistake, which no free disk mends: only a restart does
         self.heard_at = 0.0
         self.executed = -1
@@ -308,9 +332,8 @@ class Recorder(lifecycle.ManagedNode):
         self.latched = False
         self.visits_told = -1
         self.episode_told = (-1, -1)
-        self.syncing: concurrent.futures.Future[None] | None = None
-        self.sync_since = 0.0
-        # One thread, so that a slow disk delays heartbeats and not the records that wait in the queues of DDS.
+        self.syncing: deque[tuple[float, concurrent.futures.Future[None]]] = deque()  # since when, oldest first
+        # One thread, so that a slow disk delays neither heartbeats nor the records that wait in the queues of DDS.
         self.pool = concurrent.futures.ThreadPoolExecutor(1)
         self.heartbeat = self.advertise(UInt64, messages.HEARTBEAT, messages.LATEST)
         self.subscribe(PointCloud2, messages.CANDIDATES, self.on_candidates, messages.RECORDED)
@@ -361,7 +384,6 @@ class Recorder(lifecycle.ManagedNode):
 
     def fail(self, error: Exception) -> None:
         """Stop confirming: the gate goes to its plan. What can still be written is."""
-        self.trouble = self.trouble or f"failed: {error}"
         self.failed = True
 
     # --- what comes in -------------------------------------------------------------------------------------------
@@ -385,7 +407,7 @@ class Recorder(lifecycle.ManagedNode):
         if latched and not self.latched:
             self.note("latch", {"time": time.time(), "sequence": verdict.sequence, "cause": verdict.message})
             self.write()
-            self.sync()
+            self.begin_sync()
         self.latched = latched
         self.advance()
 
@@ -409,7 +431,7 @@ class Recorder(lifecycle.ManagedNode):
             )
             self.count()
             self.write()
-            self.sync()
+            self.begin_sync()
         over = (int(table["session"]), int(table["episode"]))
         if (table["terminated"] or table["truncated"]) and over != self.episode_told:
             self.episode_told = over
@@ -443,26 +465,34 @@ class Recorder(lifecycle.ManagedNode):
         self.write()
 
     def finish(self, done: list[Joined]) -> None:
-        """Turn joined decisions into records and gaps."""
+        """Turn joined decisions into records and gaps. A mistake of this node costs one its record, not its number."""
         assert self.journal is not None
         for joined in done:
-            why = joined.gap
-            if not why:
-                try:
-                    record = make_record(self.journal.type, joined)
-                    self.unsaved.append(record)
-                except ValueError as error:
-                    why = str(error)
+            number, why, mistake = joined.verdict.sequence, joined.gap, joined.mistake
+            try:
+                if not why:
+                    self.unsaved.append(make_record(self.journal.type, joined))
+            except ValueError as error:  # its parts contradict each other
+                why = str(error)
+                self.get_logger().error(f"{why}; it is listed as a gap", throttle_duration_sec=1.0)
+            except Exception as error:
+                why, mistake = _said(error), error
             if why:
-                self.gap(joined.verdict.sequence, joined.verdict.sequence, why)
-            phase = self.phase or "simulate"
-            self.book.decision(
-                PHASES[joined.arrived.phase] if joined.candidates is not None else phase, joined.verdict, not why
-            )
+                self.gap(number, number, why)
+            try:
+                phase = PHASES[joined.arrived.phase] if joined.candidates is not None else self.phase or "simulate"
+                self.book.decision(phase, joined.verdict, not why)
+            except Exception as error:
+                mistake = error
+            if mistake is not None:
+                what = "listed as a gap" if why else "journalled but not counted"
+                self._report(f"decision {number} is {what}; heartbeats stop until the recorder is restarted", mistake)
+                self.fail(mistake)
         if len(self.unsaved) > MOST_UNSAVED:
             surplus = self.unsaved[: len(self.unsaved) - MOST_UNSAVED]
             self.unsaved = self.unsaved[len(surplus) :]
-            self.gap(int(surplus[0]["sequence"][0]), int(surplus[-1]["sequence"][0]), "the disk refused for too long")
+            for record in surplus:  # one by one: a number in between may be listed already
+                self.gap(int(record["sequence"][0]), int(record["sequence"][0]), "the disk refused for too long")
 
     def gap(self, first: int, last: int, why: str) -> None:
         """Numbers that the journal will not hold; neighbours become one event."""
@@ -477,11 +507,15 @@ class Recorder(lifecycle.ManagedNode):
 
     def count(self) -> None:
         """Queue the gaps so far and the counters of this phase."""
+        self.note_gaps()
+        if self.phase:
+            self.note("counters", {"time": time.time(), **self.book.event(self.phase, self.robot.period)})
+
+    def note_gaps(self) -> None:
+        """Queue the gaps so far."""
         for gap in self.gaps:
             self.note("gap", gap)
         self.gaps = []
-        if self.phase:
-            self.note("counters", {"time": time.time(), **self.book.event(self.phase, self.robot.period)})
 
     def write(self) -> None:
         """Hand over to the system what waits; on a refusal it stays in memory and is tried again each second."""
@@ -506,7 +540,8 @@ class Recorder(lifecycle.ManagedNode):
 
     def recover(self) -> None:
         """Open both files afresh, which cuts off what a refused write left half-done."""
-        run_dir = self.run_dir()
+        assert self.ledger is not None
+        run_dir, refused = self.run_dir(), self.ledger.next_sequence
         try:
             for file in (self.journal, self.ledger):
                 if file is not None:
@@ -517,10 +552,19 @@ class Recorder(lifecycle.ManagedNode):
             return
         last = self.journal.last_sequence
         self.unsaved = [record for record in self.unsaved if int(record["sequence"][0]) > last]
+        if self.waiting and self.ledger.next_sequence > refused:
+            self.waiting.popleft()  # closing the file wrote what was left of its line
         self.trouble = ""
         self.write()
         if not self.trouble:
             self.get_logger().info(f"{run_dir} can be written again; nothing was lost")
+
+    def begin_sync(self) -> None:
+        """fsync both in the background, after one that runs already: it may have begun before the newest write."""
+        assert self.journal is not None and self.ledger is not None
+        if self.syncing and not self.syncing[-1][1].running() and not self.syncing[-1][1].done():
+            return  # one is waiting to begin
+        self.syncing.append((time.monotonic(), self.pool.submit(_sync, self.journal, self.ledger)))
 
     def sync(self) -> None:
         """fsync both, now."""
@@ -539,37 +583,37 @@ class Recorder(lifecycle.ManagedNode):
         self.advance()
         self.count()
         if self.trouble:
-            if not self.failed:
-                self.recover()
+            self.recover()
             return
         self.write()
-        if self.syncing is not None and self.syncing.done():
-            error = self.syncing.exception()
-            self.syncing = None
+        while self.syncing and self.syncing[0][1].done():
+            error = self.syncing.popleft()[1].exception()
             if isinstance(error, OSError):
                 self.refused(error)
                 return
-        if self.syncing is None:
-            self.sync_since = time.monotonic()
-            self.syncing = self.pool.submit(_sync, self.journal, self.ledger)
+        if not self.syncing:
+            self.begin_sync()
 
     def on_heartbeat(self) -> None:
-        """Confirm, unless something waits for the disk."""
-        slow = self.syncing is not None and time.monotonic() - self.sync_since > SLOW_SYNC_S and not self.syncing.done()
-        if self.active and not self.trouble and not slow and self.journal is not None:
-            self.heartbeat.publish(UInt64(data=max(0, self.journal.last_sequence + 1)))
+        """Write what is complete and confirm it, unless the disk refuses or a mistake was made."""
+        if not self.active:
+            return
+        self.finish(self.join.take(time.monotonic()))  # some may have waited too long, and no message tells
+        self.note_gaps()
+        self.write()
+        slow = any(time.monotonic() - since > SLOW_SYNC_S and not future.done() for since, future in self.syncing)
+        if not self.trouble and not self.failed and not slow:
+            self.heartbeat.publish(UInt64(data=self.join.next))
 
-    def recount(self, run_dir: Path) -> None:
-        """After a crash: count what was journalled after the last `counters` event."""
-        assert self.journal is not None
-        records = read_records(run_dir / JOURNAL, self.journal.type)
+    def recount(self, records: NDArray[np.void]) -> None:
+        """After a crash: count, as it was counted, what was journalled after the last `counters` event."""
         for record in records[records["sequence"].astype(np.int64) > self.book.sequence]:
             totals = self.book.totals(PHASES[record["phase"]])
             totals.decisions += 1
             totals.verdicts[VERDICTS[record["verdict"]]] += 1
             flags = record["flags"]
             totals.empty_supports += not bool(((flags & CERTIFIED > 0) & (flags & PLAN == 0)).any())
-            totals.interventions += REASONS[record["reason"]] in ("uncertified_request", "malformed_request")
+            totals.interventions += bool(flags[record["executed"]] & INTERVENED)
             self.book.sequence = int(record["sequence"])
 
 

@@ -1,7 +1,7 @@
 """The gate as a node, and the only publisher of the robot's command.
 
 Takes the robot's channels, `request`, `episode`, `recorder/heartbeat`, `e_stop`; publishes `candidates`, `decision`,
-the command, `episode_ack`, `gate_state` (latched) and /diagnostics (1 Hz and on change). Service `~/reset`
+the command, `episode_ack`, `gate_state` (latched), `markers` and /diagnostics (1 Hz and on change). Service `~/reset`
 (std_srvs/Trigger) leaves a latch unless its cause persists. Parameters of its own: first_sequence, recorder_required.
 
 Lock-step: a cycle begins when every channel has the same new stamp and the goal is known; time is that stamp. The
@@ -11,7 +11,8 @@ acceptable answer or at its deadline, half a period by default, and the command 
 
 Fails closed: an exception in any callback latches the gate with its cause and runs the plan. On deactivation and on
 SIGINT the plan goes on for as long as a stop may take (real time); on a killed process the drive's own timeout does.
-Activation is refused while anyone else publishes the command, and a foreign publisher that comes later latches.
+Activation is refused while anyone else publishes the command, and a foreign publisher that comes later latches. A
+latch outlives deactivation and cleanup: only the reset service ends it.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import Bool, String, UInt64
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
 from safe_support_ql.nodes import lifecycle, messages
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Decision, Gate, State
+from safe_support_ql.safety.picture import draw
 
 LOCKSTEP_CHECK_S = 0.02
+DRAW_S = 0.2
 E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
 LEVEL = {
     State.CLOSED: "warn",
@@ -51,7 +55,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Declare parameters."""
         super().__init__("safety_monitor")
         self.gate: Gate | None = None
-        self.e_stop = False  # for the life of the process: a cleanup does not release the button
+        # For the life of the process: a cleanup neither releases the button nor resets a latch.
+        self.e_stop = False
+        self.latched_by = ""
 
     def configure(self) -> None:
         """Compile the certificate and create the topics."""
@@ -65,8 +71,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.requests = messages.RequestCodec(robot)
         self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), self.param("first_sequence"))
         self.gate.recorder_required = self.param("recorder_required")
-        if self.e_stop:
-            self.gate.latch(E_STOPPED)
+        if cause := self.latched_by or (E_STOPPED if self.e_stop else ""):
+            self.gate.latch(cause)
         deadline = settings.gate.request_deadline_s or robot.period / 2
         self.deadline_ns = round(1e9 * (settings.gate.lockstep_timeout_s if self.lockstep else deadline))
         # The deadline is noticed by a timer, so a command may act that much later.
@@ -86,6 +92,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.ack_output = self.advertise(UInt64, messages.EPISODE_ACK, messages.CHAIN)
         self.state_output = self.advertise(String, messages.GATE_STATE, messages.LATCHED)
         self.diagnostics = self.advertise(DiagnosticArray, messages.DIAGNOSTICS, messages.CHAIN)
+        self.markers = self.advertise(MarkerArray, messages.MARKERS, messages.LATEST)
         for codec in self.codecs:
             quality = messages.CHAIN if codec.channel.latched else messages.SENSOR
             self.subscribe(
@@ -98,6 +105,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.serve(Trigger, "~/reset", self.on_reset)
         self.every(look_s, self.on_timer)
         self.every(1.0, self.on_second)
+        self.every(DRAW_S, self.on_draw)
 
     def activate(self) -> None:
         """Open for inputs. Raises ValueError where someone else could move the robot."""
@@ -129,7 +137,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         return max(0.0, (self.stopping_until - time.monotonic_ns()) / 1e9)
 
     def release(self) -> None:
-        """A last stop, if a stop was cut short; then nothing is known any more."""
+        """A last stop, if a stop was cut short; then nothing is known any more but why the gate is latched."""
+        if self.gate is not None:
+            self.latched_by = self.gate.cause if self.gate.state is State.LATCHED else ""
         if self.gate is not None and time.monotonic_ns() < self.stopping_until:
             self.publish(self.gate.expire(time.monotonic_ns()))
         self.stopping_until = 0
@@ -229,9 +239,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.ack_output.publish(UInt64(data=episode.key))
 
     def on_heartbeat(self, message: UInt64) -> None:
-        """The recorder wrote everything it got."""
+        """Up to which decision the recorder has written."""
         if self.gate is not None:
-            self.gate.recorder_alive(time.monotonic_ns())
+            self.gate.recorder_alive(message.data, time.monotonic_ns())
 
     def on_e_stop(self, message: Bool) -> None:
         """Latch at once; the reset service refuses until false was sent."""
@@ -288,14 +298,13 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """The command, and beside it what was decided and why."""
         self.open = False
         command = self.commands.encode(decision.action, decision.stamp_ns)
-        self.decision_message = messages.encode_decision(decision, self.certificate_us)
         # Lock-step waits for the decision, a drive for the command.
+        if not self.lockstep:
+            self.command_output.publish(command)
+        self.decision_message = messages.encode_decision(decision, self.certificate_us)
+        self.decision_output.publish(self.decision_message)
         if self.lockstep:
-            self.decision_output.publish(self.decision_message)
             self.command_output.publish(command)
-        else:
-            self.command_output.publish(command)
-            self.decision_output.publish(self.decision_message)
         self.tell_state()
 
     def repeat(self) -> None:
@@ -357,6 +366,18 @@ class SafetyMonitor(lifecycle.ManagedNode):
                 f"another node publishes the robot's command: {foreign}; stop it, then call the reset service"
             )
             self.tell_state()
+
+    def on_draw(self) -> None:
+        """Markers, where somebody looks at them and no request is due."""
+        if self.gate is None or self.gate.newest is None or self.open or not self.markers.get_subscription_count():
+            return
+        text = f"{self.gate.state.value} {self.gate.cause}".strip()
+        try:
+            picture = draw(self.robot, *self.gate.newest)
+            stamp_ns = self.gate.newest[1].stamp_ns
+            self.markers.publish(messages.encode_markers(picture, self.robot.frame_id, stamp_ns, text))
+        except Exception as error:  # a picture that cannot be drawn is no reason to stop a robot
+            self.get_logger().error(f"no markers: {error}", throttle_duration_sec=10.0)
 
     def send_diagnostics(self) -> None:
         """Counters and state."""

@@ -78,6 +78,7 @@ class Robot(ABC):
     continuous_points: tuple[int, ...]  # lattice points per dimension when actions are continuous
     model: Model
     alpha_unit: str = "reward"
+    frame_id: str = "base_link"  # of what is drawn
 
     @property
     def period(self) -> float:
@@ -109,6 +110,10 @@ class Robot(ABC):
     @abstractmethod
     def controller(self, observations: Singles) -> Floats:
         """Actions[N, A] of the scripted controller (goal seeking; LQR to the goal) for observations[N, D]."""
+
+    def place(self, states: Floats) -> Floats:
+        """Where states [N, S] are drawn: [N, 3] in metres, in `frame_id`. Nothing is decided by it."""
+        return np.zeros((len(states), 3))
 
     def initial_state(self, rng: np.random.Generator) -> Floats:
         """Start state [S] of an episode, for robots whose world has no arena to draw it."""

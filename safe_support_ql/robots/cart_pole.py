@@ -153,6 +153,7 @@ class CartPole(Robot):
     """See the module."""
 
     name = "cart_pole"
+    frame_id = "world"
     state_names = ("x", "theta", "x_rate", "theta_rate")
     action_names = ("force",)
     action_units = ("N",)
@@ -215,6 +216,12 @@ class CartPole(Robot):
     def relative(self, before: Inputs, now: Inputs) -> Floats:
         """The state at `now`: joint coordinates are absolute."""
         return _vector(now, "joint_states", 4)
+
+    def place(self, states: Floats) -> Floats:
+        """The tip of the pole, above the track."""
+        length, lean = 2.0 * self.parameters.pole_centre, states[:, 1]
+        tip = [states[:, 0] + length * np.sin(lean), np.zeros(len(states)), length * np.cos(lean)]
+        return np.stack(tip, axis=1)
 
     def truth_margins(self, truth: Floats) -> Floats:
         """(track [m], lean [rad]) at the true joint positions and velocities."""

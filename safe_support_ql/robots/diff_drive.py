@@ -226,6 +226,10 @@ class DiffDrive(Robot):
         turn = (yaw1 - yaw0 + np.pi) % (2 * np.pi) - np.pi
         return np.array([cos * dx + sin * dy, -sin * dx + cos * dy, turn, now["odom"][4], now["odom"][5]])
 
+    def place(self, states: Floats) -> Floats:
+        """The axle's centre, in the robot's frame."""
+        return np.column_stack([states[:, :2], np.zeros(len(states))])
+
     def truth_margins(self, truth: Floats) -> Floats:
         """(clearance, speed, turn rate) margins of truth = (x, y, yaw, v, w, clearance of the footprint)."""
         p = self.parameters

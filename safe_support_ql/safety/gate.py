@@ -27,7 +27,7 @@ REASONS = (
     "uncertified_request",  # it asked for something that the certificate refuses
     "malformed_request",  # NaN, wrong length
     "input_missing",  # an input is late, silent or was refused
-    "recorder_stale",  # nobody writes what happens
+    "recorder_stale",  # nobody writes what happens, or too late
     "latched",  # a latched cause is waiting for a reset
     "closed",  # not every input was seen yet
 )
@@ -35,6 +35,9 @@ REASONS = (
 
 TUBE_TICKS = 3  # the one-step residual counts this often: a contracting closed loop forgets older ones
 HISTORY = 64  # newest inputs of a channel that are kept, to find those of one instant
+# Decisions whose age is remembered until they are recorded: 1000 a second for the longest recorder_timeout_s. Where
+# there are more, the oldest kept one is older than that, so forgetting those before it hides nothing.
+UNRECORDED = 60_000
 
 
 class State(enum.Enum):
@@ -56,7 +59,9 @@ class GateConfig:
         1.0, "s", 0.05, 60.0, "lock-step: wait for a request this long, on the steady clock"
     )
     future_tolerance_s: float = param(0.05, "s", 0.0, 1.0, "a stamp further ahead than this is refused")
-    recorder_timeout_s: float = param(1.0, "s", 0.1, 60.0, "an older recorder heartbeat puts the gate into backup")
+    recorder_timeout_s: float = param(
+        1.0, "s", 0.1, 60.0, "an older recorder heartbeat or unrecorded decision puts the gate into backup"
+    )
     max_skew_s: float = param(0.05, "s", 0.0, 1.0, "inputs of one state may be this far apart in time")
     latch_after_s: float = param(1.0, "s", 0.05, 60.0, "inputs missing for longer than this latch the gate")
 
@@ -126,7 +131,10 @@ class Gate:
         self._inputs: dict[str, deque[_Input]] = {}
         self._problems: dict[str, str] = {}
         self._recorder_ns: int | None = None
+        self._unrecorded: deque[int] = deque(maxlen=UNRECORDED)  # steady ns of the last so many decisions
+        self._decided_ns = 0
         self._missing_since_ns: int | None = None
+        self.newest: tuple[Estimate, CandidateSet, int] | None = None  # estimate, candidates, executed: to be drawn
         self._forget()
 
     def _forget(self) -> None:
@@ -172,10 +180,12 @@ class Gate:
         self.counters.refused_inputs += 1
         return problem
 
-    def recorder_alive(self, steady_ns: int) -> None:
-        """A heartbeat of the recorder; from the first one on it is required."""
+    def recorder_alive(self, recorded: int, steady_ns: int) -> None:
+        """A heartbeat: every decision below number `recorded` is written. From the first one on it is required."""
         self._recorder_ns = steady_ns
         self.recorder_required = True
+        while self._unrecorded and self.sequence - len(self._unrecorded) < recorded:
+            self._unrecorded.popleft()
 
     def new_episode(self, episode: int) -> None:
         """The robot was put somewhere else: forget plan, tube, band and inputs. A latch stays."""
@@ -245,6 +255,7 @@ class Gate:
         if candidates is None or id != candidates.id or self._late(steady_ns):
             self.counters.refused_requests += 1
             return None
+        self._decided_ns = steady_ns
         if action.shape != candidates.actions[0].shape or not np.isfinite(action).all():
             return self._decide(
                 candidates.plan, "malformed_request", True, "the request holds a NaN or has a wrong length"
@@ -257,8 +268,8 @@ class Gate:
         wanted_plan = bool(candidates.is_plan[index])
         if self.state is State.LATCHED:
             return self._decide(candidates.plan, "latched", not wanted_plan, self.cause)
-        if self.recorder_stale(steady_ns):
-            return self._decide(candidates.plan, "recorder_stale", not wanted_plan, "the recorder's heartbeat is stale")
+        if problem := self.recorder_problem(steady_ns):
+            return self._decide(candidates.plan, "recorder_stale", not wanted_plan, problem)
         if wanted_plan:
             return self._decide(index, "plan_requested", False, "")
         if not candidates.certified[index]:
@@ -268,6 +279,7 @@ class Gate:
 
     def expire(self, steady_ns: int) -> Decision:
         """No acceptable request came, or there is no state: run the plan."""
+        self._decided_ns = steady_ns
         if self._candidates is None:
             return self._decide_blind()
         if self._late(steady_ns - int(self.robot.period * 1e9)):
@@ -281,11 +293,19 @@ class Gate:
             self._candidates.plan, "no_request", False, "no request answered the newest candidate set in time"
         )
 
-    def recorder_stale(self, steady_ns: int) -> bool:
-        """Whether nobody has confirmed for too long that decisions are written."""
-        if not self.recorder_required or self._recorder_ns is None:
-            return self.recorder_required
-        return steady_ns - self._recorder_ns > int(self.config.recorder_timeout_s * 1e9)
+    def recorder_problem(self, steady_ns: int) -> str:
+        """Why nobody knows that decisions are written: no heartbeat, or it lags behind; '' if all is well."""
+        timeout_ns = int(self.config.recorder_timeout_s * 1e9)
+        if not self.recorder_required:
+            return ""
+        if self._recorder_ns is None:
+            return "no heartbeat of the recorder yet; start it"
+        if (age := steady_ns - self._recorder_ns) > timeout_ns:
+            return f"the recorder's heartbeat is {age / 1e9:.1f} s old; look at its log and at the disk"
+        if self._unrecorded and (age := steady_ns - self._unrecorded[0]) > timeout_ns:
+            number = self.sequence - len(self._unrecorded)
+            return f"the recorder lags: decision {number} is not written after {age / 1e9:.1f} s; give it a processor"
+        return ""
 
     # --- latch ---------------------------------------------------------------------------------------------------
 
@@ -301,8 +321,8 @@ class Gate:
         missing = self._find_missing(now_ns, steady_ns)
         if missing:
             return False, f"still {missing}"
-        if self.recorder_stale(steady_ns):
-            return False, "still no heartbeat of the recorder"
+        if problem := self.recorder_problem(steady_ns):
+            return False, f"still {problem}"
         self.state, self.cause = State.BACKUP, "reset; waiting for the next certified request"
         self._missing_since_ns = None
         return True, "reset"
@@ -370,6 +390,7 @@ class Gate:
         self._nominal = self._advance(self._estimate.state[None], [executed], max(self._delays))[0]
         self.support.executed(candidates, index)
         self._candidates = None
+        self.newest = self._estimate, candidates, index
         self.state = self._state_after(reason, intervention)
         if self.state is not State.LATCHED:
             self.cause = message
@@ -386,6 +407,7 @@ class Gate:
         if self._nominal is not None:
             action = self.support.plan_action(self._nominal)
             self._nominal = self._advance(self._nominal[None], [action.astype(np.float64)], 0)[0]
+        self.newest = None
         self._tube = None  # what runs blind is not the feedback law that was certified
         self.support.note(action.astype(np.float64))
         closed = self.state is State.CLOSED
@@ -403,6 +425,7 @@ class Gate:
     ) -> Decision:  # fmt: skip
         sequence, id = self.sequence, candidates.id if candidates else 0
         self.sequence += 1
+        self._unrecorded.append(self._decided_ns)
         self.counters.decisions += 1
         return Decision(
             sequence, id, self.episode, self._stamp_ns, action, index, verdict, reason, message, self.state,

@@ -22,6 +22,7 @@ from safe_support_ql.safety.candidates import CandidateSet
 FORMAT = "safe_support_ql journal 1"
 HEADER_BYTES = 4096
 CERTIFIED, BAND, PLAN, USED = 1, 2, 4, 8  # bits of `flags`
+INTERVENED = 16  # at the executed candidate: it ran although a request asked for another
 
 
 def record_type(observation: int, candidates: int, action: int) -> np.dtype[np.void]:
@@ -51,7 +52,7 @@ def record_type(observation: int, candidates: int, action: int) -> np.dtype[np.v
 
 def pack(
     dtype: np.dtype[np.void], sequence: int, candidates: CandidateSet, executed: int, verdict: int, reason: int,
-    phase: int, reward: float, first: bool, terminated: bool, truncated: bool,
+    phase: int, reward: float, first: bool, terminated: bool, truncated: bool, intervention: bool,
 ) -> NDArray[np.void]:  # fmt: skip
     """One record [1]: a decision and what arrived with its state. Codes index VERDICTS, REASONS and PHASES."""
     record = np.zeros(1, dtype)
@@ -63,6 +64,7 @@ def pack(
     record["verdict"], record["reason"], record["executed"] = verdict, reason, executed
     record["observation"], record["actions"] = candidates.observation, candidates.actions
     record["flags"], record["margin"] = flags, candidates.margin
+    record["flags"][0, executed] |= INTERVENED * intervention
     return record
 
 
@@ -172,7 +174,17 @@ class JournalReader:
         return records
 
 
-def gaps(sequences: NDArray[np.uint64]) -> list[tuple[int, int]]:
-    """Missing sequence numbers as [first, last] pairs."""
-    jumps = np.flatnonzero(np.diff(sequences.astype(np.int64)) > 1)
-    return [(int(sequences[i]) + 1, int(sequences[i + 1]) - 1) for i in jumps]
+def unaccounted(
+    journalled: NDArray[np.unsignedinteger[Any]], listed: list[tuple[int, int]], last: int
+) -> list[tuple[int, int]]:
+    """Decision numbers from 0 to `last` that are neither journalled (ascending) nor listed, as [first, last] pairs."""
+    numbers = journalled.astype(np.int64)
+    ends = np.append(np.flatnonzero(np.diff(numbers) > 1), len(numbers) - 1) if len(numbers) else np.empty(0, np.int64)
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(numbers) else ends
+    runs = zip(numbers[starts].tolist(), numbers[ends].tolist(), strict=True)
+    missing, following = [], 0
+    for first, end in [*sorted([*listed, *runs]), (last + 1, last)]:
+        if first > following:
+            missing.append((following, first - 1))
+        following = max(following, end + 1)
+    return missing

@@ -70,7 +70,7 @@ def test_an_input_of_another_robot_is_refused_by_name() -> None:
         codec.decode(message)
     message.header.frame_id = "base_link"
     message.ranges = message.ranges[:-1]
-    with pytest.raises(ValueError, match=r"scan: 179 numbers, expected 180"):
+    with pytest.raises(ValueError, match=r"scan: ranges has length 179, expected 180"):
         codec.decode(message)
 
 
@@ -85,6 +85,12 @@ def test_joint_names_and_arrays_of_any_topic() -> None:
     codec = messages.ChannelCodec(channel)
     message = over_the_wire(codec.encode(np.array([1.0, 2.0, 3.0, 4.0]), 0))
     np.testing.assert_array_equal(codec.decode(message), [1.0, 2.0, 3.0, 4.0])
+    message.position, message.velocity = [1.0], [2.0, 3.0, 4.0]  # the right number of numbers in all
+    with pytest.raises(ValueError, match="joint_states: position has length 1, expected 2"):
+        codec.decode(message)
+    message.position, message.velocity = [1.0, 2.0], []
+    with pytest.raises(ValueError, match="joint_states: velocity has length 0, expected 2"):
+        codec.decode(message)
     message.name = ["b", "a"]
     with pytest.raises(ValueError, match="joint_states: name"):
         codec.decode(message)

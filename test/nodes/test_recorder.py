@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
+from rclpy.parameter import Parameter
 
-from safe_support_ql.nodes.messages import OUTCOME_NAMES, Verdict
-from safe_support_ql.nodes.recorder import WAIT_S, Book, Join, make_record
+from safe_support_ql import config
+from safe_support_ql.nodes import recorder as module
+from safe_support_ql.nodes.messages import OUTCOME_NAMES, Verdict, encode_decision, encode_outcome
+from safe_support_ql.nodes.recorder import WAIT_S, Book, Join, Recorder, make_record
 from safe_support_ql.safety.candidates import CandidateSet, candidate_layout
-from safe_support_ql.safety.journal import CERTIFIED, PLAN, USED, record_type
+from safe_support_ql.safety.gate import Decision, State
+from safe_support_ql.safety.journal import CERTIFIED, PLAN, USED, JournalReader, record_type
+from safe_support_ql.safety.ledger import read_ledger
 
 K, D = 4, 3
 DTYPE = record_type(D, K, 1)
@@ -152,3 +162,233 @@ def test_the_layout_key_tells_action_spaces_apart() -> None:
 
     robot = config.load_robot("diff_drive").robot
     assert candidate_layout(robot, True) != candidate_layout(robot, False)
+
+
+# --- the node, called directly ---------------------------------------------------------------------------------------
+
+
+LATCHED = Decision(
+    0, 0, 1, 100, np.zeros(2, np.float32), -1, "no_proof", "input_missing", "scan is old", State.LATCHED, False, None
+)
+
+
+@pytest.fixture
+def node(ros_domain, tmp_path: Path) -> Iterator[Recorder]:
+    rclpy.init()
+    node = start(tmp_path)
+    yield node
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def start(run_dir: Path) -> Recorder:
+    """An active recorder of `run_dir`; what it would publish as heartbeat is appended to its `heard`."""
+    config.save(config.load_robot("diff_drive"), run_dir / "config.yaml")
+    node = Recorder()
+    values = {"config": str(run_dir / "config.yaml"), "run_dir": str(run_dir)}
+    node.set_parameters([Parameter(name, value=value) for name, value in values.items()])
+    node.trigger_configure()
+    node.trigger_activate()
+    assert node.get_state() == "active"
+    node.heard = []
+    node.heartbeat.publish = lambda message: node.heard.append(message.data)
+    return node
+
+
+def decide(node: Recorder, sequence: int, parts: bool = True, **changes: object) -> None:
+    """Decision `sequence` of episode 1, stamp 100 * (sequence + 1), as the recorder's callbacks take it."""
+    id, stamp_ns = sequence + 1, 100 * (sequence + 1)
+    if parts:
+        k, d, a = node.codec.k, node.codec.d, node.codec.a
+        margin, none = np.full(k, 0.5, np.float32), np.zeros(k, bool)
+        node.join.candidates(
+            CandidateSet(id, stamp_ns, 1, np.zeros(d, np.float32), np.zeros((k, a), np.float32), margin > 0, none,
+                         none, margin, np.zeros(k, np.uint8))
+        )  # fmt: skip
+        node.join.outcome(outcome(first=float(sequence == 0)), stamp_ns)
+    values = {"action": np.zeros(node.codec.a, np.float32), "margin": 0.5} | changes
+    skipped = node.join.decision(replace(verdict(sequence, id, stamp_ns), **values), 0.0)
+    if skipped is not None:
+        node.gap(*skipped, "not received")
+
+
+def journalled(node: Recorder) -> list[int]:
+    return JournalReader(node.run_dir() / "journal.bin").read()["sequence"].tolist()
+
+
+def listed(node: Recorder) -> list[tuple[int, int]]:
+    events = read_ledger(node.run_dir() / "ledger.jsonl")
+    return [(event["first"], event["last"]) for event in events if event["event"] == "gap"]
+
+
+@pytest.mark.parametrize("where", ["make_record", "join"])
+def test_a_mistake_costs_one_decision_its_record_and_none_its_number(
+    node: Recorder, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Whatever fails in the middle of a list: those before and behind are journalled, and the robot stops."""
+    make, put_together = make_record, node.join._join
+
+    def make_record_but_two(dtype, item):
+        return 1 / 0 if item.verdict.sequence == 2 else make(dtype, item)
+
+    def join_but_two(verdict, late):
+        return 1 / 0 if verdict.sequence == 2 else put_together(verdict, late)
+
+    if where == "make_record":
+        monkeypatch.setattr(module, "make_record", make_record_but_two)
+    else:
+        monkeypatch.setattr(node.join, "_join", join_but_two)
+    node.on_heartbeat()
+    assert node.heard
+    for sequence in range(5):
+        decide(node, sequence)
+    node.advance()
+    node.on_second()
+    assert journalled(node) == [0, 1, 3, 4] and listed(node) == [(2, 2)]
+    node.heard.clear()
+    node.on_heartbeat()
+    assert not node.heard, "a recorder that failed once confirms nothing more"
+    decide(node, 5)
+    node.trigger_deactivate()
+    assert journalled(node) == [0, 1, 3, 4, 5] and listed(node) == [(2, 2)]
+
+
+def test_the_heartbeat_confirms_what_is_written_or_listed(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def confirmed() -> int:
+        node.on_heartbeat()
+        return node.heard[-1]
+
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    assert confirmed() == 0
+    decide(node, 0)
+    assert confirmed() == 1 and journalled(node) == [0]
+    decide(node, 1, id=0, reason="input_missing")
+    assert confirmed() == 2 and listed(node) == [(1, 1)], "listed before it is confirmed"
+    decide(node, 2, parts=False)
+    decide(node, 3)
+    decide(node, 7)
+    assert confirmed() == 2 and listed(node) == [(1, 1), (4, 6)], "one that waits for its parts is not written"
+    clock[0] = config.load_robot("diff_drive").gate.recorder_timeout_s - 2 * module.HEARTBEAT_S
+    assert confirmed() == 8, "a lost part is listed before the gate would take it for a lag"
+    assert journalled(node) == [0, 3, 7] and listed(node) == [(1, 1), (4, 6), (2, 2)]
+
+
+def test_after_a_crash_every_number_is_accounted_for_and_interventions_are_counted_again(
+    node: Recorder, tmp_path: Path
+) -> None:
+    decide(node, 0)
+    node.on_heartbeat()
+    node.phase = "collection"
+    node.on_second()  # the last counters before the crash
+    for sequence, reason, intervention in (
+        (1, "uncertified_request", True),
+        (2, "latched", True),
+        (3, "latched", False),  # the policy itself asked for the plan
+        (4, "recorder_stale", True),
+        (5, "no_request", False),
+        (8, "request", False),
+    ):
+        decide(node, sequence, reason=reason, intervention=intervention)
+    decide(node, 9, id=0, reason="input_missing")
+    decide(node, 10)
+    node.advance()
+    assert listed(node) == [], "a crash before the next heartbeat loses what it knew of the gaps"
+    live = node.book.totals("collection")
+    assert live.interventions == 3
+    node.destroy_node()
+
+    again = start(tmp_path)
+    assert listed(again) == [(6, 7), (9, 9)]
+    assert again.join.last == 10 and again.book.sequence == 10
+    recounted = again.book.totals("collection")
+    assert (recounted.interventions, recounted.empty_supports) == (live.interventions, live.empty_supports)
+    assert recounted.decisions == live.decisions - live.gaps, "of a lost one nobody knows how it was decided"
+    decide(again, 13)
+    again.trigger_deactivate()
+    again.destroy_node()
+
+    once_more = start(tmp_path)
+    assert listed(once_more) == [(6, 7), (9, 9), (11, 12)], "and none is listed twice"
+    assert journalled(once_more) == [0, 1, 2, 3, 4, 5, 8, 10, 13]
+    once_more.destroy_node()
+
+
+def test_a_line_that_the_disk_refused_is_written_once(node: Recorder) -> None:
+    """Its rest may still be in the buffer, which goes out when the file is closed to open it afresh."""
+
+    class Full:
+        def __init__(self, file) -> None:
+            self.write, self.close = file.write, file.close
+
+        def flush(self) -> None:
+            raise OSError("no space left")
+
+    node.ledger._file = Full(node.ledger._file)
+    decide(node, 0, id=0)
+    decide(node, 1)
+    node.on_heartbeat()
+    assert node.trouble and not node.heard
+    node.on_second()
+    node.on_heartbeat()
+    assert node.heard == [2] and listed(node) == [(0, 0)] and journalled(node) == [1]
+
+
+def test_a_slow_disk_delays_no_heartbeat(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither at a latch nor at a visit nor each second; only a disk that needs SLOW_SYNC_S does."""
+    released, synced = threading.Event(), []
+    monkeypatch.setattr(module, "_sync", lambda *files: released.wait(30) and synced.append(files))
+    node.on_second()
+    while not node.syncing[0][1].running():
+        time.sleep(0.001)
+    node.on_decision(encode_decision(LATCHED))
+    node.on_outcome(encode_outcome(outcome(unsafe_visits=1.0), 100, "at x"))
+    node.on_heartbeat()
+    assert len(node.heard) == 1 and not synced
+    events = [event["event"] for event in read_ledger(node.run_dir() / "ledger.jsonl")]
+    assert "latch" in events and "visit" in events, "appended all the same"
+    node.on_second()
+    now = module.time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + module.SLOW_SYNC_S)
+    node.on_heartbeat()
+    assert len(node.heard) == 1
+    released.set()
+    node.pool.shutdown()
+    node.on_heartbeat()
+    assert len(node.heard) == 2 and len(synced) == 2, "what came later is synced by one that began later"
+
+
+def test_what_a_power_loss_took_from_the_journal_is_listed(node: Recorder, tmp_path: Path) -> None:
+    for sequence in range(4):
+        decide(node, sequence)
+    decide(node, 4, id=0)
+    node.phase = "collection"
+    node.on_second()
+    node.destroy_node()
+    path = tmp_path / "journal.bin"
+    path.write_bytes(path.read_bytes()[: -2 * node.journal.type.itemsize])
+    again = start(tmp_path)
+    assert (journalled(again), listed(again)) == ([0, 1], [(4, 4), (2, 3)])
+    assert again.join.last == 4
+    again.destroy_node()
+
+
+def test_a_mistake_in_counting_costs_no_record(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node.book, "decision", lambda *arguments: 1 / 0)
+    for sequence in range(3):
+        decide(node, sequence)
+    node.advance()
+    node.on_heartbeat()
+    assert journalled(node) == [0, 1, 2] and node.failed and not node.heard
+
+
+def test_what_the_disk_refused_for_too_long_is_listed_once(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_UNSAVED", 2)
+    node.trouble = "full"
+    for sequence in range(6):
+        decide(node, sequence, parts=sequence != 1, id=sequence + 1 if sequence != 1 else 0)
+    node.advance()
+    node.trouble = ""
+    node.on_second()
+    numbers = [n for first, last in listed(node) for n in range(first, last + 1)] + journalled(node)
+    assert sorted(numbers) == list(range(6))

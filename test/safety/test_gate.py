@@ -1,12 +1,14 @@
 """The gate as a state machine: what it executes, when it latches, and how it comes back."""
 
+from collections import deque
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safe_support_ql import config
-from safe_support_ql.safety.gate import REASONS, VERDICTS, Decision, Gate, GateConfig, State
+from safe_support_ql.safety.gate import REASONS, UNRECORDED, VERDICTS, Decision, Gate, GateConfig, State
 
 SETTINGS = config.load_robot("diff_drive")
 ROBOT = SETTINGS.robot
@@ -30,6 +32,7 @@ def fresh() -> Gate:
     new.counters = type(SHARED.counters)()
     new._inputs, new._problems = {}, {}
     new._recorder_ns = new._missing_since_ns = None
+    new._unrecorded = deque(maxlen=UNRECORDED)
     new._forget()
     support.reset(0)
     return new
@@ -195,12 +198,55 @@ def test_in_real_time_a_command_is_certified_to_act_longer(gate: Gate) -> None:
 
 
 def test_a_stale_recorder_stops_the_robot(gate: Gate) -> None:
-    gate.recorder_alive(0)
+    gate.recorder_alive(0, 0)
     assert cycle(gate, PERIOD, [0.6, 0.0]).reason == "request"
     late = PERIOD + int(GateConfig().recorder_timeout_s * 1e9) + PERIOD
-    assert cycle(gate, late, [0.6, 0.0]).reason == "recorder_stale"
-    gate.recorder_alive(late)
+    decision = cycle(gate, late, [0.6, 0.0])
+    assert decision.reason == "recorder_stale" and "heartbeat is 1.2 s old" in decision.message
+    gate.recorder_alive(gate.sequence, late)
     assert cycle(gate, late + PERIOD, [0.6, 0.0]).reason == "request"
+
+
+def test_a_recorder_that_lags_stops_the_robot_as_a_silent_one_does(gate: Gate) -> None:
+    """It is alive, but what it confirms as written falls behind."""
+    timeout = int(GateConfig().recorder_timeout_s * 1e9) // PERIOD
+    decisions = []
+    for tick in range(1, 3 * timeout):
+        behind = gate.sequence - min(gate.sequence, 5)  # half a second: no lag yet
+        gate.recorder_alive(behind if tick < timeout else 7, tick * PERIOD)
+        decisions.append(cycle(gate, tick * PERIOD, [0.6, 0.0]))
+    reasons = [decision.reason for decision in decisions]
+    first = 7 + timeout + 1  # decision 7 is the oldest one that nobody wrote
+    assert reasons == ["request"] * first + ["recorder_stale"] * (len(reasons) - first)
+    assert "decision 7 is not written after 1.1 s" in decisions[first].message
+    assert decisions[-1].state is State.INTERVENING and not decisions[-1].action.any()
+
+    now = 3 * timeout * PERIOD
+    gate.latch("e-stop")
+    feed(gate, now)
+    assert gate.reset(now, now) == (False, "still " + gate.recorder_problem(now))
+    gate.recorder_alive(gate.sequence - 2, now)
+    assert gate.reset(now, now) == (True, "reset")
+    assert cycle(gate, now, [0.6, 0.0]).reason == "request"
+
+
+def test_the_numbers_that_a_recorder_confirms_are_those_of_the_run(gate: Gate) -> None:
+    """A resumed run begins at a later number, and blind decisions count, too."""
+    gate.sequence = 1000
+    for tick in range(20):
+        gate.expire(tick * PERIOD)
+    now = 20 * PERIOD
+    gate.recorder_alive(1000, now)
+    assert "decision 1000" in gate.recorder_problem(now)
+    gate.recorder_alive(1015, now)
+    assert gate.recorder_problem(now) == ""
+    gate.recorder_alive(5000, now)
+    assert gate.recorder_problem(now) == "" and not gate._unrecorded
+    many = now + 60 * 10**9
+    for _ in range(UNRECORDED + 10):
+        gate.expire(many)
+    gate.recorder_alive(1020, many)
+    assert len(gate._unrecorded) == UNRECORDED, "nobody who confirms nothing fills the memory"
 
 
 def test_nonsense_from_the_base_is_no_state(gate: Gate) -> None:
@@ -254,7 +300,7 @@ def test_every_sequence_executes_a_certified_action_or_the_plan(events: list[tup
     for event, index, tenths in events:
         now += PERIOD * (tenths if event == "no_input" else 1)
         if event == "heartbeat":
-            gate.recorder_alive(now)
+            gate.recorder_alive(gate.sequence, now)
         if event == "estop":
             gate.latch("e-stop")
         if event == "reset":
@@ -298,7 +344,7 @@ def test_every_sequence_executes_a_certified_action_or_the_plan(events: list[tup
     # Every state has an exit: with good inputs and a reset the gate is nominal again.
     for _ in range(3):
         now += PERIOD
-        gate.recorder_alive(now)
+        gate.recorder_alive(gate.sequence, now)
         feed(gate, now)
         gate.reset(now, now)
         candidates = gate.begin(now, now)

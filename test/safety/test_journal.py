@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safe_support_ql.safety.journal import JournalReader, JournalWriter, gaps, record_type
+from safe_support_ql.safety.journal import JournalReader, JournalWriter, record_type, unaccounted
 from safe_support_ql.safety.ledger import LedgerWriter, proportion_interval, rate_upper_bound, read_ledger
 
 HEADER = {"observation": 3, "candidates": 4, "action": 2, "robot": "x"}
@@ -62,8 +62,21 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
         JournalReader(tmp_path / "other")
 
 
-def test_gaps_are_listed_by_number() -> None:
-    assert gaps(np.array([1, 2, 5, 6, 9], np.uint64)) == [(3, 4), (7, 8)]
+@pytest.mark.parametrize(
+    ("journalled", "listed", "last", "expected"),
+    [
+        ([1, 2, 5, 6, 9], [], 9, [(0, 0), (3, 4), (7, 8)]),
+        ([1, 2, 5, 6, 9], [(7, 8), (0, 0), (3, 3)], 12, [(4, 4), (10, 12)]),
+        ([0, 9], [(3, 4), (4, 6), (12, 15)], 15, [(1, 2), (7, 8), (10, 11)]),
+        ([], [(0, 10**15)], 10**15 + 1, [(10**15 + 1, 10**15 + 1)]),
+        ([], [], -1, []),
+        ([0, 1, 2], [], 1, []),
+    ],
+)
+def test_numbers_that_are_nowhere_are_found(
+    journalled: list[int], listed: list[tuple[int, int]], last: int, expected: list[tuple[int, int]]
+) -> None:
+    assert unaccounted(np.array(journalled, np.uint64), listed, last) == expected
 
 
 def test_ledger_survives_a_torn_line_and_continues_its_numbers(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import Twist, TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
@@ -28,6 +28,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
 from safe_support_ql import config
 from safe_support_ql.nodes import messages
@@ -45,8 +46,8 @@ LONG = 300.0  # an idle-priority learner on a busy host gets little of it
 class Graph:
     """Nodes as processes, and an eye on their topics."""
 
-    def __init__(self, env: dict[str, str], run_dir: Path) -> None:
-        self.run_dir = run_dir
+    def __init__(self, env: dict[str, str], run_dir: Path, namespace: str = "/", stamped: bool = True) -> None:
+        self.run_dir, self.namespace, self.stamped = run_dir, namespace, stamped
         self.env = env | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.file = run_dir / "config.yaml"
         config.save(SETTINGS, self.file)
@@ -55,15 +56,16 @@ class Graph:
         self.decisions: list[messages.Verdict] = []
         self.speed, self.command, self.gate, self.learner = 0.0, np.zeros(2), "", {}
         rclpy.init()
-        self.node = rclpy.create_node("test")
+        self.node = rclpy.create_node("test", namespace=namespace)
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         subscribe = self.node.create_subscription
         subscribe(JointState, messages.OUTCOME, self._on_outcome, messages.RECORDED)
         subscribe(DiagnosticArray, messages.DECISION, self._on_decision, messages.RECORDED)
         subscribe(Odometry, "odom", lambda m: setattr(self, "speed", abs(m.twist.twist.linear.x)), messages.SENSOR)
-        command = messages.CommandCodec(SETTINGS.robot.command, True)
-        subscribe(TwistStamped, "cmd_vel", lambda m: setattr(self, "command", command.decode(m)), messages.CHAIN)
+        command = messages.CommandCodec(SETTINGS.robot.command, stamped)
+        kind = TwistStamped if stamped else Twist
+        subscribe(kind, "cmd_vel", lambda m: setattr(self, "command", command.decode(m)), messages.CHAIN)
         subscribe(String, messages.GATE_STATE, lambda m: setattr(self, "gate", m.data), messages.LATCHED)
         status = messages.decode_status
         subscribe(
@@ -77,8 +79,10 @@ class Graph:
         self.decisions.append(messages.decode_decision(message))
 
     def spawn(self, name: str, clock: str, **parameters: Any) -> None:
-        values = {"config": self.file, "run_dir": self.run_dir, "clock": clock} | parameters
-        arguments = [sys.executable, "-m", f"safe_support_ql.nodes.{name}", "--ros-args"]
+        common = {"config": self.file, "run_dir": self.run_dir, "clock": clock, "stamped_cmd": self.stamped}
+        values = common | parameters
+        arguments = [sys.executable, "-m", f"safe_support_ql.nodes.{name}"]
+        arguments += ["--ros-args", "-r", f"__ns:={self.namespace}"]
         for key, value in values.items():
             arguments += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
         self.processes[name] = subprocess.Popen(arguments, cwd=self.run_dir, env=self.env)
@@ -328,3 +332,22 @@ def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
     graph.stands()
     assert not graph.command.any(), "the last command is the plan's stop"
     assert graph.outcome["unsafe_visits"] == 0
+
+
+def test_a_robot_in_a_namespace_with_an_unstamped_command(ros_domain, tmp_path: Path) -> None:
+    graph = Graph(ros_domain.env, tmp_path, namespace="/robot_1", stamped=False)
+    try:
+        nodes = ("safety_monitor", "recorder", "behavior_policy", "simulator")
+        drawn: list[MarkerArray] = []
+        graph.node.create_subscription(MarkerArray, messages.MARKERS, drawn.append, messages.LATEST)
+        graph.start("lockstep", *nodes, simulator={"ticks": 30})
+        graph.until(lambda: graph.outcome.get("done") == 1, LONG, "30 ticks")
+        graph.until(lambda: bool(drawn), 5.0, "a picture of the last decision")
+        assert {marker.ns for marker in drawn[-1].markers} >= {"occupied", "certified", "backup", "margins"}
+        graph.until(lambda: bool(graph.command.any()), 5.0, "a Twist that moves the robot was seen")
+        topics = [name for name, _ in graph.node.get_topic_names_and_types()]
+        shared = {"/rosout", "/parameter_events", "/diagnostics"}  # global by convention; their messages name the node
+        assert all(name.startswith("/robot_1/") for name in set(topics) - shared), topics
+        graph.stop(*nodes[::-1])
+    finally:
+        graph.close()

@@ -1,0 +1,95 @@
+"""The monitor alone: what it keeps over its own transitions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.parameter import Parameter
+from std_msgs.msg import Bool, UInt64
+from std_srvs.srv import Trigger
+
+from safe_support_ql import config
+from safe_support_ql.nodes.safety_monitor import SafetyMonitor
+from safe_support_ql.safety.gate import State
+
+SETTINGS = config.load_robot("diff_drive")
+STATE = {"odom": [0, 0, 0, 1, 0, 0], "scan": [3.0] * 180, "goal_pose": [3, 0]}
+
+
+@pytest.fixture
+def monitor(ros_domain, tmp_path: Path) -> Iterator[SafetyMonitor]:
+    rclpy.init()
+    config.save(SETTINGS, tmp_path / "config.yaml")
+    node = SafetyMonitor()
+    node.set_parameters([Parameter("config", value=str(tmp_path / "config.yaml"))])
+    node.trigger_configure()
+    node.trigger_activate()
+    yield node
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def round_trip(monitor: SafetyMonitor) -> None:
+    """Through every state and back."""
+    for change in (monitor.trigger_deactivate, monitor.trigger_cleanup, monitor.trigger_configure):
+        change()
+    assert monitor.gate is not None and monitor.get_state() == "inactive"
+    monitor.trigger_activate()
+    assert monitor.get_state() == "active"
+
+
+def feed(monitor: SafetyMonitor, stamp_ns: int) -> None:
+    """One lock-step state."""
+    for codec in monitor.codecs:
+        monitor.on_channel(codec, codec.encode(np.array(STATE[codec.channel.name], float), stamp_ns))
+
+
+def reset(monitor: SafetyMonitor) -> bool:
+    response = Trigger.Response()
+    monitor.on_reset(Trigger.Request(), response)
+    return bool(response.success)
+
+
+def test_a_latch_outlives_a_cleanup_until_it_is_reset(monitor: SafetyMonitor) -> None:
+    monitor.gate.latch("the first cause")
+    monitor.gate.latch("a later one")
+    for _ in range(2):
+        round_trip(monitor)
+        assert (monitor.gate.state, monitor.gate.cause) == (State.LATCHED, "the first cause")
+    feed(monitor, 10**9)
+    assert reset(monitor)
+    round_trip(monitor)
+    assert monitor.gate.state is State.CLOSED
+
+
+def test_a_failed_callback_stays_latched_over_a_cleanup(monitor: SafetyMonitor) -> None:
+    monitor._guarded(lambda: 1 / 0)()
+    round_trip(monitor)
+    assert monitor.gate.state is State.LATCHED and "division by zero" in monitor.gate.cause
+
+
+def test_a_released_e_stop_stays_latched_over_a_cleanup(monitor: SafetyMonitor) -> None:
+    for pressed in (True, False):
+        monitor.on_e_stop(Bool(data=pressed))
+    round_trip(monitor)
+    assert monitor.gate.state is State.LATCHED and "e-stop" in monitor.gate.cause
+    monitor.on_e_stop(Bool(data=True))
+    feed(monitor, 10**9)
+    assert not reset(monitor)
+    monitor.on_e_stop(Bool(data=False))
+    assert reset(monitor)
+
+
+def test_a_heartbeat_that_confirms_too_little_keeps_the_gate_in_backup(monitor: SafetyMonitor) -> None:
+    long_ago = time.monotonic_ns() - 10**10
+    for _ in range(3):
+        monitor.gate.expire(long_ago)
+    monitor.on_heartbeat(UInt64(data=2))
+    assert "decision 2 is not written" in monitor.gate.recorder_problem(time.monotonic_ns())
+    monitor.on_heartbeat(UInt64(data=3))
+    assert not monitor.gate.recorder_problem(time.monotonic_ns())
