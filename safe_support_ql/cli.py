@@ -1,8 +1,8 @@
-"""The command line: safe-support-ql train | simulate | ledger | evaluate | report | falsify.
+"""The command line: safe-support-ql train | simulate | ledger | evaluate | report | falsify | calibrate.
 
 One function a subcommand, `add_<name>` declares its options. Heavy imports stay inside the functions, so that --help
-comes at once. Exit status: 0 done without an unsafe visit, 1 with one, 2 bad input, 3 a fault (it says how to go on),
-130 Ctrl-C.
+comes at once. Exit status: 0 done without an unsafe visit, 1 with one (calibrate: or a margin too small), 2 bad input,
+3 a fault (it says how to go on), 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(prog="safe-support-ql", description="Safe-Support Q-Learning behind a certified gate.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add in (add_train, add_simulate, add_ledger, add_evaluate, add_report, add_falsify):
+    adders = (add_train, add_simulate, add_ledger, add_evaluate, add_report, add_falsify, add_calibrate)
+    for add in adders:
         add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -352,6 +353,28 @@ def falsify(options: argparse.Namespace) -> int:
         for text in row["visits"]:
             print(f"UNSAFE VISIT in world {row['mismatch']}: {text}")
     return 1 if any(row["unsafe_visits"] for row in rows) else 0
+
+
+# --- calibrate -------------------------------------------------------------------------------------------------------
+
+
+def add_calibrate(commands: Any) -> None:
+    """Options of `calibrate`."""
+    parser = commands.add_parser("calibrate", help="the margins that recorded backup manoeuvres need")
+    parser.add_argument("--robot", help="a robot of this package; default diff_drive")
+    parser.add_argument("--episodes", type=int, default=200, help="manoeuvres, one an episode; default 200")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a configuration instead of the robot's own")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting")
+    parser.set_defaults(run=calibrate, seed=None)
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """Shipped margins beside needed ones; 1 where one is too small or a visit happened."""
+    from safe_support_ql.experiments import calibrate as calibration
+
+    result = calibration.calibrate(load(options), options.episodes)
+    print(calibration.table(result))
+    return 1 if result.too_small or result.unsafe_visits else 0
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------

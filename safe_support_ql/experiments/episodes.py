@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safe_support_ql.robots.base import Singles
+from safe_support_ql.robots.base import Inputs, Singles
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Decision, Gate
 from safe_support_ql.simulation.simulation import Outcome, Simulation
@@ -31,6 +31,17 @@ class EpisodeResult:
     verdicts: dict[str, int]
 
 
+def look(sim: Simulation, gate: Gate, inputs: Inputs, tick: int) -> CandidateSet:
+    """Hand the gate what was sensed at `tick`, and let it certify. In lock-step nothing is ever late."""
+    now = (tick + 1) * int(1e9 / sim.robot.world.control_hz)
+    for channel, vector in inputs.items():
+        problem = gate.receive(channel, vector, now, now, now)
+        assert not problem, problem
+    candidates = gate.begin(now, now)
+    assert candidates is not None, gate.cause
+    return candidates
+
+
 def steps(
     sim: Simulation, gate: Gate, policy: Policy | None, seed: int, episode: int
 ) -> Iterator[tuple[Outcome, Decision]]:
@@ -40,19 +51,13 @@ def steps(
     """
     outcome = sim.reset(seed)
     gate.new_episode(episode)
-    period_ns = int(1e9 / sim.robot.world.control_hz)
     while True:
-        now = (outcome.tick + 1) * period_ns
-        for channel, vector in sim.sense().items():
-            problem = gate.receive(channel, vector, now, now, now)
-            assert not problem, problem
-        candidates = gate.begin(now, now)
-        assert candidates is not None, gate.cause
+        candidates = look(sim, gate, sim.sense(), outcome.tick)
         over = outcome.terminated or outcome.truncated
         decision = None
         if policy is not None and not over:
-            decision = gate.request(candidates.id, policy(candidates), now)
-        decision = decision or gate.expire(now)
+            decision = gate.request(candidates.id, policy(candidates), 0)
+        decision = decision or gate.expire(0)
         yield outcome, decision
         if over:
             return

@@ -1,0 +1,360 @@
+"""Margins from recorded backup manoeuvres: the smallest that would have covered every one, beside the shipped ones.
+
+Each independent, seeded episode gives one manoeuvre: the behavior policy drives behind the gate, then one certified
+action and the stored plan run with no further request. Truth is PyBullet's at every sub-step. A deviation is what the
+prediction had more left of a constraint than the truth: h_predicted - h_truth in the unit of h.
+
+Two predictions stand side by side. `needed` takes the worst member, as the certificate does, so the ensemble helps.
+`alone` takes the first member, whose parameters are the simulation's, so what it misses is the model's own residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from safe_support_ql import config as configuration
+from safe_support_ql import robots
+from safe_support_ql.behavior.policies import BehaviorPolicy
+from safe_support_ql.experiments.episodes import Policy, look
+from safe_support_ql.robots.base import Estimate, Floats, Robot
+from safe_support_ql.safety.gate import Decision, Gate
+from safe_support_ql.simulation.simulation import Simulation
+from safe_support_ql.simulation.world import DriveWorld
+
+FIRST_SEED = 850_000_000  # between the seeds of training and the held-out ones
+CONFIDENCE = 0.95
+LONGEST_S = 6.0  # the manoeuvre begins up to this long after the start of its episode
+NEAR = 0.3  # m; scan points farther away than this do not decide a plan
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The margins of one robot, by parameter name. `growth` holds the parts of w_bar, scaled together."""
+
+    model: tuple[str, ...]
+    growth: tuple[str, ...]
+    others: tuple[str, ...]  # also part of the tightening; set to zero where `model` or `growth` are looked at alone
+    errors: Mapping[str, int]  # e_0: parameter -> index in state and truth
+    speed: int  # index in the truth of the speed that says "moving"
+    moving: float  # and how much of it
+    creep: tuple[str, str] | None = None  # (margin, speed below which what is left to drive counts as creep)
+    lidar: str | None = None
+    ends_in_terminal: bool = False  # no deviation grows in S_f, so the tightening is read where S_f was reached
+
+
+SPECS = {
+    "diff_drive": Spec(
+        ("margin_model",), ("margin_growth",), ("margin_terminal", "margin_speed_estimate"),
+        {"margin_speed_estimate": 3}, 3, 0.1, ("margin_terminal", "terminal_speed"), "lidar_noise", True,
+    ),
+    "cart_pole": Spec(
+        (),
+        ("position_disturbance", "angle_disturbance", "speed_disturbance", "turn_disturbance"),
+        ("position_error", "angle_error", "speed_error", "turn_error", "command_delay", "between_members"),
+        {"position_error": 0, "angle_error": 1, "speed_error": 2, "turn_error": 3}, 2, 0.05,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Manoeuvre:
+    """Deviations of one manoeuvre; T checks, n constraints."""
+
+    seed: int
+    needed: Floats  # [T + 1, n] against the worst member
+    alone: Floats  # [T + 1, n] against the first member
+    end: int  # check at which the last member had reached S_f
+    between: Floats  # [n] lost between two checks, below the lower of both
+    room: Floats  # [n] least (truth - what the certificate claims, scan points and tightening); below 0 it is wrong
+    errors: Floats  # largest |estimate - truth|, in the order of Spec.errors
+    creep: float  # m
+    lidar: float  # m, most by which the scan points lie farther away than the map's obstacles; -inf without a lidar
+    unsafe_visits: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One margin: what is shipped and what the manoeuvres needed. `alone` is None where the ensemble plays no part."""
+
+    name: str
+    unit: str
+    shipped: float
+    needed: float
+    alone: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """'yes', 'by the ensemble' (the first member alone needs more than is shipped), or 'NO'."""
+        if self.needed > self.shipped:
+            return "NO"
+        return "by the ensemble" if self.alone is not None and self.alone > self.shipped else "yes"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The result; `coverage` of one line, `coverage_pair` of the fitted margins of the model together."""
+
+    robot: str
+    episodes: int
+    population: str
+    lines: tuple[Line, ...]
+    room: Mapping[str, float]
+    coverage: float
+    coverage_pair: float
+    unsafe_visits: int
+    manoeuvres: tuple[Manoeuvre, ...] = field(repr=False)
+
+    @property
+    def too_small(self) -> list[str]:
+        """Names of what did not cover."""
+        names = [line.name for line in self.lines if line.verdict == "NO"]
+        return names + [f"whole tightening of {name}" for name, room in self.room.items() if room < 0.0]
+
+
+def covered(episodes: int, fitted: int = 1, confidence: float = CONFIDENCE) -> float:
+    """Share p of the population that the largest of `episodes` independent needs covers; for one, 1 - p^N is sure.
+
+    With more numbers `fitted` to the same manoeuvres, the tail of the binomial (scenario bound) replaces p^N.
+    """
+    return float(beta.ppf(1.0 - confidence, episodes - fitted + 1, fitted)) if episodes >= fitted else 0.0
+
+
+def calibrate(config: configuration.Config, episodes: int) -> Calibration:
+    """Play until `episodes` manoeuvres are recorded. Raises ValueError where a robot or a number does not allow it."""
+    robot = config.robot
+    if robot.name not in SPECS:
+        raise ValueError(f"no calibration for robot '{robot.name}'; known: {', '.join(sorted(SPECS))}")
+    if episodes < 1:
+        raise ValueError(f"--episodes is {episodes}, must be 1 or more")
+    spec = SPECS[robot.name]
+    zero = [name for name in (*spec.model, *spec.growth) if not _value(robot, name) > 0.0]
+    if zero:
+        raise ValueError(f"{zero[0]} is 0, must be above 0: what is needed is found by scaling it")
+    sim, gate = Simulation(robot), Gate(robot, config.gate, False, FIRST_SEED)
+    found: list[Manoeuvre] = []
+    for number in range(10 * episodes):
+        seed = FIRST_SEED + number
+        one = _manoeuvre(sim, gate, BehaviorPolicy(config.behavior, robot, seed), spec, seed, number)
+        found += [one] if one is not None else []
+        if len(found) == episodes:
+            break
+    sim.close()
+    if len(found) < episodes:
+        raise ValueError(f"only {len(found)} of {10 * episodes} episodes came to move; is the support empty?")
+    fitted = bool(spec.model) + bool(spec.growth)
+    return Calibration(
+        robot.name,
+        episodes,
+        f"episodes of {robot.name} with seeds from {FIRST_SEED} on, in simulation at nominal parameters, driven by the "
+        f"configured behavior policy behind the gate; the manoeuvre starts with the first certified action at "
+        f"{spec.moving:g} m/s or more after a uniformly drawn {robot.period:g} to {LONGEST_S:g} s; episodes without "
+        "one are left out",
+        tuple(_lines(config, spec, found)),
+        dict(zip(robot.model.margin_names, np.min([one.room for one in found], axis=0).tolist(), strict=True)),
+        covered(episodes),
+        covered(episodes, fitted),
+        sum(one.unsafe_visits for one in found),
+        tuple(found),
+    )
+
+
+# --- one manoeuvre ---------------------------------------------------------------------------------------------------
+
+
+def _manoeuvre(sim: Simulation, gate: Gate, policy: Policy, spec: Spec, seed: int, number: int) -> Manoeuvre | None:
+    """One episode's manoeuvre; None where the episode ends before the robot moves under a certified action."""
+    robot = sim.robot
+    outcome = sim.reset(seed)
+    gate.new_episode(number)
+    wait = int(np.random.default_rng([seed, 3]).integers(1, round(LONGEST_S / robot.period) + 1))
+    while not (outcome.terminated or outcome.truncated):
+        inputs = sim.sense()
+        candidates = look(sim, gate, inputs, outcome.tick)
+        decision = gate.request(candidates.id, policy(candidates), 0)
+        assert decision is not None
+        fit = decision.verdict.startswith("certified") and decision.index != candidates.plan
+        if outcome.tick >= wait and fit and abs(sim.world.truth()[spec.speed]) >= spec.moving:
+            return _record(sim, gate, spec, robot.estimate(inputs), decision, outcome.tick)
+        outcome = sim.tick(decision.action.astype(np.float64))
+    return None
+
+
+def _record(sim: Simulation, gate: Gate, spec: Spec, estimate: Estimate, decision: Decision, tick: int) -> Manoeuvre:
+    """Run `decision` and after it the plan, and compare with what was predicted at `estimate`."""
+    robot, model, visits = sim.robot, sim.robot.model, sim.unsafe_visits
+    checks = (len(model.tightening) - 1) // model.checks_per_tick * model.checks_per_tick
+    centre = float(model.centres[gate.support.centre, 0])
+    start = sim.world.truth()
+    errors = [np.abs(estimate.state - start[: len(estimate.state)])]
+    truths, action = [start], decision.action
+    for _ in range(checks // model.checks_per_tick):
+        sim.command(action.astype(np.float64))
+        for _ in range(sim.substeps):
+            sim.advance(1)
+            truths.append(sim.world.truth())
+        tick = sim.finish_tick().tick
+        inputs = sim.sense()
+        look(sim, gate, inputs, tick)
+        action = gate.expire(0).action
+        errors.append(np.abs(robot.estimate(inputs).state - truths[-1][: len(estimate.state)]))
+
+    states, end = _predict(robot, estimate.state, decision.action.astype(np.float64), centre, checks)
+    predicted = np.array([[robot.truth_margins(_placed(sim, start, x)) for x in members] for members in states])
+    h = np.array([robot.truth_margins(truth) for truth in truths])
+    per = sim.substeps // model.checks_per_tick
+    at = h[::per]
+    inside = np.array([h[t * per : (t + 1) * per + 1].min(axis=0) for t in range(checks)])
+    columns = tuple(states[..., i] for i in range(states.shape[-1]))
+    margins = model.margins(columns, estimate.points, model.constants)
+    seen = np.stack([np.broadcast_to(value, states.shape[:2]) for value in margins], axis=2)
+    last = end if spec.ends_in_terminal else checks
+    claimed = seen.min(axis=1) - model.tightening[np.minimum(np.arange(checks + 1), last)]
+    lidar = -np.inf
+    if spec.lidar is not None:
+        claimed[claimed[:, 0] > NEAR, 0] = -np.inf  # nothing but "far"
+        excess = (seen - predicted)[1 : end + 1, :, 0][seen[1 : end + 1, :, 0] < NEAR]
+        lidar = float(excess.max(initial=-np.inf))
+    return Manoeuvre(
+        sim.seed,
+        predicted.min(axis=1) - at,
+        predicted[:, 0] - at,
+        last,
+        np.max(np.minimum(at[:-1], at[1:]) - inside, axis=0),
+        np.min(inside - np.minimum(claimed[:-1], claimed[1:]), axis=0),
+        np.max(errors, axis=0)[list(spec.errors.values())],
+        _creep(robot, spec, truths, sim.substeps),
+        lidar,
+        sim.unsafe_visits - visits,
+    )
+
+
+def _predict(robot: Robot, state: Floats, action: Floats, centre: float, checks: int) -> tuple[Floats, int]:
+    """States [checks + 1, J, S] of every member under the action for one tick, then k; and when all were in S_f."""
+    model = robot.model
+    members = tuple(model.members.T)
+    x: tuple[Any, ...] = tuple(np.full(len(model.members), value) for value in state)
+    command: tuple[Any, ...] = tuple(np.full(len(model.members), value) for value in action)
+    states, inside, end = [np.stack(x, axis=1)], np.zeros(len(model.members), bool), checks
+    for t in range(checks):
+        if t and t % model.checks_per_tick == 0:
+            command = model.backup(x, centre, model.constants)
+        x = model.step(x, command, members, model.dt)
+        states.append(np.stack(np.broadcast_arrays(*x), axis=1))
+        if t + 1 >= model.checks_per_tick and not inside.all():
+            inside |= model.terminal(x, centre, model.constants)
+            end = t + 1 if inside.all() else checks
+    return np.array(states), end
+
+
+def _placed(sim: Simulation, start: Floats, x: Floats) -> Floats:
+    """Truth vector of a predicted state: where there is an arena, put on its map from the true pose at the start."""
+    world = sim.world
+    if not isinstance(world, DriveWorld):
+        return x
+    cos, sin = np.cos(start[2]), np.sin(start[2])
+    east, north = start[0] + cos * x[0] - sin * x[1], start[1] + sin * x[0] + cos * x[1]
+    clearance = float(world.arena.clearance(np.asarray(east), np.asarray(north))) - sim.robot.world.footprint_radius
+    return np.array([east, north, start[2] + x[2], x[3], x[4], clearance])
+
+
+def _creep(robot: Robot, spec: Spec, truths: list[Floats], substeps: int) -> float:
+    """Metres driven under k after the true speed first fell below that of S_f."""
+    if spec.creep is None:
+        return 0.0
+    path = np.array(truths[substeps:])
+    slow = np.flatnonzero(np.abs(path[:, spec.speed]) <= _value(robot, spec.creep[1]))
+    if not len(slow):
+        return np.inf
+    return float(np.hypot(*np.diff(path[slow[0] :, :2], axis=0).T).sum())
+
+
+# --- what would have covered them ------------------------------------------------------------------------------------
+
+
+def _lines(config: configuration.Config, spec: Spec, found: list[Manoeuvre]) -> list[Line]:
+    robot = config.robot
+    bare = _tightening(config, spec, ())
+    model, growth = _tightening(config, spec, spec.model) - bare, _tightening(config, spec, spec.growth) - bare
+    calibrated = growth[-1] > 0.0  # the constraints that these margins tighten
+    scales = np.array([_scales(found, kind, model, growth, calibrated) for kind in ("needed", "alone")])
+    lines = []
+    for names, scale in ((spec.model, scales[:, 0]), (spec.growth, scales[:, 1])):
+        for name in names:
+            value = _value(robot, name)
+            lines.append(Line(name, _unit(robot, name), value, float(scale[0] * value), float(scale[1] * value)))
+    for i, name in enumerate(spec.errors):
+        needed = max(float(one.errors[i]) for one in found)
+        lines.append(Line(name, _unit(robot, name), _value(robot, name), needed))
+    if spec.creep is not None:
+        name = spec.creep[0]
+        lines.append(Line(name, _unit(robot, name), _value(robot, name), max(one.creep for one in found)))
+    if spec.lidar is not None:
+        shipped = _value(robot, spec.lidar)
+        needed = max(shipped + max(one.lidar for one in found), 0.0)
+        lines.append(Line(spec.lidar, _unit(robot, spec.lidar), shipped, needed))
+    for i, name in enumerate(robot.model.margin_names):
+        if calibrated[i]:
+            lost = max(0.0, max(float(one.between[i]) for one in found))
+            lines.append(Line(f"[{name} between checks]", "of h", float(bare[1, i]), lost))
+        else:
+            both = [
+                max(0.0, max(float(getattr(one, kind)[1:, i].max()) for one in found)) for kind in ("needed", "alone")
+            ]
+            lines.append(Line(f"[{name} tightening]", "of h", float(bare[1:, i].min()), *both))
+    return lines
+
+
+def _scales(
+    found: list[Manoeuvre], kind: str, model: Floats, growth: Floats, calibrated: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Least factors on the shipped (model, growth): the first to cover the first check, the second all later ones."""
+    both = []
+    for one in found:
+        t = np.minimum(np.arange(1, len(getattr(one, kind))), one.end)
+        both.append((getattr(one, kind)[1:, calibrated], model[t][:, calibrated], growth[t][:, calibrated]))
+    first = max(0.0, max(float((d[0] / m[0]).max()) for d, m, _ in both)) if model.any() else 0.0
+    return first, max(0.0, max(float(((d - first * m) / g).max()) for d, m, g in both))
+
+
+def _tightening(config: configuration.Config, spec: Spec, kept: tuple[str, ...]) -> Floats:
+    """[T + 1, n] with every margin of the robot at zero but those `kept`."""
+    gone = dict.fromkeys({*spec.model, *spec.growth, *spec.others} - set(kept), 0.0)
+    parameters = dict(config.raw.get("parameters") or {}) | gone
+    return robots.make(config.robot.name, parameters, "calibration").model.tightening
+
+
+def _value(robot: Robot, name: str) -> float:
+    return float(getattr(robot.parameters, name))  # type: ignore[attr-defined]  # every robot keeps its Parameters
+
+
+def _unit(robot: Robot, name: str) -> str:
+    return str(next(f for f in fields(robot.parameters) if f.name == name).metadata["unit"])  # type: ignore[attr-defined]
+
+
+def table(result: Calibration) -> str:
+    """The result in words."""
+    rows = [f"{'margin':28}{'unit':>8}{'shipped':>10}{'needed':>10}{'alone':>10}  enough"]
+    for line in result.lines:
+        alone = "-" if line.alone is None else f"{line.alone:.2g}"
+        rows.append(f"{line.name:28}{line.unit:>8}{line.shipped:>10.2g}{line.needed:>10.2g}{alone:>10}  {line.verdict}")
+    small, n = result.too_small, result.episodes
+    rooms = ", ".join(f"{name} {room:.3g}" for name, room in result.room.items())
+    return "\n".join(
+        [
+            *rows,
+            "'needed': against the worst member, as the certificate predicts; 'alone': against the nominal model only",
+            "lines in [] are no parameters of their own",
+            f"least room left by the whole tightening: {rooms}",
+            f"{n} manoeuvres, {result.unsafe_visits} unsafe visits. Population: {result.population}.",
+            f"Each line is the largest of {n} independent needs: it covers at least the share p of the population with "
+            f"confidence 1 - p^{n}. At {CONFIDENCE:.0%}: p = {result.coverage:.4f}; for the margins of the model "
+            f"together p = {result.coverage_pair:.4f}.",
+            f"too small: {', '.join(small)}" if small else "no shipped margin is too small",
+        ]
+    )

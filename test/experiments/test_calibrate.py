@@ -1,0 +1,74 @@
+"""Calibration: what recorded backup manoeuvres need, and that a margin too small is called so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from safe_support_ql import cli, config
+from safe_support_ql.experiments.calibrate import SPECS, Line, calibrate, covered, table
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_shipped_margins_cover_a_few_manoeuvres(name: str) -> None:
+    settings = config.load_robot(name)
+    result = calibrate(settings, 3)
+    parameters = settings.raw["parameters"]
+    assert len({one.seed for one in result.manoeuvres}) == 3 and result.unsafe_visits == 0
+    named = {line.name: line for line in result.lines if not line.name.startswith("[")}
+    spec = SPECS[name]
+    assert set(named) >= {*spec.model, *spec.growth, *spec.errors}
+    assert all(line.shipped == parameters[line.name] for line in named.values())
+    # The simulated wheels slip at starts, see docs/certificate_diff_drive.md; along the plan that is covered.
+    assert set(result.too_small) <= {"margin_speed_estimate"} and min(result.room.values()) >= 0.0
+    for one in result.manoeuvres:
+        assert np.isfinite(one.needed).all() and (one.needed <= one.alone + 1e-12).all()
+    # What is said to be needed does cover, check by check: the first member's deviation under the fitted margins.
+    model = {line.name: line.alone for line in result.lines}
+    if name == "diff_drive":
+        dt = settings.robot.model.dt
+        for one in result.manoeuvres:
+            t = np.minimum(np.arange(1, len(one.alone)), one.end)
+            assert (one.alone[1:, 0] <= model["margin_model"] + model["margin_growth"] * t * dt + 1e-9).all()
+    assert "too small" in table(result) and "Population" in table(result)
+
+
+def test_a_margin_that_is_too_small_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(
+            ["calibrate", "--episodes", "2", "--set", "parameters.margin_terminal=0.00001",
+             "--set", "parameters.margin_speed_estimate=0.0001"]
+        )  # fmt: skip
+    said = capsys.readouterr().out
+    assert left.value.code == 1
+    assert "too small: margin_speed_estimate, margin_terminal" in said
+
+
+def test_the_verdict_tells_the_ensemble_from_the_margin() -> None:
+    assert Line("a", "m", 1.0, 0.5, 0.9).verdict == "yes"
+    assert Line("a", "m", 1.0, 0.5, 1.1).verdict == "by the ensemble"
+    assert Line("a", "m", 1.0, 1.1, 0.9).verdict == "NO"
+
+
+def test_the_tolerance_statement() -> None:
+    for n in (1, 20, 300):
+        assert covered(n) ** n == pytest.approx(0.05)
+    p = covered(100, 2)
+    assert p**100 + 100 * (1 - p) * p**99 == pytest.approx(0.05) and p < covered(100)
+    assert covered(1, 2) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--episodes", "0"], "--episodes is 0, must be 1 or more"),
+        (["--set", "parameters.margin_growth=0"], "margin_growth is 0, must be above 0"),
+        (["--robot", "unicycle"], "unknown robot 'unicycle'"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["calibrate", *arguments])
+    assert left.value.code == 2 and part in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""The pages that argue the certificates say what the code and the shipped configuration say."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from safe_support_ql import config, robots
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {name: ROOT / "docs" / f"certificate_{name}.md" for name in robots.names()}
+MARGIN = re.compile(
+    r"margin|mismatch|error|disturbance|residual|growth|delay|between|band|allowance|lidar_noise|terminal|_age|_timeout"
+)
+# Margins that every robot has or says why not (docs/method.md).
+REQUIRED = (
+    "model residual", "state-estimate error", "actuation delay", "age of the state", "motion between checks",
+    "saturation", "lidar",
+)  # fmt: skip
+
+
+def rows(page: str) -> list[list[str]]:
+    """Cells of the margin table."""
+    lines = page.split("| Margin of the method |")[1].splitlines()[2:]
+    table = lines[: next(i for i, line in enumerate(lines) if not line.startswith("|"))]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_table_gives_every_margin_as_it_is_shipped(name: str) -> None:
+    settings = config.load_robot(name)
+    parameters = settings.robot.parameters  # type: ignore[attr-defined]  # every robot keeps its Parameters
+    units = {field.name: field.metadata["unit"] for field in dataclasses.fields(parameters)}
+    listed = {}
+    for margin, parameter, value, unit, covers in rows(PAGES[name].read_text()):
+        assert covers, margin
+        if parameter == "none":
+            assert (value, unit) == ("-", "-") and len(covers) > 20, margin
+            continue
+        key = parameter.strip("`")
+        assert parameter == f"`{key}`" and key not in listed, parameter
+        listed[key] = (float(value), unit)
+    assert listed == {key: (settings.raw["parameters"][key], units[key]) for key in listed}
+    assert listed == {key: (getattr(parameters, key), units[key]) for key in listed}
+    assert {key for key in units if MARGIN.search(key)} <= set(listed)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_margin_of_the_method_is_left_out(name: str) -> None:
+    kinds = {row[0] for row in rows(PAGES[name].read_text())}
+    assert not [kind for kind in REQUIRED if not any(has.startswith(kind) for has in kinds)]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_page_names_exists(name: str) -> None:
+    page = PAGES[name].read_text()
+    code = "\n".join(path.read_text() for path in (ROOT / "safe_support_ql").rglob("*.py"))
+    tests = "\n".join(path.read_text() for path in (ROOT / "test").rglob("*.py"))
+    functions = {match.split(".")[-1] for match in re.findall(r"`([A-Za-z_.]+)\(\)`", page)}
+    assert functions and not [f for f in functions if f"def {f}(" not in code]
+    assert not [t for t in re.findall(r"`(test_\w+)`", page) if f"def {t}(" not in tests]
+    links = re.findall(r"\]\(([^)#:]+)\)", page)
+    assert links and not [link for link in links if not (PAGES[name].parent / link).exists()]
+
+
+def test_the_method_page_links_to_every_certificate() -> None:
+    method = (ROOT / "docs/method.md").read_text()
+    assert not [page.name for page in PAGES.values() if f"({page.name})" not in method]
