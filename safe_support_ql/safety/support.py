@@ -61,10 +61,12 @@ class Support:
         self.centre = int(np.argmax(margins)) if max(margins) >= 0.0 else len(margins) // 2
 
     def plan_action(self, state: Floats) -> Singles:
-        """k(s) of the stored plan, exactly as it is executed [A]."""
+        """k(s) of the stored plan, exactly as it is executed [A]; zero where a state is so large that k overflows."""
         model = self.robot.model
-        u = model.backup(tuple(state), model.centres[self.centre, 0], model.constants)
-        clipped = np.clip(np.array(u, np.float64), self.robot.action_low, self.robot.action_high)
+        with np.errstate(over="ignore", invalid="ignore"):
+            u = np.array(model.backup(tuple(state), model.centres[self.centre, 0], model.constants), np.float64)
+        # Clipping keeps a NaN, and no drive may ever get one.
+        clipped = np.clip(np.where(np.isnan(u), 0.0, u), self.robot.action_low, self.robot.action_high)
         return np.asarray(clipped, np.float32)
 
     def candidates(
