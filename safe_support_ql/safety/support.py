@@ -24,12 +24,14 @@ class Support:
         self.size = lattice_size(robot, continuous) + EXTRA_SLOTS
         self._certificate = Certificate(robot.model, len(robot.state_names), len(robot.action_names))
         self._rng = np.random.default_rng(seed)
+        self._recent: deque[Floats] = deque(maxlen=LOOK_BACK)
         self.reset(0)
 
     def reset(self, centre: int) -> None:
-        """Forget the band and the last command; the plan aims at `centre`."""
+        """Forget the band; the plan aims at `centre`. The newest command is zero, but those before it may still act."""
         self.centre = centre
-        self._recent: deque[Floats] = deque([np.zeros(len(self.robot.action_names))], maxlen=LOOK_BACK)
+        # A robot that was not put elsewhere obeys its last command until the drive gives up.
+        self._recent.append(np.zeros(len(self.robot.action_names)))
         self._acting = 1
         self._leave_band()
 
