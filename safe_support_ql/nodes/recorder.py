@@ -80,7 +80,7 @@ class Join:
         self._sets: OrderedDict[tuple[int, int], CandidateSet] = OrderedDict()
         self._outcomes: OrderedDict[tuple[int, int], OutcomeTable] = OrderedDict()
         self._queue: deque[tuple[Verdict, float]] = deque()
-        self._seen: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        self._seen: OrderedDict[int, tuple[int, int, int, bytes]] = OrderedDict()
         self._session = -1.0
         self._state: tuple[int, int] | None = None  # (episode, stamp) of the last joined decision
         self._arrived = Arrived()
@@ -111,9 +111,11 @@ class Join:
 
         Raises ValueError if the numbers went back: they would no longer be unique.
         """
-        state = (verdict.episode, verdict.stamp_ns)
+        what = (verdict.id, verdict.episode, verdict.stamp_ns, verdict.action.tobytes())
         if verdict.sequence <= self.last:
-            if verdict.sequence == self.last or self._seen.get(verdict.sequence) == state:
+            # What was seen before a restart of this node is not known: its last number may come once more.
+            known = self._seen.get(verdict.sequence, what if verdict.sequence == self.last else None)
+            if known == what:
                 return None
             raise ValueError(
                 f"decision numbers went back from {self.last} to {verdict.sequence}; "
@@ -121,7 +123,7 @@ class Join:
             )
         skipped = (self.last + 1, verdict.sequence - 1) if verdict.sequence > self.last + 1 else None
         self.last = verdict.sequence
-        self._seen[verdict.sequence] = state
+        self._seen[verdict.sequence] = what
         if len(self._seen) > KEPT_SETS:
             self._seen.popitem(last=False)
         self._queue.append((verdict, now))

@@ -73,7 +73,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.gate.recorder_required = self.param("recorder_required")
         if cause := self.latched_by or (E_STOPPED if self.e_stop else ""):
             self.gate.latch(cause)
-        deadline = settings.gate.request_deadline_s or robot.period / 2
+        # A cycle ends with its period at the latest, whatever deadline is asked for.
+        deadline = min(settings.gate.request_deadline_s or robot.period / 2, robot.period)
         self.deadline_ns = round(1e9 * (settings.gate.lockstep_timeout_s if self.lockstep else deadline))
         # The deadline is noticed by a timer, so a command may act that much later.
         look_s = LOCKSTEP_CHECK_S if self.lockstep else min(robot.period / 8, LOCKSTEP_CHECK_S)

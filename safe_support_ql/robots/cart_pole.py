@@ -71,7 +71,7 @@ class Parameters:
     band: float = param(0.04, "1", 0.0, 0.5, "width b of the hysteresis band, in scaled margin")
     band_budget: float = param(0.1, "1", 0.0, 0.5, "scaled margin in-band steps may spend before only the plan runs")
     input_age: float = param(0.1, "s", 0.02, 2.0, "older inputs count as missing")
-    drive_timeout: float = param(0.1, "s", 0.02, 2.0, "the drive's effort is zero this long after a command")
+    drive_timeout: float = param(0.1, "s", 0.04, 2.0, "the drive's effort is zero this long after a command")
     # Task.
     goal_range: float = param(0.6, "m", 0.0, 10.0, "goals are drawn within +- this; goals beyond are clipped to it")
     start_range: float = param(0.6, "m", 0.0, 10.0, "episodes start within +- this")

@@ -48,7 +48,7 @@ class Parameters:
     drive_timeout: float = param(0.25, "s", 0.05, 2.0, "T_drive: the drive stops by itself this long after a command")
     # Ensemble: how far the true motion may be from the odometry's, relative to nominal.
     motion_mismatch: float = param(0.2, "1", 0.0, 0.5, "ground speed and turn rate per odometry unit, +- this")
-    lag_mismatch: float = param(0.3, "1", 0.0, 1.0, "lag of the drive, +- this")
+    lag_mismatch: float = param(0.3, "1", 0.0, 0.9, "lag of the drive, +- this")
     braking_mismatch: float = param(0.2, "1", 0.0, 0.9, "slew limit of the drive, - this")
     # Margins of docs/method.md.
     margin_model: float = param(0.01, "m", 0.0, 0.5, "model residual: clearance lost to the model at the first check")
@@ -61,7 +61,7 @@ class Parameters:
     checks_per_tick: int = param(2, "1", 1, 100, "certificate checks per control period")
     band: float = param(0.04, "m", 0.0, 0.5, "width b of the hysteresis band")
     noise_allowance: float = param(0.03, "m", 0.0, 0.5, "how far scan noise moves the margin of a standing robot")
-    step_residual: float = param(0.0005, "m", 0.0, 0.1, "clearance one in-band step may lose unseen")
+    step_residual: float = param(0.0005, "m", 1e-5, 0.1, "clearance one in-band step may lose unseen")
     band_budget: float = param(0.1, "m", 0.0, 1.0, "clearance in-band steps may spend before only the plan runs")
     scan_rays: int = param(180, "1", 180, 1440, "rays of the lidar over the full circle")
     scan_range: float = param(6.0, "m", 1.0, 100.0, "largest range of the lidar")
@@ -177,9 +177,11 @@ class DiffDrive(Robot):
         self.model = _model(p, self.period)
         # Farther points cannot matter: the longest way to a stop, the footprint, and every margin end before.
         top = (p.speed + p.speed_margin) * (1 + p.motion_mismatch)
-        way = top * (self.period + p.drive_timeout + 2 * p.input_age) + top**2 / (
-            2 * p.acceleration * (1 - p.braking_mismatch)
-        )
+        late = p.lag * (1 + p.lag_mismatch)
+        # Age of the state and of its answer, the hold, and what rounding up to whole checks adds; then lag and braking.
+        held = p.input_age + 1.2 * self.period + max(p.drive_timeout, 2.2 * self.period) + 2 * self.model.dt
+        braking = top**2 / (2 * p.acceleration * (1 - p.braking_mismatch))
+        way = top * max(held + late, self.period + p.drive_timeout + 2 * p.input_age) + braking
         self._reach = (
             min(way, top * p.horizon) + p.footprint_radius + p.clearance + self.model.tightening[-1, 0] + p.band
         )
@@ -290,7 +292,21 @@ def _model(p: Parameters, period: float) -> Model:
     between = 0.5 * fast * p.speed * dt  # half the way between two checks: the nearest point may lie there
     estimate = p.margin_speed_estimate * np.minimum(seconds, period + p.drive_timeout + 2 * late)
     clearance = p.margin_model + between + p.margin_terminal + estimate + p.margin_growth * seconds
-    tightening = np.stack([clearance, np.full_like(seconds, 0.1), np.full_like(seconds, 0.3)], axis=1)
+    creep = fast * p.terminal_speed * late
+    if creep > p.margin_terminal:
+        raise ValueError(
+            f"margin_terminal is {p.margin_terminal:g} m, must cover the {creep:.4f} m that are left at terminal_speed"
+        )
+    if 0.0 < p.band <= p.noise_allowance:
+        raise ValueError(
+            f"noise_allowance is {p.noise_allowance:g} m, must be smaller than band = {p.band:g} m: nothing would latch"
+        )
+    if 3 * p.scan_noise > p.lidar_noise + 1e-9:
+        raise ValueError(f"lidar_noise is {p.lidar_noise:g} m, must be 3 scan_noise = {3 * p.scan_noise:g} m at least")
+    # The safe set limits the true speeds, and the state holds those that the odometry measures: `fast` lies between.
+    speed = max(0.1, (p.speed + p.speed_margin) * (1 - 1 / fast))
+    turn = max(0.3, (p.turn_rate + p.turn_margin) * (1 - 1 / fast))
+    tightening = np.stack([clearance, np.full_like(seconds, speed), np.full_like(seconds, turn)], axis=1)
     return Model(
         step=step,
         backup=backup,

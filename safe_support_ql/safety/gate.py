@@ -131,6 +131,7 @@ class Gate:
         self._inputs: dict[str, deque[_Input]] = {}
         self._problems: dict[str, str] = {}
         self._recorder_ns: int | None = None
+        self._foreign_number: int | None = None  # of the newest heartbeat, where it is none of this run
         self._unrecorded: deque[int] = deque(maxlen=UNRECORDED)  # steady ns of the last so many decisions
         self._decided_ns = 0
         self._missing_since_ns: int | None = None
@@ -182,8 +183,11 @@ class Gate:
 
     def recorder_alive(self, recorded: int, steady_ns: int) -> None:
         """A heartbeat: every decision below number `recorded` is written. From the first one on it is required."""
-        self._recorder_ns = steady_ns
         self.recorder_required = True
+        self._foreign_number = recorded if recorded > self.sequence else None
+        if self._foreign_number is not None:
+            return  # what was not decided yet cannot be written: it says nothing about the decisions made here
+        self._recorder_ns = steady_ns
         while self._unrecorded and self.sequence - len(self._unrecorded) < recorded:
             self._unrecorded.popleft()
 
@@ -298,6 +302,11 @@ class Gate:
         timeout_ns = int(self.config.recorder_timeout_s * 1e9)
         if not self.recorder_required:
             return ""
+        if self._foreign_number is not None:
+            return (
+                f"the recorder confirms decisions up to {self._foreign_number}, but {self.sequence} is the next one "
+                "here; it writes another run, or this monitor lacks first_sequence"
+            )
         if self._recorder_ns is None:
             return "no heartbeat of the recorder yet; start it"
         if (age := steady_ns - self._recorder_ns) > timeout_ns:
@@ -380,7 +389,8 @@ class Gate:
     def _decide(self, index: int, reason: str, intervention: bool, message: str) -> Decision:
         candidates = self._candidates
         assert candidates is not None
-        if candidates.certified[index]:
+        # Later than the certificate allowed for, the plan still runs, but nothing certified it.
+        if candidates.certified[index] and not self._late(self._decided_ns):
             verdict = "certified_band" if candidates.band[index] else "certified"
         else:
             verdict = "plan_held" if self._in_tube else "no_proof"

@@ -24,12 +24,14 @@ class Support:
         self.size = lattice_size(robot, continuous) + EXTRA_SLOTS
         self._certificate = Certificate(robot.model, len(robot.state_names), len(robot.action_names))
         self._rng = np.random.default_rng(seed)
+        self._recent: deque[Floats] = deque(maxlen=LOOK_BACK)
         self.reset(0)
 
     def reset(self, centre: int) -> None:
-        """Forget the band and the last command; the plan aims at `centre`."""
+        """Forget the band; the plan aims at `centre`. The newest command is zero, but those before it may still act."""
         self.centre = centre
-        self._recent: deque[Floats] = deque([np.zeros(len(self.robot.action_names))], maxlen=LOOK_BACK)
+        # A robot that was not put elsewhere obeys its last command until the drive gives up.
+        self._recent.append(np.zeros(len(self.robot.action_names)))
         self._acting = 1
         self._leave_band()
 
@@ -61,10 +63,12 @@ class Support:
         self.centre = int(np.argmax(margins)) if max(margins) >= 0.0 else len(margins) // 2
 
     def plan_action(self, state: Floats) -> Singles:
-        """k(s) of the stored plan, exactly as it is executed [A]."""
+        """k(s) of the stored plan, exactly as it is executed [A]; zero where a state is so large that k overflows."""
         model = self.robot.model
-        u = model.backup(tuple(state), model.centres[self.centre, 0], model.constants)
-        clipped = np.clip(np.array(u, np.float64), self.robot.action_low, self.robot.action_high)
+        with np.errstate(over="ignore", invalid="ignore"):
+            u = np.array(model.backup(tuple(state), model.centres[self.centre, 0], model.constants), np.float64)
+        # Clipping keeps a NaN, and no drive may ever get one.
+        clipped = np.clip(np.where(np.isnan(u), 0.0, u), self.robot.action_low, self.robot.action_high)
         return np.asarray(clipped, np.float32)
 
     def candidates(

@@ -86,6 +86,13 @@ def test_repetitions_change_nothing_and_skipped_numbers_show() -> None:
     assert [s for s, _, _ in joined(join)] == [6]
     with pytest.raises(ValueError, match="went back from 6 to 2; start safety_monitor with first_sequence 7"):
         join.decision(verdict(2, 1, 500), 0.0)
+    join.decision(verdict(7, 2, 200), 0.0)
+    # A monitor that begins with a used number, or decides on the same state anew, does not repeat: it would be lost.
+    for other in (verdict(7, 1, 300), verdict(7, 2, 200, action=0.2), verdict(6, 1, 100, action=0.2)):
+        with pytest.raises(ValueError, match="went back from 7"):
+            join.decision(other, 0.0)
+    assert join.decision(verdict(7, 2, 200), 0.0) is None
+    assert Join(last_sequence=7).decision(verdict(7, 2, 200), 0.0) is None, "what came before a restart is not known"
 
 
 def test_a_blind_decision_is_a_gap_with_its_reason() -> None:

@@ -93,3 +93,13 @@ def test_a_heartbeat_that_confirms_too_little_keeps_the_gate_in_backup(monitor: 
     assert "decision 2 is not written" in monitor.gate.recorder_problem(time.monotonic_ns())
     monitor.on_heartbeat(UInt64(data=3))
     assert not monitor.gate.recorder_problem(time.monotonic_ns())
+
+
+def test_a_request_deadline_beyond_the_period_certifies_no_longer_delay(monitor: SafetyMonitor, tmp_path: Path) -> None:
+    """The cycle ends with its period, and points beyond the robot's reach are left out for delays up to that."""
+    config.save(config.load_robot("diff_drive", {"gate.request_deadline_s": 1.0}), tmp_path / "config.yaml")
+    monitor.trigger_deactivate()
+    monitor.trigger_cleanup()
+    monitor.set_parameters([Parameter("clock", value="realtime")])
+    monitor.trigger_configure()
+    assert monitor.get_state() == "inactive" and max(monitor.latency) <= 1.2 * SETTINGS.robot.period

@@ -18,6 +18,7 @@ from safe_support_ql.robots import cart_pole, make
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.robots.cart_pole import CartPole, Parameters
 from safe_support_ql.safety.certificate import Certificate
+from safe_support_ql.safety.gate import Gate, GateConfig
 
 TICK = 1.0 / cart_pole.CONTROL_HZ
 LIMITS = np.array([1.0, 0.2, 1.5, 1.5])  # states that a controlled cart-pole visits
@@ -293,3 +294,24 @@ def test_observation_reward_and_controller_agree_on_the_goal() -> None:
     )
     assert robot().controller(at_rest[None]) == pytest.approx(np.zeros((1, 1)), abs=1e-5)
     assert np.abs(robot().controller(np.tile(seen, (3, 1)) * 100)).max() <= 10.0
+
+
+def test_a_drive_that_gives_up_within_a_period_and_a_late_answer_is_refused() -> None:
+    """Its effort would be zero between two commands, and no rollout has that in it."""
+    with pytest.raises(ValueError, match="drive_timeout"):
+        make("cart_pole", {"drive_timeout": TICK})
+
+
+@pytest.mark.parametrize("joints", [[0.0, 0.0, 1e308, -1e308], [0.0, 0.0, 1e5, 1e5], [0.0, 1e308, 1e308, 1e308]])
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_no_joint_state_makes_the_plan_a_command_that_is_no_number(joints: list[float]) -> None:
+    """Finite, so the gate takes it; but k of it overflows, and so does what is predicted from it in silence."""
+    gate = Gate(robot(), GateConfig(), False, 0)
+    gate.receive("joint_states", np.array(joints), 10**9, 10**9, 10**9)
+    gate.receive("goal_pose", np.zeros(1), 10**9, 10**9, 10**9)
+    assert gate.begin(10**9, 10**9) is not None
+    for tick in range(60):
+        decision = gate.expire(10**9)
+        assert np.abs(decision.action).max() <= robot().parameters.force_limit, tick
+        assert decision.verdict == "no_proof"
+        gate.begin(10**10, 10**10)

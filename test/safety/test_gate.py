@@ -240,13 +240,51 @@ def test_the_numbers_that_a_recorder_confirms_are_those_of_the_run(gate: Gate) -
     assert "decision 1000" in gate.recorder_problem(now)
     gate.recorder_alive(1015, now)
     assert gate.recorder_problem(now) == ""
-    gate.recorder_alive(5000, now)
+    gate.recorder_alive(1020, now)
     assert gate.recorder_problem(now) == "" and not gate._unrecorded
     many = now + 60 * 10**9
     for _ in range(UNRECORDED + 10):
         gate.expire(many)
     gate.recorder_alive(1020, many)
     assert len(gate._unrecorded) == UNRECORDED, "nobody who confirms nothing fills the memory"
+
+
+def test_a_recorder_that_confirms_what_was_not_decided_yet_confirms_nothing(gate: Gate) -> None:
+    """It writes another run, or its numbers and the gate's are not the same."""
+    gate.recorder_alive(0, PERIOD)
+    assert cycle(gate, PERIOD, [0.6, 0.0]).reason == "request"
+    for number in (gate.sequence + 1, 2**64 - 1):
+        gate.recorder_alive(number, 2 * PERIOD)
+        assert len(gate._unrecorded) == gate.sequence, "nothing of this run was written"
+        decision = cycle(gate, number % 1000 * PERIOD + 2 * PERIOD, [0.6, 0.0])
+        assert decision.reason == "recorder_stale" and f"up to {number}" in decision.message
+    gate.recorder_alive(gate.sequence, gate._decided_ns)
+    assert gate.recorder_problem(gate._decided_ns) == ""
+
+
+def test_the_plan_that_runs_later_than_certified_for_is_not_certified(gate: Gate) -> None:
+    for late, verdict in ((50_000_000, "certified"), (90_000_000, "no_proof")):
+        gate.new_episode(1)
+        feed(gate, PERIOD)
+        assert gate.begin(PERIOD, PERIOD, (0.0, 0.06)) is not None
+        decision = gate.expire(PERIOD + late)
+        assert decision.candidates is not None and decision.candidates.certified[decision.index]
+        assert decision.verdict == verdict
+
+
+def test_a_new_episode_does_not_forget_that_the_last_command_may_still_act(gate: Gate) -> None:
+    wall = np.full(180, 0.75)
+    margins = []
+    for last in (0.0, 0.6):
+        gate.new_episode(1)
+        gate.support.note(np.zeros(2))
+        gate.support.note(np.array([last, 0.0]))
+        gate.new_episode(2)
+        feed(gate, PERIOD, v=0.3, scan=wall)
+        candidates = gate.begin(PERIOD + PERIOD, PERIOD + PERIOD, (0.0, 0.06))
+        assert candidates is not None
+        margins.append(candidates.margin[candidates.plan])
+    assert margins[1] < margins[0]
 
 
 def test_nonsense_from_the_base_is_no_state(gate: Gate) -> None:
