@@ -40,7 +40,7 @@ setup:
 	@.ci/setup
 
 train: setup
-	@"$(BIN)/safe-support-ql" train --robot $(ROBOT) \
+	@"$(BIN)/safe-support-ql" train $(if $(findstring --resume,$(ARGS)),,--robot $(ROBOT)) \
 	    $(if $(ACTIONS),--actions $(ACTIONS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 quick: setup

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,9 +99,14 @@ class Run:
     @property
     def how_to_resume(self) -> str:
         """The command that goes on with this run."""
-        here = Path.cwd()
-        folder = self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
-        return f"safe-support-ql train --resume {folder}"
+        program = Path(sys.executable).with_name("safe-support-ql")  # of an environment that is not active
+        name = "safe-support-ql" if shutil.which("safe-support-ql") or not program.exists() else from_here(program)
+        return f"{name} train --resume {from_here(self.folder)}"
+
+
+def from_here(path: Path) -> Path:
+    """`path` as one would type it in the working directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def parameters(node: str, run: Run, progress: Progress) -> dict[str, Any]:

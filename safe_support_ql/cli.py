@@ -85,6 +85,8 @@ def train(options: argparse.Namespace) -> int:
             from safe_support_ql import config
 
             settings = config.load(run.config_file, changed)
+        if "run.ticks" in changed and settings.run.ticks < where.ticks:
+            raise ValueError(f"--ticks is {settings.run.ticks}, but {where.ticks} are collected; ask for more, or none")
         with sole_user(run):
             bringup.save_run(run, settings)
             return with_reference(run, settings, conduct(run, settings, where))
@@ -168,6 +170,8 @@ def check_model(path: Path, settings: Config) -> Path:
     """Raises ValueError where model or manifest is missing, damaged, or made for something else."""
     from safe_support_ql.deployment.manifest import load_manifest
 
+    if path.suffix != ".onnx" or not path.exists():
+        raise ValueError(f"{path}: no such policy; give behavior, none, or the path of a policy.onnx")
     load_manifest(path, robot=settings.robot.name, safety_hash=settings.safety_hash)
     return path.resolve()
 
@@ -245,6 +249,15 @@ def print_ledger(report: LedgerReport, folder: Path) -> None:
 # --- evaluate, report ------------------------------------------------------------------------------------------------
 
 
+def finished(folder: Path) -> Path:
+    """The folder of a run that has a policy. Raises ValueError saying what it is instead."""
+    if not (folder / "session.json").exists():
+        raise ValueError(f"{folder}: is no folder of a run; give runs/<robot>-<time>")
+    if not (folder / "policy.onnx").exists():
+        raise ValueError(f"{folder}: holds no policy: it only simulated, or its training has yet to be resumed")
+    return folder.resolve()
+
+
 def add_evaluate(commands: Any) -> None:
     """Options of `evaluate`."""
     parser = commands.add_parser("evaluate", help="held-out episodes of a run's policies, without ROS")
@@ -262,14 +275,17 @@ def evaluate(options: argparse.Namespace) -> int:
 
     if options.episodes < 1 or options.workers < 1:
         raise ValueError("--episodes and --workers must be 1 or more")
-    folder = options.folder.resolve()
+    if options.json is not None and not options.json.resolve().parent.is_dir():
+        raise ValueError(f"--json {options.json}: its folder does not exist")
+    folder = finished(options.folder)
     try:
         run = bringup.Run(folder, **json.loads((folder / "session.json").read_text()))
     except (OSError, TypeError) as error:
-        raise ValueError(f"{folder / 'session.json'}: cannot be read ({error}); give the folder of a run") from None
+        raise ValueError(f"{folder / 'session.json'}: is damaged ({error})") from None
     settings = config.load(run.config_file)
     model = check_model(folder / "policy.onnx", settings)
     rows = {}
+    print(f"{options.episodes} held-out episodes of each policy; 200 take some minutes", file=sys.stderr, flush=True)
     heads = f"{'success':>8}{'95 % interval':>16}{'return':>9}{'unsafe':>7}{'interv.':>8}{'empty':>8}{'score':>7}"
     print(f"{'policy':11}{heads}")
     for name, source in (("behavior", "behavior"), ("reference", "reference"), ("policy", str(model))):
@@ -301,7 +317,7 @@ def report(options: argparse.Namespace) -> int:
     from safe_support_ql.experiments.report import draw
 
     try:
-        print(draw(options.folder.resolve()))
+        print(draw(finished(options.folder)))
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); finish the run first") from None
     return 0

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -58,7 +59,11 @@ def begun(tmp_path: Path) -> bringup.Run:
         (["train", "--resume", "runs/none"], ["runs/none", "give the folder of a run"]),
         (["train", "--resume", "runs/none", "--seed", "1"], ["--seed cannot be changed with --resume"]),
         (["train", "--resume", "runs/none", "--set", "gate.latch_after_s=1"], ["--set gate.latch_after_s=1 cannot"]),
-        (["simulate", "--policy", "none.onnx"], ["none.json", "cannot be read"]),
+        (["simulate", "--policy", "none.onnx"], ["none.onnx: no such policy", "behavior, none"]),
+        (["simulate", "--policy", "clever"], ["clever: no such policy", "behavior, none"]),
+        (["evaluate", "runs/none"], ["runs/none: is no folder of a run"]),
+        (["evaluate", "runs/none", "--json", "nowhere/rows.json"], ["nowhere/rows.json", "folder does not exist"]),
+        (["report", "runs/none"], ["runs/none: is no folder of a run"]),
         (["simulate", "--episodes", "-1"], ["--episodes is -1", "0 or more"]),
         (["ledger", "runs/none"], ["runs/none", "give the folder of a run"]),
         (["fly"], ["fly"]),
@@ -107,6 +112,28 @@ def test_a_model_of_something_else_is_refused(refused: Refused, tmp_path: Path, 
 def test_a_damaged_run_is_not_resumed(refused: Refused, begun: bringup.Run, name: str) -> None:
     (begun.folder / name).write_bytes(b'{"\n{"seq": 1}\n' + b" " * 5000)
     assert name in refused("train", "--resume", str(begun.folder))
+
+
+def test_an_unfinished_run_has_no_policy_to_show(refused: Refused, begun: bringup.Run) -> None:
+    for command in ("evaluate", "report"):
+        assert "training has yet to be resumed" in refused(command, str(begun.folder))
+
+
+def test_a_resumed_run_is_not_cut_short(refused: Refused, begun: bringup.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = begun.config_file.read_text()
+    opened = bringup.open_run(begun.folder)
+    monkeypatch.setattr(bringup, "open_run", lambda folder: (*opened[:2], replace(opened[2], ticks=1853)))
+    assert "1853 are collected" in refused("train", "--resume", str(begun.folder), "--ticks", "100")
+    assert begun.config_file.read_text() == before
+
+
+def test_how_to_resume_names_a_command_that_is_there(begun: bringup.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(begun.folder.parent)
+    monkeypatch.setenv("PATH", "/nowhere")
+    program = Path(sys.executable).with_name("safe-support-ql")
+    named, *arguments = begun.how_to_resume.split()
+    assert arguments == ["train", "--resume", begun.folder.name]
+    assert named == (str(program) if program.exists() else "safe-support-ql")
 
 
 def test_a_run_has_one_user(refused: Refused, begun: bringup.Run) -> None:

@@ -6,19 +6,45 @@ Sensors: 'odometry' (x, y, qz, qw, v, w), 'lidar' (ranges), 'goal' (the goal), '
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
+import os
+import sys
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pybullet
 import pybullet_data
-from pybullet_utils.bullet_client import BulletClient
 
 from safe_support_ql.robots.base import Floats, Robot
 from safe_support_ql.robots.world import DifferentialDrive, JointEffort, Primitive, WorldSpec
 from safe_support_ql.simulation.arena import Arena, make_arena
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """PyBullet announces itself on both standard streams, from C, and would cut other people's tables in two."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C still holds goes nowhere, too
+        for stream, old in zip((1, 2), kept, strict=True):
+            os.dup2(old, stream)
+            os.close(old)
+        os.close(nowhere)
+
+
+with silence():
+    import pybullet
+    from pybullet_utils.bullet_client import BulletClient
 
 SOLVER_ITERATIONS = 20  # PyBullet's default of 50 costs a third more time and moves a driven metre by millimetres
 
@@ -30,7 +56,8 @@ class World(ABC):
         """Connect to a PyBullet server of its own."""
         self.spec = spec
         self.dt = 1.0 / spec.physics_hz
-        self.client = BulletClient(pybullet.GUI if gui else pybullet.DIRECT)
+        with silence():
+            self.client = BulletClient(pybullet.GUI if gui else pybullet.DIRECT)
         self.client.setAdditionalSearchPath(pybullet_data.getDataPath())
         self.client.setGravity(0.0, 0.0, -9.81)
         self.client.setTimeStep(self.dt)
