@@ -92,8 +92,11 @@ def parse(raw: Mapping[str, Any], where: str) -> Config:
             raise ValueError(f"{where}: unknown section '{section}'; known sections: {', '.join(SECTIONS)}")
     if not isinstance(raw.get("robot"), str):
         raise ValueError(f"{where}: key 'robot' is missing; known robots: {', '.join(robots.names())}")
+    robot = robots.make(raw["robot"], raw.get("parameters") or {}, f"{where}: parameters")
+    if objection := robot.objection():
+        raise ValueError(f"{where}: parameters: {objection}")
     return Config(
-        robot=robots.make(raw["robot"], raw.get("parameters") or {}, f"{where}: parameters"),
+        robot=robot,
         behavior=build(BehaviorConfig, raw.get("behavior") or {}, f"{where}: behavior"),
         gate=build(GateConfig, raw.get("gate") or {}, f"{where}: gate"),
         run=build(RunConfig, raw.get("run") or {}, f"{where}: run"),

@@ -115,6 +115,14 @@ class Robot(ABC):
     def controller(self, observations: Singles) -> Floats:
         """Actions[N, A] of the scripted controller (goal seeking; LQR to the goal) for observations[N, D]."""
 
+    def objection(self) -> str:
+        """Why no certificate holds with these parameters, and what would be right; '' where one does.
+
+        A configuration with an objection is refused. Experiments that delete margins on purpose make their robots
+        without asking.
+        """
+        return ""
+
     def place(self, states: Floats) -> Floats:
         """Where states [N, S] are drawn: [N, 3] in metres, in `frame_id`. Nothing is decided by it."""
         return np.zeros((len(states), 3))

@@ -61,7 +61,7 @@ class Parameters:
     checks_per_tick: int = param(2, "1", 1, 100, "certificate checks per control period")
     band: float = param(0.04, "m", 0.0, 0.5, "width b of the hysteresis band")
     noise_allowance: float = param(0.03, "m", 0.0, 0.5, "how far scan noise moves the margin of a standing robot")
-    step_residual: float = param(0.0005, "m", 1e-5, 0.1, "clearance one in-band step may lose unseen")
+    step_residual: float = param(0.0005, "m", 0.0, 0.1, "clearance one in-band step may lose unseen")
     band_budget: float = param(0.1, "m", 0.0, 1.0, "clearance in-band steps may spend before only the plan runs")
     scan_rays: int = param(180, "1", 180, 1440, "rays of the lidar over the full circle")
     scan_range: float = param(6.0, "m", 1.0, 100.0, "largest range of the lidar")
@@ -188,6 +188,20 @@ class DiffDrive(Robot):
         self._angles = -np.pi + np.arange(p.scan_rays) * (2 * np.pi / p.scan_rays)
         self._directions = np.stack([np.cos(self._angles), np.sin(self._angles)], axis=1)
 
+    def objection(self) -> str:
+        """See Robot."""
+        p = self.parameters
+        creep = (1 + p.motion_mismatch) * p.terminal_speed * p.lag * (1 + p.lag_mismatch)
+        if creep > p.margin_terminal:
+            return f"margin_terminal is {p.margin_terminal:g} m, must cover the {creep:.4f} m left at terminal_speed"
+        if 3 * p.scan_noise > p.lidar_noise + 1e-9:
+            return f"lidar_noise is {p.lidar_noise:g} m, must be 3 scan_noise = {3 * p.scan_noise:g} m at least"
+        if 0.0 < p.band <= p.noise_allowance:
+            return f"noise_allowance is {p.noise_allowance:g} m, must be below band = {p.band:g} m: nothing would latch"
+        if p.step_residual == 0.0:
+            return "step_residual is 0 m, must be more: the band's budget would never be spent"
+        return ""
+
     def estimate(self, inputs: Inputs) -> Estimate:
         """State (0, 0, 0, v, w), the occupied points near it, task = pose and goal in the odometry frame."""
         odom, scan, goal = inputs["odom"], inputs["scan"], inputs["goal_pose"]
@@ -292,17 +306,6 @@ def _model(p: Parameters, period: float) -> Model:
     between = 0.5 * fast * p.speed * dt  # half the way between two checks: the nearest point may lie there
     estimate = p.margin_speed_estimate * np.minimum(seconds, period + p.drive_timeout + 2 * late)
     clearance = p.margin_model + between + p.margin_terminal + estimate + p.margin_growth * seconds
-    creep = fast * p.terminal_speed * late
-    if creep > p.margin_terminal:
-        raise ValueError(
-            f"margin_terminal is {p.margin_terminal:g} m, must cover the {creep:.4f} m that are left at terminal_speed"
-        )
-    if 0.0 < p.band <= p.noise_allowance:
-        raise ValueError(
-            f"noise_allowance is {p.noise_allowance:g} m, must be smaller than band = {p.band:g} m: nothing would latch"
-        )
-    if 3 * p.scan_noise > p.lidar_noise + 1e-9:
-        raise ValueError(f"lidar_noise is {p.lidar_noise:g} m, must be 3 scan_noise = {3 * p.scan_noise:g} m at least")
     # The safe set limits the true speeds, and the state holds those that the odometry measures: `fast` lies between.
     speed = max(0.1, (p.speed + p.speed_margin) * (1 - 1 / fast))
     turn = max(0.3, (p.turn_rate + p.turn_margin) * (1 - 1 / fast))

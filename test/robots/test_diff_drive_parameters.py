@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from safe_support_ql import config
 from safe_support_ql.robots import make
 from safe_support_ql.robots.diff_drive import DiffDrive
 from safe_support_ql.safety.rollout import rollout_margins
@@ -31,7 +32,7 @@ def margin(robot: DiffDrive, v: float, w: float, action: tuple[float, float], po
 )
 def test_parameters_that_leave_no_certificate_are_refused(parameters: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        make("diff_drive", parameters)
+        config.load_robot("diff_drive", {f"parameters.{key}": value for key, value in parameters.items()})
 
 
 @pytest.mark.parametrize("parameters", [{}, {"speed": 3.0, "horizon": 6.0}, {"turn_rate": 6.0}, {"speed_margin": 0.0}])
