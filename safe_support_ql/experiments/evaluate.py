@@ -15,8 +15,7 @@ from safe_support_ql import config as configuration
 from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.deployment.policy import Actor, OnnxPolicy
 from safe_support_ql.experiments.episodes import EpisodeResult, Policy, play
-from safe_support_ql.robots.base import Robot, Singles
-from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.robots.base import Robot
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.safety.ledger import proportion_interval, rate_upper_bound
 from safe_support_ql.simulation.reference import Reference
@@ -35,24 +34,10 @@ class Job:
     seeds: tuple[int, ...]
 
 
-def nearest_to_controller(robot: Robot) -> Policy:
-    """The supported candidate nearest to the scripted controller's action."""
-
-    def act(candidates: CandidateSet) -> Singles:
-        wanted = robot.controller(candidates.observation[None])[0]
-        distance = (((candidates.actions - wanted) / (robot.action_high - robot.action_low)) ** 2).sum(axis=1)
-        return np.asarray(candidates.actions[np.argmin(np.where(candidates.support, distance, np.inf))])
-
-    return act
-
-
 def make_policy(name: str, config: configuration.Config, robot: Robot, sim: Simulation, seed: int) -> Policy:
-    """'behavior', 'controller' (beta's scripted controller without its noise), 'reference', an ONNX file,
-    or 'greedy:' and an ONNX file."""
+    """'behavior', 'reference', an ONNX file, or 'greedy:' and an ONNX file."""
     if name == "behavior":
         return BehaviorPolicy(config.behavior, robot, seed)
-    if name == "controller":
-        return nearest_to_controller(robot)
     if name == "reference":
         return Reference(robot, sim.world)
     served = OnnxPolicy(Path(name.removeprefix("greedy:")), robot=robot.name, safety_hash=config.safety_hash)

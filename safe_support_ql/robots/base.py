@@ -77,7 +77,6 @@ class Robot(ABC):
     lattice: tuple[tuple[float, ...], ...]  # discrete values per action dimension
     continuous_points: tuple[int, ...]  # lattice points per dimension when actions are continuous
     model: Model
-    alpha_unit: str = "reward"
     frame_id: str = "base_link"  # of what is drawn
     # What the claim of safety covers, for a search that tries to break it: the bound on |measured - true| of each entry
     # of a channel; and named worlds inside the ensemble, as the fields of `world.drive` that differ.

@@ -11,6 +11,7 @@ from safe_support_ql import config
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.robots.diff_drive import DiffDrive
 from safe_support_ql.robots.geometry import nearest
+from safe_support_ql.safety.rollout import rollout_margins
 from safe_support_ql.simulation.arena import Arena, make_arena
 
 ROBOT = config.load_robot("diff_drive").robot
@@ -119,3 +120,18 @@ def test_points_of_a_scan_take_less_than_the_noise_margin_from_the_truth() -> No
                 near = seen & (told < MODEL.tightening[t + 1, 0] + 0.03)
                 worst = max(worst, float((told - true)[near].max(initial=-np.inf)))
     assert -P.lidar_noise < worst < -P.lidar_noise + 0.012
+
+
+def test_a_sequence_of_past_commands_may_cost_more_than_each_of_them_alone() -> None:
+    state, points, action = np.array([0.0, 0.0, 0.0, 0.536, 0.0]), np.array([[0.85, 0.012]]), np.array([[0.6, 0.0]])
+    right, left = np.array([0.6, -1.5]), np.array([0.6, 1.5])
+    alone = min(float(rollout_margins(MODEL, state, u, (7,), action, points).max()) for u in (right, left))
+    in_sequence = np.inf
+    for one, hold in product(MODEL.members, MODEL.holds):
+        x, commands = tuple(state), [right] * 2 + [left] * 5 + [action[0]] * hold
+        for t, tightening in enumerate(MODEL.tightening[1:]):
+            x = MODEL.step(x, tuple(commands[t]) if t < len(commands) else (0.0, 0.0), tuple(one), MODEL.dt)
+            in_sequence = min(in_sequence, *(np.array(MODEL.margins(x, points, MODEL.constants)) - tightening))
+            if t + 1 >= len(commands) and MODEL.terminal(x, 0.0, MODEL.constants):
+                break
+    assert alone == pytest.approx(0.042, abs=5e-4) and in_sequence == pytest.approx(-0.002, abs=5e-4)
