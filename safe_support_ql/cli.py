@@ -275,8 +275,10 @@ def evaluate(options: argparse.Namespace) -> int:
 
     if options.episodes < 1 or options.workers < 1:
         raise ValueError("--episodes and --workers must be 1 or more")
-    if options.json is not None and not options.json.resolve().parent.is_dir():
-        raise ValueError(f"--json {options.json}: its folder does not exist")
+    if options.json is not None:
+        there = options.json.resolve()  # looked at before minutes of work, not after
+        if there.is_dir() or not os.access(there if there.exists() else there.parent, os.W_OK):
+            raise ValueError(f"--json {options.json}: cannot be written; give a file in a folder that exists")
     folder = finished(options.folder)
     try:
         run = bringup.Run(folder, **json.loads((folder / "session.json").read_text()))
@@ -348,18 +350,21 @@ def falsify(options: argparse.Namespace) -> int:
     folder = options.out or Path("runs") / f"falsify-{options.robot}"
     if options.workers < 1 or (options.steps is not None and options.steps < 1):
         raise ValueError("--steps and --workers must be 1 or more")
+    names = [search.NOMINAL, *settings.robot.mismatches]
+    if options.mismatch is not None:
+        search.true_world(settings.robot, options.mismatch)  # refuses an unknown name
+        names = [options.mismatch]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+    except OSError as error:
+        raise ValueError(f"--out {folder}: cannot be written ({error.strerror})") from None
     if options.margins:
         from safe_support_ql.experiments import margins
 
         rows = margins.run(settings.robot, lambda text: print(text, file=sys.stderr, flush=True))
         print(margins.table(rows))
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "margins.json").write_text(json.dumps(rows, indent=2))
         return 0 if all(row["shown"] is not False for row in rows) else 1
-    names = [search.NOMINAL, *settings.robot.mismatches]
-    if options.mismatch is not None:
-        search.true_world(settings.robot, options.mismatch)  # refuses an unknown name
-        names = [options.mismatch]
     shards = search.plan(settings.raw, names, options.steps)
     results = search.campaign(shards, folder / "shards", options.workers, lambda text: print(text, flush=True))
     rows = search.summarise(results)
