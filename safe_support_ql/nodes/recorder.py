@@ -329,6 +329,7 @@ class Recorder(lifecycle.ManagedNode):
         self.trouble = ""  # what the disk says
         self.failed = False  # by its own mistake, which no free disk mends: only a restart does
         self.heard_at = 0.0
+        self.signalled_at = 0.0
         self.executed = -1
         self.phase = ""
         self.latched = False
@@ -374,8 +375,14 @@ class Recorder(lifecycle.ManagedNode):
             self.sync()
 
     def busy(self) -> bool:
-        """A signal to all nodes at once: the monitor's last decisions are still to come."""
-        return self.active and time.monotonic() - self.heard_at < QUIET_S
+        """A signal to all nodes at once: the monitor's last decisions, and their parts, are still to come."""
+        if not self.active:
+            return False
+        now = time.monotonic()
+        # What came before the signal may still lie unread: quiet begins with the signal at the earliest.
+        self.signalled_at = self.signalled_at or now
+        waiting = self.join.next <= self.join.last
+        return waiting or now - max(self.heard_at, self.signalled_at) < QUIET_S
 
     def release(self) -> None:
         """Close both files."""

@@ -399,3 +399,15 @@ def test_what_the_disk_refused_for_too_long_is_listed_once(node: Recorder, monke
     node.on_second()
     numbers = [n for first, last in listed(node) for n in range(first, last + 1)] + journalled(node)
     assert sorted(numbers) == list(range(6))
+
+
+def test_a_signal_waits_for_what_lies_unread(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A starved recorder has heard nothing for long when the signal comes; the last decisions still wait in DDS."""
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    assert node.busy()
+    decide(node, 0, parts=False)
+    now[0] += 2 * module.QUIET_S
+    assert node.busy(), "a decision waits for its parts"
+    node.finish(node.join.take(now[0]))
+    assert not node.busy()
