@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,11 @@ class Parameters:
     lag_mismatch: float = param(0.3, "1", 0.0, 0.9, "lag of the drive, +- this")
     braking_mismatch: float = param(0.2, "1", 0.0, 0.9, "slew limit of the drive, - this")
     # Margins of docs/method.md.
-    margin_model: float = param(0.01, "m", 0.0, 0.5, "model residual: clearance lost to the model at the first check")
-    margin_growth: float = param(0.03, "m/s", 0.0, 1.0, "w_bar per second of rollout, up to the horizon")
-    margin_terminal: float = param(0.005, "m", 0.0, 0.1, "creep left after the terminal speed is reached")
-    margin_speed_estimate: float = param(0.03, "m/s", 0.0, 0.5, "e_0: error of the odometry's speed")
+    between_members: float = param(0.01, "m", 0.0, 0.5, "clearance a drive within the mismatches loses beside members")
+    margin_model: float = param(0.005, "m", 0.0, 0.5, "model residual: clearance lost to the model at once")
+    margin_growth: float = param(0.02, "m/s", 0.0, 1.0, "w_bar per second of rollout, up to the horizon")
+    margin_terminal: float = param(0.008, "m", 0.0, 0.1, "creep left after the terminal speed is reached")
+    margin_speed_estimate: float = param(0.06, "m/s", 0.0, 0.5, "e_0: error of the odometry's speed")
     lidar_noise: float = param(0.03, "m", 0.0, 0.5, "bound on the error of one range")
     terminal_speed: float = param(0.02, "m/s", 0.001, 0.2, "S_f: slower than this counts as standing")
     horizon: float = param(1.5, "s", 0.2, 10.0, "longest rollout; longer than any stop")
@@ -296,18 +298,22 @@ def _model(p: Parameters, period: float) -> Model:
     dt = period / p.checks_per_tick
     late, early = p.lag * (1 + p.lag_mismatch), p.lag * (1 - p.lag_mismatch)
     nominal, slack, quick = (1.0 - np.exp(-dt / lag) for lag in (p.lag, late, early))
-    # The way to a stop grows with ground speed and lag and falls with braking, so its extremes are corners; the arc it
-    # lies on turns with ground_w / ground_v, so both ends of that ratio are members at the longest way.
-    members = np.array(
-        [(1, 1, nominal, *drive), (fast, fast, slack, *weak), (fast, slow, slack, *weak), (slow, fast, quick, *drive)]
-    )
+    # All corners with the longest way per odometry unit, and the two with the shortest that lose most beside them; what
+    # the box may still lose, between_members covers. The first row is nominal.
+    corners = product((fast,), (fast, slow), (slack, quick), (drive, weak))
+    corners = (*corners, *product((slow,), (fast, slow), (slack,), (drive,)))
+    rows = [(v, w, response, *brakes) for v, w, response, brakes in corners]
+    members = np.array([(1, 1, nominal, *drive), *rows])
     checks = int(np.ceil(p.horizon / dt))
     seconds = np.arange(checks + 1) * dt
-    between = 0.5 * fast * p.speed * dt  # half the way between two checks: the nearest point may lie there
-    estimate = p.margin_speed_estimate * np.minimum(seconds, period + p.drive_timeout + 2 * late)
-    clearance = p.margin_model + between + p.margin_terminal + estimate + p.margin_growth * seconds
-    # The safe set limits the true speeds, and the state holds those that the odometry measures: `fast` lies between.
     speed = max(0.1, (p.speed + p.speed_margin) * (1 - 1 / fast))
+    top = p.speed + p.speed_margin - speed  # of what the odometry may measure under a certified action
+    between = 0.5 * fast * top * dt  # half the way between two checks: the nearest point may lie there
+    # A wrong speed stays wrong while the slew limit acts: through two full reversals at the longest.
+    slewing = 2 * (p.speed + p.reverse_speed) / (p.acceleration * (1 - p.braking_mismatch))
+    estimate = fast * p.margin_speed_estimate * np.minimum(seconds, slewing)
+    clearance = p.margin_model + p.between_members + between + p.margin_terminal + estimate + p.margin_growth * seconds
+    # The safe set limits the true speeds, and the state holds those that the odometry measures: `fast` lies between.
     turn = max(0.3, (p.turn_rate + p.turn_margin) * (1 - 1 / fast))
     tightening = np.stack([clearance, np.full_like(seconds, speed), np.full_like(seconds, turn)], axis=1)
     return Model(

@@ -19,12 +19,13 @@ class Certificate:
         """Compile and warm up. Raises ValueError if compiled code and model disagree in shape."""
         self.model = model
         self._kernel = _compile(model, state_size, action_size)
-        self(np.zeros(state_size), np.zeros(action_size), (0,), np.zeros((1, action_size)), np.ones((1, 2)), 0)
+        none = np.zeros((1, 0, action_size))
+        self(np.zeros(state_size), none, (0,), np.zeros((1, action_size)), np.ones((1, 2)), 0)
 
     def __call__(
         self,
         state: Floats,
-        previous: Floats,
+        past: Floats,
         delays: tuple[int, ...],
         actions: Floats,
         points: Floats,
@@ -43,7 +44,7 @@ class Certificate:
         best = np.full(len(actions), centre, np.uint8)
         self._kernel(
             np.ascontiguousarray(state, np.float64),
-            np.ascontiguousarray(previous, np.float64),
+            np.ascontiguousarray(past, np.float64),
             np.asarray(delays, np.int64),
             np.ascontiguousarray(actions, np.float64),
             np.ascontiguousarray(points, np.float64),
@@ -69,36 +70,36 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
     as_tuple: Any = to_fixed_tuple  # an intrinsic: what it returns depends on the value of its second argument
 
     @numba.njit(error_model="numpy")
-    def one(state, previous, action, member, centre, delay, hold, points, tightening, scale):  # type: ignore[no-untyped-def]
+    def one(state, past, action, member, centre, delay, hold, points, tightening, scale):  # type: ignore[no-untyped-def]
         x = as_tuple(state, state_size)
-        before = as_tuple(previous, action_size)
         asked = as_tuple(action, action_size)
         parameters = as_tuple(member, member_size)
-        command = before
+        command = asked
         margin = np.inf
-        for t in range(horizon):
-            if t >= delay:
-                if t < delay + hold:
-                    command = asked
-                elif (t - delay - hold) % checks_per_tick == 0:
-                    command = backup(x, centre, constants)
-            x = step(x, command, parameters, dt)
+        for t in range(horizon + 1):
             h = constraints(x, points, constants)
             for i in range(len(h)):
-                scaled = (h[i] - tightening[t + 1, i]) / scale[i]
+                scaled = (h[i] - tightening[t, i]) / scale[i]
                 if not np.isfinite(scaled):
                     return -np.inf
                 margin = min(margin, scaled)
             if margin < 0.0:
                 return margin
-            if t + 1 >= delay + hold and terminal(x, centre, constants):
+            if t >= delay + hold and terminal(x, centre, constants):
                 return margin
+            if t < delay:
+                command = as_tuple(past[t], action_size)
+            elif t < delay + hold:
+                command = asked
+            elif (t - delay - hold) % checks_per_tick == 0:
+                command = backup(x, centre, constants)
+            x = step(x, command, parameters, dt)
         return -np.inf
 
     @numba.njit(error_model="numpy")
     def kernel(  # type: ignore[no-untyped-def]
         state,
-        previous,
+        past,
         delays,
         actions,
         points,
@@ -122,15 +123,16 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
                 worst = np.inf
                 for j in range(len(members)):
                     for d in range(len(delays)):
-                        for hold in holds:
-                            if worst >= 0.0:
-                                worst = min(
-                                    worst,
-                                    one(
-                                        state, previous, actions[k], members[j], centres[c, 0], delays[d], hold,
-                                        points, tightening, scale,
-                                    ),
-                                )  # fmt: skip
+                        for before in past:
+                            for hold in holds:
+                                if worst >= 0.0:
+                                    worst = min(
+                                        worst,
+                                        one(
+                                            state, before, actions[k], members[j], centres[c, 0], delays[d], hold,
+                                            points, tightening, scale,
+                                        ),
+                                    )  # fmt: skip
                 if worst > margins[k]:
                     margins[k], best[k] = worst, c
                 if worst >= enough:

@@ -17,7 +17,7 @@ import numpy as np
 from safe_support_ql.parameters import param
 from safe_support_ql.robots.base import Estimate, Floats, Inputs, Robot, Singles
 from safe_support_ql.safety.candidates import CandidateSet
-from safe_support_ql.safety.support import Support
+from safe_support_ql.safety.support import Support, Timing
 
 VERDICTS = ("certified", "certified_band", "plan_held", "no_proof")
 REASONS = (
@@ -142,8 +142,7 @@ class Gate:
         self._candidates: CandidateSet | None = None
         self._estimate: Estimate | None = None
         self._sampled: dict[str, Floats] = {}
-        self._delays: tuple[int, ...] = (0,)
-        self._holds = self.robot.model.holds
+        self._timing = Timing((0,), self.robot.model.holds, np.zeros((1, 0, len(self.robot.action_names))))
         self._tube: _Tube | None = None
         self._nominal: Floats | None = None
         self._valid_until_ns: int | None = None
@@ -233,24 +232,24 @@ class Gate:
         if max(latency_s) > 0.0:
             ages += [steady_ns - item.arrived_ns for item in timed]
         age_s = max(0, *ages) / 1e9
-        # Every whole number of checks that the command before this one may still act for.
+        # Every whole number of checks that earlier commands may still act for.
         low, high = (age_s + min(latency_s)) / model.dt, (age_s + max(latency_s)) / model.dt
-        self._delays = tuple(range(int(np.floor(low + 1e-6)), int(np.ceil(high - 1e-6)) + 1))
-        self.support.look_back(1 + int(np.ceil((age_s + max(latency_s)) / self.robot.period - 1e-6)))
+        delays = tuple(range(int(np.floor(low + 1e-6)), int(np.ceil(high - 1e-6)) + 1))
         # The next command may come late by the latency, too, and this one acts until then.
         longest = model.checks_per_tick + int(np.ceil(max(latency_s) / model.dt - 1e-6))
-        self._holds = tuple(sorted({*model.holds, longest}))
+        past = self.support.past(steady_ns - round(1e9 * age_s), max(delays))
+        self._timing = Timing(delays, tuple(sorted({*model.holds, longest})), past)
         # An answer that comes later than the certificate allowed for is none, whatever kept it.
         self._valid_until_ns = steady_ns + int(max(latency_s) * 1e9) if max(latency_s) > 0.0 else None
         if not self._started:
-            self.support.start(estimate)
+            self.support.start(estimate, self._timing)
             self._started = True
         self._in_tube = self._inside_tube(sampled)
         self._estimate, self._sampled = estimate, sampled
         self.id += 1
         self._candidates = self.support.candidates(
-            self.id, self._stamp_ns, self.episode, sampled, estimate, self._delays, self._holds
-        )  # fmt: skip
+            self.id, self._stamp_ns, self.episode, sampled, estimate, self._timing
+        )
         return self._candidates
 
     def request(self, id: int, action: Singles, steady_ns: int) -> Decision | None:
@@ -383,7 +382,7 @@ class Gate:
         assert self._candidates is not None and self._estimate is not None
         if np.any(action < self.robot.action_low - 1e-6) or np.any(action > self.robot.action_high + 1e-6):
             return self.support.size - 1  # an empty slot: never certified, so the plan runs
-        self._candidates = self.support.append(self._candidates, self._estimate, self._delays, self._holds, action)
+        self._candidates = self.support.append(self._candidates, self._estimate, self._timing, action)
         return self.support.size - 1
 
     def _decide(self, index: int, reason: str, intervention: bool, message: str) -> Decision:
@@ -397,8 +396,8 @@ class Gate:
         self._predict(index, verdict.startswith("certified"))
         assert self._estimate is not None
         executed = candidates.actions[index].astype(np.float64)
-        self._nominal = self._advance(self._estimate.state[None], [executed], max(self._delays))[0]
-        self.support.executed(candidates, index)
+        self._nominal = self._advance(self._estimate.state[None], [executed], self._timing.past[0])[0]
+        self.support.executed(candidates, index, self._decided_ns)
         self._candidates = None
         self.newest = self._estimate, candidates, index
         self.state = self._state_after(reason, intervention)
@@ -416,10 +415,10 @@ class Gate:
         action = np.zeros(len(self.robot.action_names), np.float32)
         if self._nominal is not None:
             action = self.support.plan_action(self._nominal)
-            self._nominal = self._advance(self._nominal[None], [action.astype(np.float64)], 0)[0]
+            self._nominal = self._advance(self._nominal[None], [action.astype(np.float64)])[0]
         self.newest = None
         self._tube = None  # what runs blind is not the feedback law that was certified
-        self.support.note(action.astype(np.float64))
+        self.support.note(action.astype(np.float64), self._decided_ns)
         closed = self.state is State.CLOSED
         if self.state not in (State.CLOSED, State.LATCHED):
             self.state, self.cause = State.BACKUP, self._missing
@@ -471,18 +470,24 @@ class Gate:
         actions = [action]
         if self._tube.ticks > 0:
             actions = [self.support.plan_action(x).astype(np.float64) for x in self._tube.states]
-        self._tube.states = self._advance(self._tube.states, actions, max(self._delays) if self._tube.ticks == 0 else 0)
+        past = self._timing.past[0] if self._tube.ticks == 0 else self._timing.past[0, :0]
+        self._tube.states = self._advance(self._tube.states, actions, past)
         self._tube.ticks += 1
 
-    def _advance(self, states: Floats, actions: list[Floats], delay: int) -> Floats:
-        """States [n, S] one tick on, each under its own member and action (or all under the one given)."""
+    def _advance(self, states: Floats, actions: list[Floats], past: Floats | None = None) -> Floats:
+        """States [n, S] one tick on, each under its own member and action (or all under the one given).
+
+        past[D, A]: what acts at the first D checks instead.
+        """
         model = self.robot.model
         members = tuple(model.members[: len(states)].T)
         columns = tuple(np.broadcast_to(np.array(actions), (len(states), len(self.robot.action_names))).T)
-        before = tuple(np.full(len(states), value) for value in self.support.previous)
         x = tuple(states.T)
         for t in range(model.checks_per_tick):
-            x = model.step(x, before if t < delay else columns, members, model.dt)
+            command = columns
+            if past is not None and t < len(past):
+                command = tuple(np.full(len(states), value) for value in past[t])
+            x = model.step(x, command, members, model.dt)
         return np.stack(x, axis=1)
 
 

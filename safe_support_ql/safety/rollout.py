@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
 from safe_support_ql.robots.base import Floats, Model
@@ -10,30 +12,29 @@ UNREACHED = -np.inf
 
 
 def rollout_margins(
-    model: Model, state: Floats, previous: Floats, delays: tuple[int, ...], actions: Floats, points: Floats
+    model: Model, state: Floats, past: Floats, delays: tuple[int, ...], actions: Floats, points: Floats
 ) -> Floats:
     """Scaled margin [K, C] of every candidate under every centre (docs/method.md, certified(s, a)).
 
-    For each ensemble member, delay and hold: `previous` acts for the delay, the candidate for the hold, then the backup
-    policy, sampled once per tick and held in between, until S_f is reached. The margin is the smallest
-    (h_i - m_{i,t}) / scale_i met on the way over all of them, -inf where S_f is not reached within the horizon or a
-    number is not finite. state[S], previous[A], actions[K, A], points[M, 2]; delays in checks.
+    For each ensemble member, past, delay and hold: earlier commands act for the delay, the candidate for the hold, then
+    the backup policy, sampled once per tick and held in between, until S_f is reached. The margin is the smallest
+    (h_i - m_{i,t}) / scale_i met on the way over all of them, the state itself (t = 0) included; -inf where S_f is not
+    reached within the horizon or a number is not finite. state[S], actions[K, A], points[M, 2]; delays in checks.
+    past[P, D, A]: P possible sequences of the commands that act at the first D checks, D >= every delay.
     """
     margins = np.full((len(actions), len(model.centres)), np.inf)
     with np.errstate(invalid="ignore"):  # a state that is no number is an answer here (-inf), not an accident
         for c, centre in enumerate(model.centres):
-            for delay in delays:
-                for hold in model.holds:
-                    one = _one(model, state, previous, delay, hold, actions, centre, points)
-                    margins[:, c] = np.minimum(margins[:, c], one)
+            for before, delay, hold in product(past, delays, model.holds):
+                one = _one(model, state, before[:delay], hold, actions, centre, points)
+                margins[:, c] = np.minimum(margins[:, c], one)
     return margins
 
 
 def _one(
     model: Model,
     state: Floats,
-    previous: Floats,
-    delay: int,
+    past: Floats,
     hold: int,
     actions: Floats,
     centre: Floats,
@@ -42,28 +43,27 @@ def _one(
     shape = (len(actions), len(model.members))
     members = tuple(np.broadcast_to(column, shape) for column in model.members.T)
     x = tuple(np.full(shape, value) for value in state)
-    before = tuple(np.full(shape, value) for value in previous)
     asked = tuple(np.broadcast_to(column[:, None], shape) for column in actions.T)
-    command = before
+    command, delay = asked, len(past)
     margin = np.full(shape, np.inf)
     reached = np.zeros(shape, bool)
-    for t in range(len(model.tightening) - 1):
+    for t, tightening in enumerate(model.tightening):
+        h = model.margins(x, points, model.constants)
+        for i, value in enumerate(h):
+            scaled = (value - tightening[i]) / model.scale[i]
+            # A comparison with NaN is false: `where` keeps "not finite" from ever raising a margin.
+            margin = np.where(
+                reached, margin, np.where(scaled < margin, scaled, np.where(np.isfinite(scaled), margin, UNREACHED))
+            )
+        if t >= delay + hold:
+            reached = reached | model.terminal(x, centre[0], model.constants)
+            if np.all(reached | (margin < 0)):
+                break
         if t < delay:
-            command = before
+            command = tuple(np.full(shape, value) for value in past[t])
         elif t < delay + hold:
             command = asked
         elif (t - delay - hold) % model.checks_per_tick == 0:
             command = model.backup(x, centre[0], model.constants)
         x = model.step(x, command, members, model.dt)
-        h = model.margins(x, points, model.constants)
-        for i, value in enumerate(h):
-            scaled = (value - model.tightening[t + 1, i]) / model.scale[i]
-            # A comparison with NaN is false: `where` keeps "not finite" from ever raising a margin.
-            margin = np.where(
-                reached, margin, np.where(scaled < margin, scaled, np.where(np.isfinite(scaled), margin, UNREACHED))
-            )
-        if t + 1 >= delay + hold:
-            reached = reached | model.terminal(x, centre[0], model.constants)
-            if np.all(reached | (margin < 0)):
-                break
     return np.asarray(np.where(reached, margin, np.minimum(margin, UNREACHED)).min(axis=1))

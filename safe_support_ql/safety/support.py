@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,18 @@ from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet, 
 from safe_support_ql.safety.certificate import Certificate
 
 LOOK_BACK = 64  # newest commands that are kept
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What acts after the instant of the state: past[P, D, A] for each of the `delays`, then the candidate.
+
+    That for each of the `holds`, then the plan; delays and holds in checks, D >= every delay (see rollout.py).
+    """
+
+    delays: tuple[int, ...]
+    holds: tuple[int, ...]
+    past: Floats
 
 
 class Support:
@@ -24,41 +37,49 @@ class Support:
         self.size = lattice_size(robot, continuous) + EXTRA_SLOTS
         self._certificate = Certificate(robot.model, len(robot.state_names), len(robot.action_names))
         self._rng = np.random.default_rng(seed)
-        self._recent: deque[Floats] = deque(maxlen=LOOK_BACK)
+        self._sent: deque[tuple[Floats, int]] = deque(
+            maxlen=LOOK_BACK
+        )  # command, steady ns; not forgotten by a reset: they may still act
         self.reset(0)
 
     def reset(self, centre: int) -> None:
-        """Forget the band; the plan aims at `centre`. The newest command is zero, but those before it may still act."""
+        """Forget the band; the plan aims at `centre`, and the last command counts as zero."""
         self.centre = centre
-        # A robot that was not put elsewhere obeys its last command until the drive gives up.
-        self._recent.append(np.zeros(len(self.robot.action_names)))
-        self._acting = 1
+        self.previous: Floats = np.zeros(len(self.robot.action_names))
         self._leave_band()
 
-    @property
-    def previous(self) -> Floats:
-        """The newest command [A]."""
-        return self._recent[-1]
-
-    def look_back(self, commands: int) -> None:
-        """How many of the newest commands may have acted since the state was measured."""
-        self._acting = commands
-
-    def note(self, action: Floats) -> None:
+    def note(self, action: Floats, steady_ns: int) -> None:
         """A command [A] went out."""
-        self._recent.append(action)
+        self.previous = action
+        self._sent.append((action, steady_ns))
+
+    def past(self, since_ns: int, checks: int) -> Floats:
+        """Commands [P, checks, A] that may have acted at each check from `since_ns` (steady) on.
+
+        Each one as soon as it was sent (the first row), or one check later: that is what a message may take. The oldest
+        one that is known stands for those before it; without any, zero.
+        """
+        if not checks:
+            return np.zeros((1, 0, len(self.previous)))
+        dt_ns = round(1e9 * self.robot.model.dt)
+        sent = np.array([moment for _, moment in self._sent])
+        actions = np.array([action for action, _ in self._sent] or [np.zeros_like(self.previous)])
+        starts = since_ns + dt_ns * np.arange(-1, checks)
+        newest = np.maximum(np.searchsorted(sent, starts, side="right") - 1, 0)
+        prompt, late = actions[newest[1:]], actions[newest[:-1]]
+        return np.stack([prompt] if np.array_equal(prompt, late) else [prompt, late])
 
     def _leave_band(self) -> None:
         self.in_band = False
         self.threshold = 0.0
         self.spent = 0.0
 
-    def start(self, estimate: Estimate) -> None:
+    def start(self, estimate: Estimate, timing: Timing) -> None:
         """Choose the first centre of an episode: the one whose plan has the largest margin here."""
         margins = []
         for centre in range(len(self.robot.model.centres)):
             self.centre = centre
-            margins.append(self._certify_here(estimate, (0,), self.robot.model.holds, self.plan_action(estimate.state)))
+            margins.append(self._certify_here(estimate, timing, self.plan_action(estimate.state)))
         # Where none certifies, margins that were cut off at their first violation cannot be compared.
         self.centre = int(np.argmax(margins)) if max(margins) >= 0.0 else len(margins) // 2
 
@@ -78,10 +99,9 @@ class Support:
         episode: int,
         inputs: Inputs,
         estimate: Estimate,
-        delays: tuple[int, ...],
-        holds: tuple[int, ...],
+        timing: Timing,
     ) -> CandidateSet:
-        """Certify the lattice and the plan at `estimate`; the previous command still acts for `delays` (in checks)."""
+        """Certify the lattice and the plan at `estimate`."""
         model = self.robot.model
         points = lattice(self.robot, self.continuous, self._rng)
         n, k = len(points), self.size
@@ -94,9 +114,9 @@ class Support:
         used = n if plan < n else n + 1
         margin = np.full(k, -np.inf)
         centre = np.full(k, self.centre, np.uint8)
-        margin[:used], centre[:used] = self._certify(estimate, delays, holds, actions[:used])
+        margin[:used], centre[:used] = self._certify(estimate, timing, actions[:used])
         # The plan is what runs now, so its margin is the one with the centre it has, not with the best centre.
-        margin[plan] = self._certify_here(estimate, delays, holds, plan_action)
+        margin[plan] = self._certify_here(estimate, timing, plan_action)
         centre[plan] = self.centre
         self._update_band(margin[plan])
         certified, band = self._passes(margin)
@@ -115,12 +135,11 @@ class Support:
         self,
         candidates: CandidateSet,
         estimate: Estimate,
-        delays: tuple[int, ...],
-        holds: tuple[int, ...],
+        timing: Timing,
         action: Singles,
     ) -> CandidateSet:
         """The set with a foreign `action` certified into the last slot (log_weight -inf: beta never draws it)."""
-        margin, centre = self._certify(estimate, delays, holds, action[None])
+        margin, centre = self._certify(estimate, timing, action[None])
         certified, band = self._passes(margin)
         last = self.size - 1
         new = {name: getattr(candidates, name).copy() for name in ("actions", "certified", "band", "margin", "centre")}
@@ -131,46 +150,25 @@ class Support:
             is_plan=candidates.is_plan, **new,
         )  # fmt: skip
 
-    def executed(self, candidates: CandidateSet, index: int) -> None:
+    def executed(self, candidates: CandidateSet, index: int, steady_ns: int) -> None:
         """Take note of what was executed: the plan behind it is the stored plan from now on."""
-        self.note(candidates.actions[index].astype(np.float64))
+        self.note(candidates.actions[index].astype(np.float64), steady_ns)
         self.centre = int(candidates.centre[index])
         if candidates.band[index] and not candidates.is_plan[index]:
             self.spent += self.robot.model.step_residual
 
     def _certify(
-        self,
-        estimate: Estimate,
-        delays: tuple[int, ...],
-        holds: tuple[int, ...],
-        actions: Singles,
-        enough: float | None = None,
+        self, estimate: Estimate, timing: Timing, actions: Singles, enough: float | None = None
     ) -> tuple[Floats, Any]:
-        """Margins and centres. An old state was followed by several commands: the worst one of them counts.
-
-        A centre is enough once it passes fully: the nearest such centre keeps the plan from wandering.
-        """
+        """Margins and centres. A centre is enough once it passes fully: the nearest such keeps the plan in place."""
         enough = self.robot.model.band if enough is None else enough
-        before = [self.previous]
-        if max(delays) > 0:
-            before = list(np.unique(np.array(list(self._recent)[-self._acting :]), axis=0))
-        results = [
-            self._certificate(
-                estimate.state, command, delays, actions.astype(np.float64), estimate.points, self.centre, enough, holds
-            )
-            for command in before
-        ]
-        if len(results) == 1:
-            return results[0]
-        margins, centres = (np.array(part) for part in zip(*results, strict=True))
-        # Different centres for different pasts are no one plan: such a candidate is not certified.
-        agree = (centres == centres[0]).all(axis=0)
-        return np.where(agree, margins.min(axis=0), -np.inf), centres[0]
+        return self._certificate(
+            estimate.state, timing.past, timing.delays, actions.astype(np.float64), estimate.points, self.centre,
+            enough, timing.holds,
+        )  # fmt: skip
 
-    def _certify_here(
-        self, estimate: Estimate, delays: tuple[int, ...], holds: tuple[int, ...], action: Singles
-    ) -> float:
-        return float(self._certify(estimate, delays, holds, action[None], -np.inf)[0][0])
+    def _certify_here(self, estimate: Estimate, timing: Timing, action: Singles) -> float:
+        return float(self._certify(estimate, timing, action[None], -np.inf)[0][0])
 
     def _update_band(self, plan_margin: float) -> None:
         model = self.robot.model

@@ -22,6 +22,7 @@ from safe_support_ql.safety.gate import Gate, GateConfig
 
 TICK = 1.0 / cart_pole.CONTROL_HZ
 LIMITS = np.array([1.0, 0.2, 1.5, 1.5])  # states that a controlled cart-pole visits
+NO_PAST = np.zeros((1, 0, 1))  # in lock-step no earlier command acts
 NO_POINTS = np.zeros((0, 2))
 
 
@@ -52,7 +53,7 @@ def certified(rng: np.random.Generator, count: int, member: int | None = None) -
     model = robot().model
     while count:
         z, force = rng.uniform(-LIMITS, LIMITS), rng.uniform(-10.0, 10.0, (1, 1))
-        margin, centre = certificate()(z, np.zeros(1), (0,), force, NO_POINTS, 4)
+        margin, centre = certificate()(z, NO_PAST, (0,), force, NO_POINTS, 4)
         if margin[0] >= 0.0:
             count -= 1
             yield z, float(force[0, 0]), float(model.centres[centre[0], 0])
@@ -222,7 +223,7 @@ def test_gated_controller_crosses_the_track_and_never_needs_the_plan(bullet: int
         for _ in range(300):
             inputs = {"joint_states": z, "goal_pose": np.array([goal])}
             estimate = robot().estimate(inputs)
-            margin, centres = certificate()(z, np.zeros(1), (0,), forces, NO_POINTS, centre, model.band)
+            margin, centres = certificate()(z, NO_PAST, (0,), forces, NO_POINTS, centre, model.band)
             passed = np.flatnonzero(margin >= model.band)
             assert len(passed)
             wanted = robot().controller(robot().observation(inputs, estimate, np.zeros(1), 0.0, 0.0)[None])[0, 0]
@@ -238,7 +239,7 @@ def test_most_states_are_certified_despite_the_ensemble() -> None:
     model = robot().model
     forces = np.linspace(-10.0, 10.0, 5)[:, None]
     states = rng.uniform(-LIMITS, LIMITS, (200, 4)) * [1, 1, 0.5, 0.5]
-    share = np.mean([certificate()(z, np.zeros(1), (0,), forces, NO_POINTS, 4)[0].max() >= model.band for z in states])
+    share = np.mean([certificate()(z, NO_PAST, (0,), forces, NO_POINTS, 4)[0].max() >= model.band for z in states])
     assert share > 0.6, share
 
 
@@ -246,7 +247,7 @@ def test_every_start_is_certified() -> None:
     rng = np.random.default_rng(7)
     for _ in range(100):
         z = robot().initial_state(rng)
-        assert certificate()(z, np.zeros(1), (0,), np.zeros((1, 1)), NO_POINTS, 4)[0][0] >= robot().model.band
+        assert certificate()(z, NO_PAST, (0,), np.zeros((1, 1)), NO_POINTS, 4)[0][0] >= robot().model.band
         assert abs(robot().draw_goal(rng)[0]) <= robot().parameters.goal_range
 
 

@@ -15,7 +15,7 @@ from safe_support_ql.safety.rollout import rollout_margins
 
 def margin(robot: DiffDrive, v: float, w: float, action: tuple[float, float], points: np.ndarray) -> float:
     state, actions = np.array([0.0, 0.0, 0.0, v, w]), np.array([action])
-    return float(rollout_margins(robot.model, state, actions[0], (0,), actions, points).max())
+    return float(rollout_margins(robot.model, state, np.zeros((1, 0, 2)), (0,), actions, points).max())
 
 
 @pytest.mark.parametrize(

@@ -20,17 +20,17 @@ CERTIFICATES = {
 
 
 def random_situation(robot: Robot, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(state, previous, actions, points) as they come up in a run."""
+    """(state, past, actions, points) as they come up in a run: two sequences of three earlier commands."""
     rng = np.random.default_rng(seed)
-    previous = rng.uniform(robot.action_low, robot.action_high)
+    past = rng.uniform(robot.action_low, robot.action_high, (2, 3, len(robot.action_low)))
     actions = lattice(robot, bool(rng.integers(2)), rng).astype(np.float64)
     if robot.name == "diff_drive":
-        state = np.array([0.0, 0.0, 0.0, *(previous * rng.uniform(0.5, 1.0))])
+        state = np.array([0.0, 0.0, 0.0, *(past[0, 0] * rng.uniform(0.5, 1.0))])
         scan = rng.uniform(0.2, 2.0) + rng.uniform(0.0, 1.5) * np.abs(np.sin(np.arange(180) * rng.uniform(0.01, 0.3)))
         inputs = {"odom": np.array([0, 0, 0, 1, *state[3:]]), "scan": scan, "goal_pose": np.zeros(2)}
-        return state, previous, actions, robot.estimate(inputs).points
+        return state, past, actions, robot.estimate(inputs).points
     scale = np.array([0.8, 0.12, 0.6, 0.5])
-    return rng.uniform(-scale, scale), previous, actions, np.full((1, 2), 1e3)
+    return rng.uniform(-scale, scale), past, actions, np.full((1, 2), 1e3)
 
 
 @pytest.mark.parametrize("name", ROBOTS)
@@ -38,9 +38,9 @@ def random_situation(robot: Robot, seed: int) -> tuple[np.ndarray, np.ndarray, n
 @settings(max_examples=30, deadline=None)
 def test_compiled_equals_the_readable_rollout(name: str, seed: int, delay: int) -> None:
     robot = ROBOTS[name]
-    state, previous, actions, points = random_situation(robot, seed)
-    compiled, _ = CERTIFICATES[name](state, previous, (0, delay), actions, points, 0)
-    readable = rollout_margins(robot.model, state, previous, (0, delay), actions, points).max(axis=1)
+    state, past, actions, points = random_situation(robot, seed)
+    compiled, _ = CERTIFICATES[name](state, past, (0, delay), actions, points, 0)
+    readable = rollout_margins(robot.model, state, past, (0, delay), actions, points).max(axis=1)
     # Below zero the compiled one stops where it failed; there the two need only agree that it failed.
     np.testing.assert_array_equal(compiled >= 0, readable >= 0)
     np.testing.assert_allclose(compiled[compiled >= 0], readable[compiled >= 0], atol=1e-9)
@@ -50,13 +50,13 @@ def test_compiled_equals_the_readable_rollout(name: str, seed: int, delay: int) 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_state_that_is_no_number_certifies_nothing(name: str, bad: float) -> None:
     robot = ROBOTS[name]
-    state, previous, actions, points = random_situation(robot, 1)
+    state, past, actions, points = random_situation(robot, 1)
     for i in range(len(state)):
         broken = state.copy()
         broken[i] = bad
-        margins, _ = CERTIFICATES[name](broken, previous, (0,), actions, points, 0)
+        margins, _ = CERTIFICATES[name](broken, past, (0,), actions, points, 0)
         assert not (margins >= 0).any(), (robot.state_names[i], bad)
-        assert not (rollout_margins(robot.model, broken, previous, (0,), actions, points) >= 0).any()
+        assert not (rollout_margins(robot.model, broken, past, (0,), actions, points) >= 0).any()
 
 
 @pytest.mark.parametrize("name", ROBOTS)
@@ -67,8 +67,8 @@ def test_a_certified_action_then_the_plan_stay_safe_for_every_model_in_the_box(
 ) -> None:
     """Guarantee (a) of docs/method.md, the truth drawn inside and at the corners of the ensemble, fixed per rollout."""
     robot, model = ROBOTS[name], ROBOTS[name].model
-    state, previous, actions, points = random_situation(robot, seed)
-    margins, centres = CERTIFICATES[name](state, previous, (0,), actions, points, 0)
+    state, past, actions, points = random_situation(robot, seed)
+    margins, centres = CERTIFICATES[name](state, past, (0,), actions, points, 0)
     certified = np.flatnonzero(margins >= 0)
     if not len(certified):
         return
@@ -94,9 +94,9 @@ def test_more_tightening_never_certifies_more() -> None:
     tighter = replace(robot.model, tightening=robot.model.tightening + 0.05)
     fewer = 0
     for seed in range(10):
-        state, previous, actions, points = random_situation(robot, seed)
-        loose = rollout_margins(robot.model, state, previous, (0,), actions, points)
-        tight = rollout_margins(tighter, state, previous, (0,), actions, points)
+        state, past, actions, points = random_situation(robot, seed)
+        loose = rollout_margins(robot.model, state, past, (0,), actions, points)
+        tight = rollout_margins(tighter, state, past, (0,), actions, points)
         assert (tight <= loose).all()
         fewer += int(((loose >= 0) & (tight < 0)).sum())
     assert fewer > 0

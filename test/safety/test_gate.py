@@ -34,6 +34,7 @@ def fresh() -> Gate:
     new._recorder_ns = new._missing_since_ns = None
     new._unrecorded = deque(maxlen=UNRECORDED)
     new._forget()
+    support._sent.clear()
     support.reset(0)
     return new
 
@@ -142,7 +143,7 @@ def test_a_newer_speed_beside_an_older_scan_is_not_one_state(gate: Gate) -> None
     gate.receive("odom", np.array([0.0, 0, 0, 1, 0.0, 0]), late, late, late)
     assert gate.begin(late, late) is not None
     assert gate._estimate is not None and gate._estimate.state[3] == 0.6, "the speed at the scan's own time"
-    assert gate._delays == (1, 2), "and the way driven since is rolled out"
+    assert gate._timing.delays == (1, 2), "and the way driven since is rolled out"
     gate.expire(late)
     much_later = PERIOD + 200_000_000
     gate.new_episode(1)
@@ -164,19 +165,19 @@ def test_an_answer_later_than_certified_for_is_none(gate: Gate) -> None:
 def test_in_lock_step_a_slow_host_makes_no_state_old(gate: Gate) -> None:
     feed(gate, PERIOD)
     assert gate.begin(PERIOD, PERIOD + 3_000_000) is not None
-    assert gate._delays == (0,)
+    assert gate._timing.delays == (0,)
     gate.expire(PERIOD + 3_000_000)
     feed(gate, 2 * PERIOD)
     assert gate.begin(2 * PERIOD, 2 * PERIOD + 60_000_000, (0.0, 0.05)) is not None
-    assert max(gate._delays) == 3, "in real time the steady clock counts"
+    assert max(gate._timing.delays) == 3, "in real time the steady clock counts"
 
 
 def test_every_command_since_an_old_state_counts(gate: Gate) -> None:
     wall = np.full(180, 0.75)
     for now, past in ((PERIOD, [0.0, 0.0]), (5 * PERIOD, [0.6, 0.0])):
         gate.new_episode(1)
-        gate.support.note(np.array(past))
-        gate.support.note(np.zeros(2))
+        gate.support.note(np.array(past), now)
+        gate.support.note(np.zeros(2), now + PERIOD)
         feed(gate, now, scan=wall)
         late = now + 200_000_000
         candidates = gate.begin(late, late)
@@ -194,7 +195,7 @@ def test_what_was_never_certified_is_not_held(gate: Gate) -> None:
 def test_in_real_time_a_command_is_certified_to_act_longer(gate: Gate) -> None:
     feed(gate, PERIOD)
     assert gate.begin(PERIOD, PERIOD, (0.0, 0.2)) is not None
-    assert max(gate._holds) == ROBOT.model.checks_per_tick + 4
+    assert max(gate._timing.holds) == ROBOT.model.checks_per_tick + 4
 
 
 def test_a_stale_recorder_stops_the_robot(gate: Gate) -> None:
@@ -277,8 +278,7 @@ def test_a_new_episode_does_not_forget_that_the_last_command_may_still_act(gate:
     margins = []
     for last in (0.0, 0.6):
         gate.new_episode(1)
-        gate.support.note(np.zeros(2))
-        gate.support.note(np.array([last, 0.0]))
+        gate.support.note(np.array([last, 0.0]), PERIOD)
         gate.new_episode(2)
         feed(gate, PERIOD, v=0.3, scan=wall)
         candidates = gate.begin(PERIOD + PERIOD, PERIOD + PERIOD, (0.0, 0.06))
