@@ -47,7 +47,8 @@ class Model:
     noise_allowance: float  # how far a bounded sensor error moves the scaled margin of a robot that stands still
     step_residual: float  # scaled margin an in-band step may lose unseen: w_bar of docs/method.md
     band_budget: float  # scaled margin that in-band steps may spend before only the plan runs
-    residual: Floats  # [S], one-step residual bound of the estimate, for the tube
+    residual: Floats  # [S], W: how far a state may lie outside of what the members predict for it, one tick ahead
+    slack: Floats  # [S], by how much the tube of a stored plan widens in a tick: W, and what an uneven period adds
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Estimate:
     state: Floats
     points: Floats
     task: Floats
+
+
+def outside(values: Floats, low: Floats, high: Floats) -> Floats:
+    """How far each of values[n] lies outside [low, high]; 0 inside."""
+    return np.asarray(np.maximum(np.maximum(low - values, values - high), 0.0))
 
 
 class Robot(ABC):
@@ -82,6 +88,8 @@ class Robot(ABC):
     # of a channel; and named worlds inside the ensemble, as the fields of `world.drive` that differ.
     errors: Mapping[str, Floats] = {}
     mismatches: Mapping[str, Mapping[str, Any]] = {}
+    # Worlds outside of that claim, which the gate has to notice at run time.
+    beyond: Mapping[str, WorldSpec] = {}
 
     @property
     def period(self) -> float:
@@ -101,6 +109,15 @@ class Robot(ABC):
     @abstractmethod
     def relative(self, before: Inputs, now: Inputs) -> Floats:
         """State[S] at `now` in the frame in which the estimate at `before` stood, to compare with a prediction."""
+
+    def residuals(self, before: Inputs, now: Inputs, low: Floats, high: Floats) -> dict[str, float]:
+        """How far the robot is at `now` from where it should be, by name, in units of W; above 1 is beyond W.
+
+        low[S], high[S] bound the predictions of the members for `now`, in the frame of `before`.
+        """
+        return dict(
+            zip(self.state_names, outside(self.relative(before, now), low, high) / self.model.residual, strict=True)
+        )
 
     @abstractmethod
     def truth_margins(self, truth: Floats) -> Floats:

@@ -10,7 +10,7 @@ No passive safe state exists: without a command the pole falls, so a lost state 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,13 @@ class CartPole(Robot):
             },
             "force_weak": {"gain": 0.82},
             "damping_high": {"damping": 1.18 * p.damping},
+        }
+        drive = self.world.drive
+        assert isinstance(drive, JointEffort)
+        self.beyond = {
+            "load": replace(self.world, drive=replace(drive, link_masses={"slider_to_cart": 2.0 * p.cart_mass})),
+            "force_lost": replace(self.world, drive=replace(drive, gain=0.5)),
+            "track_sticky": replace(self.world, drive=replace(drive, damping=1.0)),
         }
         self._gain = _lqr(
             _nominal(p),
@@ -416,8 +423,9 @@ def _model(p: Parameters) -> Model:
     # What an error of the state, or of one step, does to (x, theta) at any later time: absolute values of Phi_t's rows.
     nominal = linear[0][0] - np.outer(linear[0][1], gain)
     later = np.array([np.abs(np.linalg.matrix_power(nominal, t)[:2]) for t in range(ticks)])
-    # A step's prediction misses by both measurements, the disturbance, the late command and the choice of the member.
-    spreads = [np.abs(a) @ e0 + np.abs(b) * 2.0 * p.force_limit * p.command_delay * CONTROL_HZ for a, b in linear]
+    # A step's prediction misses by both measurements and the disturbance; where a tick is uneven, by a late command, too.
+    residual = np.max([np.abs(a) @ e0 for a, _ in linear], axis=0) + e0 + w
+    late = np.max([np.abs(b) for _, b in linear], axis=0) * 2.0 * p.force_limit * p.command_delay * CONTROL_HZ
     return Model(
         step=step,
         backup=backup,
@@ -436,7 +444,8 @@ def _model(p: Parameters) -> Model:
         noise_allowance=float((later @ e0 / limits).max()),
         step_residual=float((later @ w / limits).max()),
         band_budget=p.band_budget,
-        residual=np.max(spreads, axis=0) + e0 + w,
+        residual=residual,
+        slack=residual + late,
     )
 
 

@@ -8,15 +8,15 @@ Certificate state: (x, y, yaw, v, w) in the robot's frame at the instant of the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from safe_support_ql.parameters import build, param
-from safe_support_ql.robots.base import Estimate, Floats, Inputs, Model, Robot, Singles
-from safe_support_ql.robots.geometry import nearest
+from safe_support_ql.robots.base import Estimate, Floats, Inputs, Model, Robot, Singles, outside
+from safe_support_ql.robots.geometry import match_scans, nearest
 from safe_support_ql.robots.world import (
     Channel,
     CommandTopic,
@@ -65,6 +65,14 @@ class Parameters:
     noise_allowance: float = param(0.03, "m", 0.0, 0.5, "how far scan noise moves the margin of a standing robot")
     step_residual: float = param(0.0005, "m", 0.0, 0.1, "clearance one in-band step may lose unseen")
     band_budget: float = param(0.1, "m", 0.0, 1.0, "clearance in-band steps may spend before only the plan runs")
+    # W, beyond which a tick counts as mismatch: what the robot may do outside of the members' predictions.
+    residual_way: float = param(0.01, "m", 0.001, 1.0, "way of a tick, by odometry")
+    residual_turn: float = param(0.04, "rad", 0.001, 1.0, "turn of a tick, by odometry")
+    residual_speed: float = param(0.05, "m/s", 0.001, 1.0, "speed")
+    residual_turn_rate: float = param(0.3, "rad/s", 0.001, 5.0, "turn rate")
+    scan_residual_way: float = param(0.015, "m", 0.001, 1.0, "way of a tick, by matching scans")
+    scan_residual_turn: float = param(0.02, "rad", 0.001, 1.0, "turn of a tick, by matching scans")
+    scan_disagreement: float = param(0.15, "1", 0.01, 1.0, "share of a scan that no motion explains")
     scan_rays: int = param(180, "1", 180, 1440, "rays of the lidar over the full circle")
     scan_range: float = param(6.0, "m", 1.0, 100.0, "largest range of the lidar")
     policy_rays: int = param(36, "1", 4, 1440, "sectors the policy sees, each the nearest of its rays")
@@ -152,6 +160,22 @@ class DiffDrive(Robot):
             "turn_slow": {"ground_speed": 1.16, "ground_turn": 0.84},
             "lag_long": {"lag": 1.2 * p.lag},
             "brakes_weak": {"acceleration": 0.8 * p.acceleration, "turn_acceleration": 0.8 * p.turn_acceleration},
+        }
+        drive, lidar = self.world.drive, self.world.lidar
+        assert isinstance(drive, DifferentialDrive) and lidar
+        self.beyond = {
+            "wheels_slip": replace(self.world, drive=replace(drive, wheel=replace(drive.wheel, friction=0.05))),
+            "load": replace(  # ten times the mass, and what that does to the drive
+                self.world,
+                drive=replace(
+                    drive,
+                    chassis=replace(drive.chassis, mass=10 * drive.chassis.mass),
+                    lag=2.0 * p.lag,
+                    acceleration=0.4 * p.acceleration,
+                    turn_acceleration=0.4 * p.turn_acceleration,
+                ),
+            ),
+            "lidar_tilted": replace(self.world, lidar=replace(lidar, tilt=0.15)),
         }
         self.action_low = np.array([-p.reverse_speed, -p.turn_rate])
         self.action_high = np.array([p.speed, p.turn_rate])
@@ -256,6 +280,17 @@ class DiffDrive(Robot):
         turn = (yaw1 - yaw0 + np.pi) % (2 * np.pi) - np.pi
         return np.array([cos * dx + sin * dy, -sin * dx + cos * dy, turn, now["odom"][4], now["odom"][5]])
 
+    def residuals(self, before: Inputs, now: Inputs, low: Floats, high: Floats) -> dict[str, float]:
+        """What the odometry says, and what the scans show: slip, and obstacles that move with the robot, show there."""
+        p = self.parameters
+        odometry = super().residuals(before, now, low, high)
+        old, new = (np.where((r > 0.0) & (r <= p.scan_range), r, np.nan) for r in (before["scan"], now["scan"]))
+        pose, deviation, disagree = match_scans(old, new, self._angles, self.relative(before, now)[:3])
+        bound = np.array([p.scan_residual_way, p.scan_residual_way, p.scan_residual_turn])
+        off = np.where(deviation < 0.5 * bound, outside(pose, low[:3], high[:3]) / bound, 0.0)
+        shown = dict(zip(("x by scan", "y by scan", "yaw by scan"), off, strict=True))
+        return odometry | shown | {"part of the scan": disagree / p.scan_disagreement}
+
     def place(self, states: Floats) -> Floats:
         """The axle's centre, in the robot's frame."""
         return np.column_stack([states[:, :2], np.zeros(len(states))])
@@ -300,9 +335,8 @@ def _model(p: Parameters, period: float) -> Model:
     nominal, slack, quick = (1.0 - np.exp(-dt / lag) for lag in (p.lag, late, early))
     # All corners with the longest way per odometry unit, and the two with the shortest that lose most beside them; what
     # the box may still lose, between_members covers. The first row is nominal.
-    corners = product((fast,), (fast, slow), (slack, quick), (drive, weak))
-    corners = (*corners, *product((slow,), (fast, slow), (slack,), (drive,)))
-    rows = [(v, w, response, *brakes) for v, w, response, brakes in corners]
+    far, near = product((fast,), (fast, slow), (slack, quick), (drive, weak)), product((slow,), (fast, slow))
+    rows = [(v, w, lag, *brakes) for v, w, lag, brakes in far] + [(v, w, slack, *drive) for v, w in near]
     members = np.array([(1, 1, nominal, *drive), *rows])
     checks = int(np.ceil(p.horizon / dt))
     seconds = np.arange(checks + 1) * dt
@@ -315,6 +349,8 @@ def _model(p: Parameters, period: float) -> Model:
     clearance = p.margin_model + p.between_members + between + p.margin_terminal + estimate + p.margin_growth * seconds
     # The safe set limits the true speeds, and the state holds those that the odometry measures: `fast` lies between.
     turn = max(0.3, (p.turn_rate + p.turn_margin) * (1 - 1 / fast))
+    ways = (p.residual_way, p.residual_way, p.residual_turn, p.residual_speed, p.residual_turn_rate)
+    residual = np.array(ways)
     tightening = np.stack([clearance, np.full_like(seconds, speed), np.full_like(seconds, turn)], axis=1)
     return Model(
         step=step,
@@ -339,7 +375,8 @@ def _model(p: Parameters, period: float) -> Model:
         noise_allowance=p.noise_allowance,
         step_residual=p.step_residual,
         band_budget=p.band_budget,
-        residual=np.array([0.03, 0.03, 0.1, 0.15, 0.4]),
+        residual=residual,
+        slack=3.0 * residual,
     )
 
 

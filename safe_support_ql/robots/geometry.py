@@ -7,6 +7,13 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
+BESIDE = 3  # rays on either side that a line is laid through
+BREAK = 0.25  # m, a larger step between neighbouring ranges is the edge of something
+FAR_OFF = 0.10  # m, a point farther from its line disagrees
+NOISE = 0.015  # m, of a point's distance from its line
+KNOWN = 4.0  # information (points along a direction) below which it counts as unseen
+ROUNDS = 6
+
 
 def nearest(x: Any, y: Any, points: Any) -> Any:
     """Distance in metres from (x, y), floats or arrays of one shape, to the nearest of points[M, 2], M >= 1."""
@@ -24,3 +31,51 @@ def _nearest_compiled(x: Any, y: Any, points: Any) -> Any:
         return np.sqrt(best)
 
     return scalar
+
+
+def match_scans(before: Any, now: Any, angles: Any, guess: Any) -> tuple[Any, Any, float]:
+    """How a lidar moved between two scans of a standing world: (pose[3], deviation[3], share of points that disagree).
+
+    before[N], now[N]: ranges in metres, not finite where nothing was hit; angles[N] evenly spaced over the circle.
+    Pose (x [m], y [m], yaw [rad]) is that of `now` in the frame of `before`, found from `guess`[3] by Gauss-Newton
+    steps on the distances of the new points to lines through the old ones (point-to-line ICP with the association by
+    bearing; Censi, "An ICP variant using a point-to-line metric", 2008). The deviation is infinite along what the scans
+    do not show, as the way along a corridor.
+    """
+    n, step = len(angles), float(angles[1] - angles[0])
+    rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    seen = np.isfinite(now)
+    points = np.where(seen, now, 0.0)[:, None] * rays
+    old = np.where(np.isfinite(before), before, 0.0)[:, None] * rays
+    # A line through a point and those beside it, where they are one surface and not two behind each other.
+    beside = np.stack([np.roll(old, shift, axis=0) for shift in range(-BESIDE, BESIDE + 1)])
+    ranges = np.stack([np.roll(before, shift) for shift in range(-BESIDE, BESIDE + 1)])
+    with np.errstate(invalid="ignore"):
+        smooth = np.isfinite(ranges).all(axis=0) & (np.abs(np.diff(ranges, axis=0)).max(axis=0) < BREAK)
+    centre = beside.mean(axis=0)
+    apart = beside - centre
+    xx, yy, xy = (apart[..., 0] ** 2).sum(0), (apart[..., 1] ** 2).sum(0), (apart[..., 0] * apart[..., 1]).sum(0)
+    along = 0.5 * np.arctan2(2.0 * xy, xx - yy)
+    normal = np.stack([-np.sin(along), np.cos(along)], axis=1)
+    pose = np.array(guess, np.float64)
+    for _ in range(ROUNDS):
+        cos, sin = np.cos(pose[2]), np.sin(pose[2])
+        turned = points @ np.array([[cos, sin], [-sin, cos]])
+        moved = turned + pose[:2]
+        nearest_ray = np.round((np.arctan2(moved[:, 1], moved[:, 0]) - angles[0]) / step).astype(int) % n
+        use = seen & smooth[nearest_ray]
+        line, at = normal[nearest_ray], centre[nearest_ray]
+        distance = ((moved - at) * line).sum(axis=1)
+        fits = use & (np.abs(distance) < FAR_OFF)
+        lever = line[:, 1] * turned[:, 0] - line[:, 0] * turned[:, 1]
+        jacobian = np.column_stack([line, lever])[fits]
+        information = jacobian.T @ jacobian
+        values, axes = np.linalg.eigh(information)
+        known = values > KNOWN
+        solve = (axes[:, known] / values[known]) @ axes[:, known].T
+        pose = pose - solve @ (jacobian.T @ distance[fits])
+    spread = np.where(known, 1.0 / np.maximum(values, KNOWN), np.inf)
+    with np.errstate(invalid="ignore"):
+        deviation = np.sqrt(np.nansum(np.where(axes**2 > 1e-6, axes**2 * spread, 0.0), axis=1)) * NOISE
+    disagree = float((use & ~fits).sum() / max(use.sum(), 1))
+    return pose, deviation, disagree

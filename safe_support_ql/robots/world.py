@@ -96,6 +96,7 @@ class Lidar:
     range_max: float
     height: float
     noise: float
+    tilt: float = 0.0  # rad, downwards ahead
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from safe_support_ql.parameters import param
 from safe_support_ql.robots.base import Estimate, Floats, Inputs, Robot, Singles
 from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.mismatch import Mismatch
 from safe_support_ql.safety.support import Support, Timing
 
 VERDICTS = ("certified", "certified_band", "plan_held", "no_proof")
@@ -33,6 +34,7 @@ REASONS = (
 )
 
 
+COMPARED_TICKS = 3  # states farther apart are not compared: nothing would contradict anything
 TUBE_TICKS = 3  # the one-step residual counts this often: a contracting closed loop forgets older ones
 HISTORY = 64  # newest inputs of a channel that are kept, to find those of one instant
 # Decisions whose age is remembered until they are recorded: 1000 a second for the longest recorder_timeout_s. Where
@@ -64,6 +66,8 @@ class GateConfig:
     )
     max_skew_s: float = param(0.05, "s", 0.0, 1.0, "inputs of one state may be this far apart in time")
     latch_after_s: float = param(1.0, "s", 0.05, 60.0, "inputs missing for longer than this latch the gate")
+    mismatch_ticks: int = param(4, "1", 1, 100, "so many ticks with a residual beyond W latch the gate")
+    mismatch_margin: float = param(0.02, "scaled margin", 0.0, 1.0, "each of them asks for this much more")
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,16 @@ class _Tube:
     ticks: int
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """The state that the last cycle began with, and when that was on both clocks."""
+
+    inputs: Inputs
+    state: Floats
+    stamp_ns: int
+    steady_ns: int
+
+
 @dataclass
 class Counters:
     """Cumulative counts of one gate, for status and diagnostics."""
@@ -109,6 +123,7 @@ class Counters:
     empty_supports: int = 0
     refused_inputs: int = 0
     refused_requests: int = 0
+    mismatches: int = 0
     verdicts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
 
 
@@ -136,9 +151,12 @@ class Gate:
         self._decided_ns = 0
         self._missing_since_ns: int | None = None
         self.newest: tuple[Estimate, CandidateSet, int] | None = None  # estimate, candidates, executed: to be drawn
+        self.mismatch = Mismatch(config.mismatch_ticks)
         self._forget()
 
     def _forget(self) -> None:
+        self._seen: _Seen | None = None
+        self.mismatch.reset()
         self._candidates: CandidateSet | None = None
         self._estimate: Estimate | None = None
         self._sampled: dict[str, Floats] = {}
@@ -241,6 +259,8 @@ class Gate:
         self._timing = Timing(delays, tuple(sorted({*model.holds, longest})), past)
         # An answer that comes later than the certificate allowed for is none, whatever kept it.
         self._valid_until_ns = steady_ns + int(max(latency_s) * 1e9) if max(latency_s) > 0.0 else None
+        at = _Seen(sampled, estimate.state, min(item.stamp_ns for item in timed), steady_ns - round(1e9 * age_s))
+        self._compare(at, lockstep=max(latency_s) == 0.0)
         if not self._started:
             self.support.start(estimate, self._timing)
             self._started = True
@@ -331,6 +351,8 @@ class Gate:
             return False, f"still {missing}"
         if problem := self.recorder_problem(steady_ns):
             return False, f"still {problem}"
+        if self.mismatch.level >= 1.0:
+            return False, f"still a mismatch: {self.mismatch.what}"
         self.state, self.cause = State.BACKUP, "reset; waiting for the next certified request"
         self._missing_since_ns = None
         return True, "reset"
@@ -448,12 +470,38 @@ class Gate:
             return State.NOMINAL
         return State.INTERVENING if intervention else State.BACKUP
 
+    def _compare(self, now: _Seen, lockstep: bool) -> None:
+        """Is the robot where a member predicted it? Residuals beyond W shrink the support and, sustained, latch."""
+        last, self._seen = self._seen, now
+        model = self.robot.model
+        if last is None or not 0 < now.stamp_ns - last.stamp_ns <= COMPARED_TICKS * self.robot.period * 1e9:
+            return  # nothing to compare, or nothing new
+        checks = (now.stamp_ns - last.stamp_ns) / 1e9 / model.dt
+        fewest, most = int(np.floor(checks + 1e-3)), int(np.ceil(checks - 1e-3))
+        # In lock-step the world waited for the last command, which then acted from the state's instant on.
+        past = self.support.past(last.steady_ns, most)
+        if lockstep:
+            past = np.tile(self.support.previous, (1, most, 1))
+        members = tuple(model.members.T)
+        low, high = np.full(len(last.state), np.inf), np.full(len(last.state), -np.inf)
+        for commands in past:
+            x = tuple(np.full(len(model.members), value) for value in last.state)
+            for t, command in enumerate(commands, 1):
+                x = model.step(x, tuple(np.full(len(model.members), value) for value in command), members, model.dt)
+                if t >= fewest:
+                    low, high = np.minimum(low, np.min(x, axis=1)), np.maximum(high, np.max(x, axis=1))
+        if self.mismatch.observe(self.robot.residuals(last.inputs, now.inputs, low, high)):
+            self.counters.mismatches += 1
+        self.support.surcharge = self.config.mismatch_margin * self.mismatch.level
+        if self.mismatch.spent:
+            self.latch(f"mismatch: {self.mismatch.what}; check wheels, load and sensors, then call the reset service")
+
     def _inside_tube(self, sampled: Inputs) -> bool:
         tube = self._tube
         if tube is None or tube.ticks * self.robot.model.checks_per_tick >= len(self.robot.model.tightening):
             return False  # none, or older than the rollout that it comes from
         now = self.robot.relative(tube.origin, sampled)
-        slack = self.robot.model.residual * min(tube.ticks, TUBE_TICKS)
+        slack = self.robot.model.slack * min(tube.ticks, TUBE_TICKS)
         return bool(np.all(now >= tube.states.min(axis=0) - slack) and np.all(now <= tube.states.max(axis=0) + slack))
 
     def _predict(self, index: int, certified: bool) -> None:

@@ -40,11 +40,13 @@ class Support:
         self._sent: deque[tuple[Floats, int]] = deque(
             maxlen=LOOK_BACK
         )  # command, steady ns; not forgotten by a reset: they may still act
+        self.surcharge = 0.0  # scaled margin that a non-plan action needs beyond the certificate's
         self.reset(0)
 
     def reset(self, centre: int) -> None:
         """Forget the band; the plan aims at `centre`, and the last command counts as zero."""
         self.centre = centre
+        self.surcharge = 0.0
         self.previous: Floats = np.zeros(len(self.robot.action_names))
         self._leave_band()
 
@@ -119,9 +121,9 @@ class Support:
         margin[plan] = self._certify_here(estimate, timing, plan_action)
         centre[plan] = self.centre
         self._update_band(margin[plan])
-        certified, band = self._passes(margin)
         is_plan = np.zeros(k, bool)
         is_plan[plan] = True
+        certified, band = self._passes(margin, is_plan)
         # An empty slot has margin -inf; one in use has a number even where S_f is not reached.
         margin[:used] = np.maximum(margin[:used], np.finfo(np.float32).min)
         observation = self.robot.observation(
@@ -140,7 +142,7 @@ class Support:
     ) -> CandidateSet:
         """The set with a foreign `action` certified into the last slot (log_weight -inf: beta never draws it)."""
         margin, centre = self._certify(estimate, timing, action[None])
-        certified, band = self._passes(margin)
+        certified, band = self._passes(margin, np.zeros(1, bool))
         last = self.size - 1
         new = {name: getattr(candidates, name).copy() for name in ("actions", "certified", "band", "margin", "centre")}
         new["actions"][last], new["margin"][last], new["centre"][last] = action, margin[0], centre[0]
@@ -179,9 +181,10 @@ class Support:
             # Latched: the largest margin reached since entry, less what a bounded sensor error explains; never lowered.
             self.threshold = max(self.threshold, plan_margin - model.noise_allowance, 0.0)
 
-    def _passes(self, margin: Floats) -> tuple[Bools, Bools]:
+    def _passes(self, margin: Floats, is_plan: Bools) -> tuple[Bools, Bools]:
         model = self.robot.model
         fully = margin >= model.band
         budget_left = self.spent + model.step_residual <= model.band_budget
         band = ~fully & (margin >= self.threshold) & (self.in_band and budget_left)
-        return fully | band, band
+        passes = (fully | band) & (is_plan | (self.surcharge == 0.0) | (margin >= model.band + self.surcharge))
+        return passes, band & passes

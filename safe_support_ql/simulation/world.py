@@ -92,6 +92,10 @@ class World(ABC):
         self._since_command += self.dt
         return obeyed
 
+    @abstractmethod
+    def become(self, spec: WorldSpec) -> None:
+        """Change while it moves: friction, masses, drive and sensors from now on as in `spec`; shapes stay."""
+
     def close(self) -> None:
         """Disconnect."""
         self.client.disconnect()
@@ -151,6 +155,14 @@ class DriveWorld(World):
         )
         for link, friction in enumerate([drive.wheel.friction] * 2 + [drive.caster.friction] * 2):
             self.client.changeDynamics(self.body, link, lateralFriction=friction)
+
+    def become(self, spec: WorldSpec) -> None:
+        """See World."""
+        assert isinstance(spec.drive, DifferentialDrive) and spec.lidar
+        self.drive, self.lidar = spec.drive, spec.lidar
+        self.client.changeDynamics(self.body, -1, mass=spec.drive.chassis.mass)
+        for wheel in (0, 1):
+            self.client.changeDynamics(self.body, wheel, lateralFriction=spec.drive.wheel.friction)
 
     def reset(self, rng: np.random.Generator, seed: int) -> None:
         """Build the arena of `seed` and put the base at its start, standing."""
@@ -270,10 +282,13 @@ class DriveWorld(World):
         yaw = 2.0 * np.arctan2(qz, qw)
         cos, sin = np.cos(yaw), np.sin(yaw)
         rays = self._rays @ np.array([[cos, sin], [-sin, cos]])
-        height = self.lidar.height
-        start = np.tile([position[0], position[1], height], (len(rays), 1))
+        start = np.tile([position[0], position[1], self.lidar.height], (len(rays), 1))
         end = start.copy()
         end[:, :2] += rays * self.lidar.range_max
+        if self.lidar.tilt:  # about the base's y axis: what is ahead goes down
+            forward, (level, down) = self._rays[:, :1], (np.cos(self.lidar.tilt), np.sin(self.lidar.tilt))
+            end[:, :2] -= forward * (1.0 - level) * np.array([cos, sin]) * self.lidar.range_max
+            end[:, 2:] -= forward * down * self.lidar.range_max
         hits = self.client.rayTestBatch(start, end, numThreads=1)
         fraction = np.array([hit[2] for hit in hits])
         ranges = fraction * self.lidar.range_max
@@ -299,10 +314,21 @@ class JointWorld(World):
         self._driven = [names[name] for name in spec.drive.driven]
         for joint in self._joints:
             self.client.setJointMotorControl2(self.body, joint, pybullet.VELOCITY_CONTROL, force=0.0)
-        for name, mass in spec.drive.link_masses.items():
-            self.client.changeDynamics(self.body, names[name], mass=mass)
-        self.client.changeDynamics(self.body, -1, linearDamping=spec.drive.damping, angularDamping=spec.drive.damping)
+        self._links = {name: names[name] for name in spec.drive.joints}
+        self._masses = {name: self.client.getDynamicsInfo(self.body, link)[0] for name, link in self._links.items()}
+        self._loaded = dict(self._masses)
+        self.become(spec)
         self._action = np.zeros(len(self._driven))
+
+    def become(self, spec: WorldSpec) -> None:
+        """See World."""
+        assert isinstance(spec.drive, JointEffort)
+        self.drive = spec.drive
+        for name, mass in (self._masses | spec.drive.link_masses).items():
+            if mass != self._loaded[name]:  # what does not change is left alone: Bullet would compute its inertia anew
+                self.client.changeDynamics(self.body, self._links[name], mass=mass)
+                self._loaded[name] = mass
+        self.client.changeDynamics(self.body, -1, linearDamping=spec.drive.damping, angularDamping=spec.drive.damping)
 
     def _load(self, drive: JointEffort) -> int:
         if not drive.urdf_edits:

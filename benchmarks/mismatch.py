@@ -1,0 +1,55 @@
+"""How soon the gate notices a robot that is no longer the one that was certified, and what would happen otherwise.
+
+    python benchmarks/mismatch.py [--episodes 40] [--robot R] [--json F]
+
+In every episode the robot changes while it moves (`beyond` of the robot: slipping wheels, a load, a tilted lidar; a
+load, half the force, a sticky track), in simulation, in lock-step. Ticks count from the change to the latch; 'in
+between' counts those with a residual beyond W, 'W' is the largest residual. The first row, unchanged, must stay silent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from safe_support_ql import robots
+from safe_support_ql.config import load_robot
+from safe_support_ql.experiments.mismatch import meet
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--robot", choices=robots.names(), help="one robot only")
+    parser.add_argument("--episodes", type=int, default=40, help="per change (default 40)")
+    parser.add_argument("--json", type=Path, help="write every episode here")
+    options = parser.parse_args()
+    rows = []
+    print(
+        f"{'robot':11}{'change':15}{'noticed':>9}{'ticks: half':>13}{'most':>6}{'W':>7}{'visits':>8}{'unwatched':>11}"
+    )
+    for name in [options.robot] if options.robot else robots.names():
+        config = load_robot(name)
+        for change, spec in {"none": config.robot.world, **config.robot.beyond}.items():
+            met = meet(config, spec, options.episodes)
+            unwatched = meet(config, spec, options.episodes, watch=False)
+            ticks = [one.ticks for one in met if one.ticks >= 0]
+            half, most = (f"{np.median(ticks):.0f}", f"{max(ticks)}") if ticks else ("-", "-")
+            visits, otherwise = (sum(one.unsafe_visits for one in ones) for ones in (met, unwatched))
+            print(
+                f"{name:11}{change:15}{f'{len(ticks)}/{len(met)}':>9}{half:>13}{most:>6}"
+                f"{max(one.largest for one in met):>7.1f}{visits:>8}{otherwise:>11}",
+                flush=True,
+            )
+            rows.append({"robot": name, "change": change, "watched": [asdict(one) for one in met],
+                         "unwatched": [asdict(one) for one in unwatched]})  # fmt: skip
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The robot changes while it moves, beyond what the certificate claims: does the gate notice, and how soon?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from safe_support_ql.behavior.policies import BehaviorPolicy
+from safe_support_ql.config import Config
+from safe_support_ql.experiments.episodes import look
+from safe_support_ql.robots.world import WorldSpec
+from safe_support_ql.safety.gate import Gate, State
+from safe_support_ql.simulation.simulation import Simulation
+
+FIRST_SEED = 870_000_000
+LONGEST_WAIT_S = 4.0  # until the change
+AFTERWARDS_S = 2.0  # of the plan after a latch
+MOVING = 0.5  # share of the command's range that the last command must have had at the change
+
+
+@dataclass(frozen=True)
+class Encounter:
+    """One episode with a change. `ticks` from the change to the latch, -1 where none came; `largest` residual in W."""
+
+    seed: int
+    ticks: int
+    beyond: int
+    largest: float
+    unsafe_visits: int
+    cause: str
+
+
+def meet(config: Config, spec: WorldSpec, episodes: int, watch: bool = True) -> list[Encounter]:
+    """Play `episodes` under the behavior policy; in each the world becomes `spec` while the robot moves.
+
+    Without `watch` the gate compares nothing: what would have happened.
+    """
+    robot = config.robot
+    settings = config.gate if watch else replace(config.gate, mismatch_ticks=100, mismatch_margin=0.0)
+    sim, gate = Simulation(robot), Gate(robot, settings, False, FIRST_SEED)
+    met: list[Encounter] = []
+    for seed in range(FIRST_SEED, FIRST_SEED + episodes):
+        sim.world.become(robot.world)
+        met.append(_episode(sim, gate, BehaviorPolicy(config.behavior, robot, seed), spec, seed, watch))
+    sim.close()
+    return met
+
+
+def _episode(sim: Simulation, gate: Gate, policy: BehaviorPolicy, spec: WorldSpec, seed: int, watch: bool) -> Encounter:
+    robot, before = sim.robot, sim.unsafe_visits
+    outcome = sim.reset(seed)
+    gate.state, gate.cause = State.CLOSED, ""
+    gate.new_episode(seed)
+    wait = int(np.random.default_rng([seed, 5]).integers(1, round(LONGEST_WAIT_S / robot.period) + 1))
+    changed = latched = None
+    largest, beyond, counted = 0.0, 0, gate.counters.mismatches
+    while not (outcome.terminated or outcome.truncated):
+        tick = outcome.tick
+        moving = (np.abs(gate.support.previous) >= MOVING * robot.action_high).any()
+        if changed is None and tick >= wait and moving:
+            sim.world.become(spec)
+            changed, counted = tick, gate.counters.mismatches
+        candidates = look(sim, gate, sim.sense(), tick)
+        if not watch:
+            gate.mismatch.reset()
+        elif changed is not None and latched is None:
+            largest, beyond = max(largest, gate.mismatch.largest), gate.counters.mismatches - counted
+            latched = tick if gate.state is State.LATCHED else None
+        if latched is not None and tick - latched >= AFTERWARDS_S / robot.period:
+            break
+        decision = gate.request(candidates.id, policy(candidates), 0)
+        assert decision is not None
+        outcome = sim.tick(decision.action.astype(np.float64))
+    ticks = -1 if latched is None or changed is None else latched - changed
+    return Encounter(seed, ticks, beyond, largest, sim.unsafe_visits - before, gate.mismatch.what)

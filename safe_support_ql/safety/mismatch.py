@@ -1,0 +1,39 @@
+"""Run-time mismatch detection: does the robot move as the ensemble predicted for what was executed?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FORGIVEN = 0.25  # of a residual beyond W, by every tick without one: single ones are forgotten, frequent ones add up
+
+
+class Mismatch:
+    """Counts residuals beyond W, the robot's stated bound of one tick. The level rises by one with each such tick."""
+
+    def __init__(self, budget: float) -> None:
+        """`budget`: the level at which the robot is no longer the one that the certificate speaks of."""
+        self.budget = budget
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing was noticed yet."""
+        self.level = 0.0
+        self.largest = 0.0  # residual of the newest tick, in W
+        self.what = ""
+
+    def observe(self, residuals: Mapping[str, float]) -> bool:
+        """Take the residuals of one tick, by name and in units of W; returns whether one is beyond W."""
+        name = max(residuals, key=lambda name: residuals[name], default="")
+        self.largest = residuals.get(name, 0.0)
+        beyond = bool(name) and not residuals[name] <= 1.0  # a residual that is no number is beyond every bound
+        if beyond:
+            self.level = min(self.level + 1.0, self.budget)
+            self.what = f"{name} is off by {residuals[name]:.1f} times what the models leave open"
+        else:
+            self.level = max(self.level - FORGIVEN, 0.0)
+        return beyond
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget is spent."""
+        return self.level >= self.budget

@@ -1,0 +1,72 @@
+"""Run-time mismatch detection: single residuals are forgiven, sustained ones shrink the support and latch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from safe_support_ql import config
+from safe_support_ql.experiments.mismatch import meet
+from safe_support_ql.safety.gate import Gate, State
+from safe_support_ql.safety.mismatch import Mismatch
+
+PERIOD = 100_000_000
+
+
+def test_single_residuals_are_forgiven_and_sustained_ones_spend_the_budget() -> None:
+    mismatch = Mismatch(4)
+    for _ in range(20):
+        assert mismatch.observe({"x": 0.2, "v": 1.4}) and not mismatch.spent
+        for _ in range(4):
+            assert not mismatch.observe({"x": 1.0, "v": 0.0})
+    assert mismatch.level == 0.0
+    for _ in range(4):
+        mismatch.observe({"x": 0.2, "v": 1.4})
+    assert mismatch.spent and mismatch.what.startswith("v is off by 1.4")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_residual_that_is_no_number_is_beyond_every_bound(value: float) -> None:
+    assert Mismatch(4).observe({"x": value})
+
+
+def test_a_base_that_does_not_do_as_told_loses_its_support_and_latches() -> None:
+    robot = config.load_robot("diff_drive").robot
+    gate = Gate(robot, config.load_robot("diff_drive").gate, False, 0)
+
+    def tick(now: int, v: float, ask: float) -> None:
+        for name, vector in (("odom", [0, 0, 0, 1, v, 0]), ("scan", np.full(180, 5.0)), ("goal_pose", [3, 0])):
+            gate.receive(name, np.array(vector, np.float64), now * PERIOD, now * PERIOD, now * PERIOD)
+        candidates = gate.begin(now * PERIOD, now * PERIOD)
+        assert candidates is not None
+        offered.append(float(candidates.margin[candidates.certified & ~candidates.is_plan].min(initial=np.inf)))
+        gate.request(candidates.id, np.array([ask, 0.0], np.float32), now * PERIOD)
+
+    offered: list[float] = []
+    for now in range(1, 8):
+        tick(now, 0.0, 0.0)
+    assert gate.counters.mismatches == 0
+    for now in range(8, 13):  # told to drive, it stands
+        tick(now, 0.0, 0.6)
+    assert gate.counters.mismatches == 4 and gate.state is State.LATCHED and "mismatch" in gate.cause
+    assert gate.support.surcharge == pytest.approx(4 * gate.config.mismatch_margin)
+    done, why = gate.reset(12 * PERIOD, 12 * PERIOD)
+    assert not done and "mismatch" in why
+    for now in range(13, 30):  # the plan asks it to stand, and it does
+        tick(now, 0.0, 0.6)
+    assert gate.reset(29 * PERIOD, 29 * PERIOD) == (True, "reset")
+
+
+def test_a_changed_robot_is_noticed_within_the_budget_and_an_unchanged_one_is_not() -> None:
+    settings = config.load_robot("cart_pole")
+    assert all(one.ticks < 0 and one.largest <= 1.0 for one in meet(settings, settings.robot.world, 3))
+    for change in ("load", "force_lost"):
+        met = meet(settings, settings.robot.beyond[change], 5)
+        assert all(0 <= one.ticks <= 15 and one.largest > 1.0 for one in met), (change, met)
+
+
+def test_slipping_wheels_and_a_tilted_lidar_latch_without_a_visit() -> None:
+    settings = config.load_robot("diff_drive")
+    for change in ("wheels_slip", "load", "lidar_tilted"):
+        [one] = meet(settings, settings.robot.beyond[change], 1)
+        assert one.ticks >= 0 and one.unsafe_visits == 0, (change, one)
