@@ -21,18 +21,18 @@ class BehaviorConfig:
 
 
 def log_weights(
-    config: BehaviorConfig, robot: Robot, observations: Singles, actions: Singles, certified: Bools, is_plan: Bools
+    config: BehaviorConfig, robot: Robot, observations: Singles, actions: Singles, offered: Bools, is_plan: Bools
 ) -> Singles:
     """log_weight[N, K] of candidates `actions`[N, K, A]; -inf outside the support and in the appended slot.
 
-    The lattice carries the base distribution: mixed first, then restricted to certified candidates and renormalised,
+    The lattice carries the base distribution: mixed first, then restricted to offered candidates and renormalised,
     sharing 1 - eps; the backup atom gets eps, or all where the base has no mass in A_safe. A lattice point that is the
     plan is one candidate, and both parts add.
     """
     n = actions.shape[1] - EXTRA_SLOTS
     base = np.zeros(actions.shape[:2])
     base[:, :n] = base_mass(config, robot, observations, actions[:, :n].astype(np.float64))
-    base[~certified] = 0.0
+    base[~offered] = 0.0
     total = base.sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         weight = np.where(total > 0.0, (1.0 - config.plan_mass) * base / total, 0.0)
@@ -65,7 +65,7 @@ class BehaviorPolicy:
         """An action [A] of the support."""
         weights = log_weights(
             self._config, self._robot, candidates.observation[None], candidates.actions[None],
-            candidates.certified[None], candidates.is_plan[None],
+            candidates.offered[None], candidates.is_plan[None],
         )  # fmt: skip
         return np.asarray(candidates.actions[sample(weights[0], self._rng)])
 

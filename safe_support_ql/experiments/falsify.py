@@ -32,7 +32,7 @@ from safe_support_ql import robots
 from safe_support_ql.robots.base import Estimate, Floats, Robot, Singles
 from safe_support_ql.robots.world import DifferentialDrive
 from safe_support_ql.safety.candidates import CandidateSet
-from safe_support_ql.safety.gate import Gate
+from safe_support_ql.safety.gate import Gate, State
 from safe_support_ql.simulation.arena import Arena
 from safe_support_ql.simulation.simulation import Simulation
 from safe_support_ql.simulation.world import DriveWorld, JointWorld
@@ -210,6 +210,7 @@ class Tally:
     near_first: int = 0  # near, by the tightening of the step's own period instead of the largest
     smallest: float = np.inf  # true margin over the largest tightening, anywhere
     visits: int = 0
+    latched: int = 0  # episodes that ended latched: false alarms, as everything was within W
 
     def __post_init__(self) -> None:
         self.histogram = np.zeros(len(EDGES) + 1, np.int64)
@@ -227,6 +228,7 @@ class Duel:
         self.odometry_drift = float(getattr(robot.world.drive, "odometry_drift", 0.0))  # what the robot itself declares
         monitor = robots.make(robot.name, {**(shard.raw_config.get("parameters") or {}), **shard.monitor})
         self.gate = Gate(monitor, self.config.gate, shard.seed % 2 == 1, shard.seed)
+        self.gate.watching = not shard.monitor
         self.space = Space(robot)
         # Odd and even words keep the random, searched and every world's streams apart.
         self.rng = np.random.default_rng([shard.seed, shard.kind == "search", *shard.mismatch.encode()])
@@ -297,6 +299,8 @@ class Duel:
                 )
             elif isinstance(world, JointWorld) and self.met and self.rng.random() < 0.5:
                 world.set_state(self.met[int(self.rng.integers(len(self.met)))])
+            self.tally.latched += self.gate.state is State.LATCHED
+            self.gate.state = State.CLOSED
             self.gate.new_episode(self.tally.episodes)
             self._now = 0
             candidates, estimate = self._sense(attack)
@@ -359,6 +363,7 @@ def run_shard(shard: Shard) -> dict[str, Any]:
         "hash": safety_hash(duel.config), "counted_steps": tally.counted, "ticks": tally.ticks,
         "episodes": tally.episodes, "near": tally.near, "near_own_period": tally.near_first,
         "histogram": tally.histogram.tolist(), "smallest_margin": tally.smallest, "unsafe_visits": tally.visits,
+        "latched": tally.latched,
         "visits": tally.found[:20], "verdicts": duel.gate.counters.verdicts,
         "empty_supports": duel.gate.counters.empty_supports, "wall_s": time.monotonic() - began,
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,17 +37,17 @@ def meet(config: Config, spec: WorldSpec, episodes: int, watch: bool = True) -> 
     Without `watch` the gate compares nothing: what would have happened.
     """
     robot = config.robot
-    settings = config.gate if watch else replace(config.gate, mismatch_ticks=100, mismatch_margin=0.0)
-    sim, gate = Simulation(robot), Gate(robot, settings, False, FIRST_SEED)
+    sim, gate = Simulation(robot), Gate(robot, config.gate, False, FIRST_SEED)
+    gate.watching = watch
     met: list[Encounter] = []
     for seed in range(FIRST_SEED, FIRST_SEED + episodes):
         sim.world.become(robot.world)
-        met.append(_episode(sim, gate, BehaviorPolicy(config.behavior, robot, seed), spec, seed, watch))
+        met.append(_episode(sim, gate, BehaviorPolicy(config.behavior, robot, seed), spec, seed))
     sim.close()
     return met
 
 
-def _episode(sim: Simulation, gate: Gate, policy: BehaviorPolicy, spec: WorldSpec, seed: int, watch: bool) -> Encounter:
+def _episode(sim: Simulation, gate: Gate, policy: BehaviorPolicy, spec: WorldSpec, seed: int) -> Encounter:
     robot, before = sim.robot, sim.unsafe_visits
     outcome = sim.reset(seed)
     gate.state, gate.cause = State.CLOSED, ""
@@ -62,9 +62,7 @@ def _episode(sim: Simulation, gate: Gate, policy: BehaviorPolicy, spec: WorldSpe
             sim.world.become(spec)
             changed, counted = tick, gate.counters.mismatches
         candidates = look(sim, gate, sim.sense(), tick)
-        if not watch:
-            gate.mismatch.reset()
-        elif changed is not None and latched is None:
+        if changed is not None and latched is None:
             largest, beyond = max(largest, gate.mismatch.largest), gate.counters.mismatches - counted
             latched = tick if gate.state is State.LATCHED else None
         if latched is not None and tick - latched >= AFTERWARDS_S / robot.period:

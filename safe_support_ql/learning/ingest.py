@@ -10,7 +10,7 @@ from safe_support_ql.learning.networks import ProblemSpec
 from safe_support_ql.learning.replay import Rows
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.safety.candidates import EXTRA_SLOTS, lattice_size
-from safe_support_ql.safety.journal import CERTIFIED, PLAN, USED
+from safe_support_ql.safety.journal import CERTIFIED, OFFERED, PLAN, USED
 
 
 def problem_spec(robot: Robot, continuous: bool) -> ProblemSpec:
@@ -28,14 +28,14 @@ def problem_spec(robot: Robot, continuous: bool) -> ProblemSpec:
 def replay_rows(records: NDArray[np.void], robot: Robot, behavior: BehaviorConfig) -> Rows:
     """Rows for Replay.append of journal records [n]."""
     flags = records["flags"]
-    certified, is_plan, used = ((flags & bit) > 0 for bit in (CERTIFIED, PLAN, USED))
+    certified, offered, is_plan, used = ((flags & bit) > 0 for bit in (CERTIFIED, OFFERED, PLAN, USED))
     candidates = np.where(used[..., None], records["actions"], np.nan).astype(np.float32)
     return {
         "observation": records["observation"],
         "candidates": candidates,
         "support": certified | is_plan,
         "is_plan": is_plan,
-        "log_weight": log_weights(behavior, robot, records["observation"], records["actions"], certified, is_plan),
+        "log_weight": log_weights(behavior, robot, records["observation"], records["actions"], offered, is_plan),
         "executed": records["executed"].astype(np.int64),
         "reward": records["reward"],
         "terminated": records["terminated"].astype(bool),

@@ -222,7 +222,7 @@ def _short(value: Any) -> str:
 class CandidateCodec:
     """CandidateSet <-> PointCloud2: K points of float32 fields, the observation in the row's tail; one atomic message.
 
-    Fields: every action name, margin, certified, band, is_plan, centre; then `observation` (offset K * point_step,
+    Fields: every action name, margin, certified, band, is_plan, centre, offered; `observation` (offset K * point_step,
     count D), for which there is no place in the format but this. header.frame_id = "id/<id>/episode/<n>".
     """
 
@@ -230,8 +230,8 @@ class CandidateCodec:
         """For the candidate sets of `robot`."""
         self.k = lattice_size(robot, continuous) + EXTRA_SLOTS
         self.a, self.d = len(robot.action_names), len(robot.observation_names)
-        self.columns = self.a + 5
-        names = [*robot.action_names, "margin", "certified", "band", "is_plan", "centre"]
+        self.columns = self.a + 6
+        names = [*robot.action_names, "margin", "certified", "band", "is_plan", "centre", "offered"]
         single = PointField.FLOAT32
         fields = [PointField(name=name, offset=4 * i, datatype=single, count=1) for i, name in enumerate(names)]
         step = 4 * self.columns
@@ -251,6 +251,7 @@ class CandidateCodec:
         table[:, a + 2] = candidates.band
         table[:, a + 3] = candidates.is_plan
         table[:, a + 4] = candidates.centre
+        table[:, a + 5] = candidates.offered
         self._buffer[self.k * self.columns :] = candidates.observation
         self._message.header.stamp = stamp_of(candidates.stamp_ns)
         self._message.header.frame_id = f"id/{candidates.id}/episode/{candidates.episode}"
@@ -278,6 +279,7 @@ class CandidateCodec:
             actions=table[:, :a],
             margin=table[:, a],
             certified=table[:, a + 1] != 0.0,
+            offered=table[:, a + 5] != 0.0,
             band=table[:, a + 2] != 0.0,
             is_plan=table[:, a + 3] != 0.0,
             centre=table[:, a + 4].astype(np.uint8),

@@ -48,11 +48,11 @@ class Parameters:
     gain_mismatch: float = param(0.2, "1", 0.0, 0.4, "force per commanded force, +- this")
     # Backup policy: discrete LQR of the nominal model.
     backup_position_weight: float = param(1.0, "1/m^2", 1e-3, 1e3, "weight of (x - centre)^2")
-    backup_angle_weight: float = param(2.8, "1/rad^2", 1e-3, 1e3, "weight of theta^2")
-    backup_speed_weight: float = param(0.13, "s^2/m^2", 1e-3, 1e3, "weight of x'^2")
-    backup_turn_weight: float = param(0.2, "s^2/rad^2", 1e-3, 1e3, "weight of theta'^2")
-    backup_force_weight: float = param(0.01, "1/N^2", 1e-6, 1.0, "weight of force^2")
-    centre_span: float = param(0.7, "m", 0.0, 10.0, "outermost rest position")
+    backup_angle_weight: float = param(3.19, "1/rad^2", 1e-3, 1e3, "weight of theta^2")
+    backup_speed_weight: float = param(0.06, "s^2/m^2", 1e-3, 1e3, "weight of x'^2")
+    backup_turn_weight: float = param(0.83, "s^2/rad^2", 1e-3, 1e3, "weight of theta'^2")
+    backup_force_weight: float = param(0.004, "1/N^2", 1e-6, 1.0, "weight of force^2")
+    centre_span: float = param(0.773, "m", 0.0, 10.0, "outermost rest position")
     centres: int = param(9, "1", 1, 51, "rest positions, evenly spaced")
     horizon: float = param(2.5, "s", 0.5, 10.0, "longest rollout; it ends early inside S_f")
     checks_per_tick: int = param(1, "1", 1, 5, "certificate checks per control period; must divide the physics steps")
@@ -68,7 +68,8 @@ class Parameters:
     command_delay: float = param(0.001, "s", 0.0, 0.02, "a command acts this much later than the state says, at most")
     saturation_growth: float = param(1.2, "1", 1.0, 5.0, "growth of errors while k saturates, over the linear loop's")
     between_members: float = param(0.004, "1", 0.0, 0.5, "scaled margin a model between the members may lose")
-    band: float = param(0.04, "1", 0.0, 0.5, "width b of the hysteresis band, in scaled margin")
+    band: float = param(0.025, "1", 0.0, 0.5, "width b of the hysteresis band, in scaled margin")
+    offered_ticks: int = param(2, "1", 0, 10, "beta draws what passes for so many ticks, where there is such; 0 all")
     band_budget: float = param(0.1, "1", 0.0, 0.5, "scaled margin in-band steps may spend before only the plan runs")
     input_age: float = param(0.1, "s", 0.02, 2.0, "older inputs count as missing")
     drive_timeout: float = param(0.1, "s", 0.04, 2.0, "the drive's effort is zero this long after a command")
@@ -423,7 +424,7 @@ def _model(p: Parameters) -> Model:
     # What an error of the state, or of one step, does to (x, theta) at any later time: absolute values of Phi_t's rows.
     nominal = linear[0][0] - np.outer(linear[0][1], gain)
     later = np.array([np.abs(np.linalg.matrix_power(nominal, t)[:2]) for t in range(ticks)])
-    # A step's prediction misses by both measurements and the disturbance; where a tick is uneven, by a late command, too.
+    # A prediction misses by both measurements and the disturbance; where a tick is uneven, by a late command, too.
     residual = np.max([np.abs(a) @ e0 for a, _ in linear], axis=0) + e0 + w
     late = np.max([np.abs(b) for _, b in linear], axis=0) * 2.0 * p.force_limit * p.command_delay * CONTROL_HZ
     return Model(
@@ -439,6 +440,7 @@ def _model(p: Parameters) -> Model:
         scale=limits,
         checks_per_tick=p.checks_per_tick,
         dt=dt,
+        offered_hold=p.offered_ticks * p.checks_per_tick,
         holds=(p.checks_per_tick,),  # an effort of zero is no stop, so there is no drive timeout to certify
         band=p.band,
         noise_allowance=float((later @ e0 / limits).max()),

@@ -19,8 +19,10 @@ class CandidateSet:
     """K candidates of one decision. Slots: the lattice, then the plan's own slot, then the appended slot.
 
     `observation`[D]; `actions`[K, A] exactly as they would be executed (float32 values); `certified`[K] pass the
-    certificate, fully or (`band`[K]) at the latched threshold; `is_plan`[K] marks k(s), exactly one; `margin`[K] in
-    scaled units, -inf in an empty slot; `centre`[K] the index of the rest position the plan behind it aims at.
+    certificate, fully or (`band`[K]) at the latched threshold; `offered`[K] of them leave beta room for more than the
+    plan at the next tick (all, where the robot does not tell them apart or none does); `is_plan`[K] marks k(s), exactly
+    one; `margin`[K] in scaled units, -inf in an empty slot; `centre`[K] the index of the rest position the plan behind
+    it aims at.
     """
 
     id: int
@@ -29,6 +31,7 @@ class CandidateSet:
     observation: Singles
     actions: Singles
     certified: Bools
+    offered: Bools
     band: Bools
     is_plan: Bools
     margin: Singles
@@ -36,8 +39,8 @@ class CandidateSet:
 
     @property
     def support(self) -> Bools:
-        """Candidates that Q, V and the policy may use; never empty. Only the gate reads `certified`."""
-        return self.certified | self.is_plan
+        """Candidates that beta and the policy may draw; never empty. Only the gate reads `certified`."""
+        return self.offered | self.is_plan
 
     @property
     def plan(self) -> int:

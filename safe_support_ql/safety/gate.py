@@ -152,6 +152,7 @@ class Gate:
         self._missing_since_ns: int | None = None
         self.newest: tuple[Estimate, CandidateSet, int] | None = None  # estimate, candidates, executed: to be drawn
         self.mismatch = Mismatch(config.mismatch_ticks)
+        self.watching = True  # for mismatch; experiments that delete margins on purpose must not be stopped by it
         self._forget()
 
     def _forget(self) -> None:
@@ -474,7 +475,11 @@ class Gate:
         """Is the robot where a member predicted it? Residuals beyond W shrink the support and, sustained, latch."""
         last, self._seen = self._seen, now
         model = self.robot.model
-        if last is None or not 0 < now.stamp_ns - last.stamp_ns <= COMPARED_TICKS * self.robot.period * 1e9:
+        if (
+            not self.watching
+            or last is None
+            or not 0 < now.stamp_ns - last.stamp_ns <= COMPARED_TICKS * self.robot.period * 1e9
+        ):
             return  # nothing to compare, or nothing new
         checks = (now.stamp_ns - last.stamp_ns) / 1e9 / model.dt
         fewest, most = int(np.floor(checks + 1e-3)), int(np.ceil(checks - 1e-3))

@@ -22,6 +22,7 @@ from safe_support_ql.safety.candidates import CandidateSet
 FORMAT = "safe_support_ql journal 1"
 HEADER_BYTES = 4096
 CERTIFIED, BAND, PLAN, USED = 1, 2, 4, 8  # bits of `flags`
+OFFERED = 32
 INTERVENED = 16  # at the executed candidate: it ran although a request asked for another
 
 
@@ -58,6 +59,7 @@ def pack(
     record = np.zeros(1, dtype)
     used = np.isfinite(candidates.margin)
     flags = CERTIFIED * candidates.certified + BAND * candidates.band + PLAN * candidates.is_plan + USED * used
+    flags += OFFERED * candidates.offered
     record["sequence"], record["id"], record["stamp_ns"] = sequence, candidates.id, candidates.stamp_ns
     record["episode"], record["phase"] = candidates.episode, phase
     record["first"], record["terminated"], record["truncated"], record["reward"] = first, terminated, truncated, reward

@@ -124,13 +124,15 @@ class Support:
         is_plan = np.zeros(k, bool)
         is_plan[plan] = True
         certified, band = self._passes(margin, is_plan)
+        offered = self._offered(estimate, timing, actions, certified, is_plan)
         # An empty slot has margin -inf; one in use has a number even where S_f is not reached.
         margin[:used] = np.maximum(margin[:used], np.finfo(np.float32).min)
         observation = self.robot.observation(
             inputs, estimate, self.previous, float(model.centres[self.centre, 0]), self.threshold
         )
         return CandidateSet(
-            id, stamp_ns, episode, observation, actions, certified, band, is_plan, margin.astype(np.float32), centre
+            id, stamp_ns, episode, observation, actions, certified, offered, band, is_plan, margin.astype(np.float32),
+            centre,
         )  # fmt: skip
 
     def append(
@@ -144,9 +146,12 @@ class Support:
         margin, centre = self._certify(estimate, timing, action[None])
         certified, band = self._passes(margin, np.zeros(1, bool))
         last = self.size - 1
-        new = {name: getattr(candidates, name).copy() for name in ("actions", "certified", "band", "margin", "centre")}
+        new = {
+            name: getattr(candidates, name).copy()
+            for name in ("actions", "certified", "offered", "band", "margin", "centre")
+        }
         new["actions"][last], new["margin"][last], new["centre"][last] = action, margin[0], centre[0]
-        new["certified"][last], new["band"][last] = certified[0], band[0]
+        new["certified"][last], new["band"][last] = certified[0], band[0]  # not offered: beta never draws it
         return CandidateSet(
             candidates.id, candidates.stamp_ns, candidates.episode, candidates.observation,
             is_plan=candidates.is_plan, **new,
@@ -180,6 +185,20 @@ class Support:
             self.in_band = True
             # Latched: the largest margin reached since entry, less what a bounded sensor error explains; never lowered.
             self.threshold = max(self.threshold, plan_margin - model.noise_allowance, 0.0)
+
+    def _offered(self, estimate: Estimate, timing: Timing, actions: Singles, certified: Bools, is_plan: Bools) -> Bools:
+        """Certified actions that pass if they act for `offered_hold` checks, too; all certified ones where none does.
+
+        Members do not certify again what they certified for each other (docs/method.md), so after an action of least
+        margin only the plan may be left. Nothing is less safe for that, but little is learnt from it.
+        """
+        hold, choice = self.robot.model.offered_hold, np.flatnonzero(certified & ~is_plan)
+        if not hold or not len(choice):
+            return certified
+        longer = Timing(timing.delays, (hold,), timing.past)
+        offered = np.zeros_like(certified)
+        offered[choice] = self._certify(estimate, longer, actions[choice])[0] >= self.robot.model.band
+        return offered if offered.any() else certified
 
     def _passes(self, margin: Floats, is_plan: Bools) -> tuple[Bools, Bools]:
         model = self.robot.model

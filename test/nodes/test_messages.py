@@ -29,7 +29,7 @@ def candidate_set(id: int = 7, episode: int = 3, stamp_ns: int = 1_500_000_001) 
     is_plan[4] = True
     return CandidateSet(
         id, stamp_ns, episode, rng.normal(size=codec.d).astype(np.float32),
-        rng.normal(size=(codec.k, codec.a)).astype(np.float32), margin > 0, margin > 1, is_plan, margin,
+        rng.normal(size=(codec.k, codec.a)).astype(np.float32), margin > 0, margin > 0, margin > 1, is_plan, margin,
         rng.integers(0, 5, codec.k).astype(np.uint8),
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from safe_support_ql.nodes.messages import OUTCOME_NAMES, Verdict, encode_decisi
 from safe_support_ql.nodes.recorder import WAIT_S, Book, Join, Recorder, make_record
 from safe_support_ql.safety.candidates import CandidateSet, candidate_layout
 from safe_support_ql.safety.gate import Decision, State
-from safe_support_ql.safety.journal import CERTIFIED, PLAN, USED, JournalReader, record_type
+from safe_support_ql.safety.journal import CERTIFIED, OFFERED, PLAN, USED, JournalReader, record_type
 from safe_support_ql.safety.ledger import read_ledger
 
 K, D = 4, 3
@@ -32,7 +32,17 @@ def candidates(id: int, stamp_ns: int, episode: int = 1) -> CandidateSet:
     is_plan = np.array([False, True, False, False])
     zeros = np.zeros(K, np.uint8)
     return CandidateSet(
-        id, stamp_ns, episode, np.ones(D, np.float32), actions, margin > 0, margin > 1, is_plan, margin, zeros
+        id,
+        stamp_ns,
+        episode,
+        np.ones(D, np.float32),
+        actions,
+        margin > 0,
+        margin > 0,
+        margin > 1,
+        is_plan,
+        margin,
+        zeros,
     )
 
 
@@ -141,7 +151,7 @@ def test_a_record_holds_what_was_executed() -> None:
     [item] = join.take(0.0)
     [row] = make_record(DTYPE, item)
     assert row["executed"] == 0 and row["first"] and row["flags"].tolist() == [
-        CERTIFIED | USED, CERTIFIED | PLAN | USED, USED, 0,
+        CERTIFIED | OFFERED | USED, CERTIFIED | OFFERED | PLAN | USED, USED, 0,
     ]  # fmt: skip
     with pytest.raises(ValueError, match="is not candidate 0"):
         make_record(DTYPE, replace(item, verdict=verdict(0, 1, 100, action=0.7)))
@@ -209,8 +219,8 @@ def decide(node: Recorder, sequence: int, parts: bool = True, **changes: object)
         k, d, a = node.codec.k, node.codec.d, node.codec.a
         margin, none = np.full(k, 0.5, np.float32), np.zeros(k, bool)
         node.join.candidates(
-            CandidateSet(id, stamp_ns, 1, np.zeros(d, np.float32), np.zeros((k, a), np.float32), margin > 0, none,
-                         none, margin, np.zeros(k, np.uint8))
+            CandidateSet(id, stamp_ns, 1, np.zeros(d, np.float32), np.zeros((k, a), np.float32), margin > 0,
+                         margin > 0, none, none, margin, np.zeros(k, np.uint8))
         )  # fmt: skip
         node.join.outcome(outcome(first=float(sequence == 0)), stamp_ns)
     values = {"action": np.zeros(node.codec.a, np.float32), "margin": 0.5} | changes

@@ -68,7 +68,7 @@ class Toy(Robot):
         # The pole hangs on the cart here and pulls it: its mass is in the ensemble, its swing in the tightening.
         self.model = Model(
             step, backup, margins, terminal, np.array([[1.1], [1.0], [1.4]]), np.zeros((1, 1)), (p.limit,), ("track",),
-            np.linspace(0.05, 0.15, steps + 1)[:, None], np.ones(1), 1, dt, (1,),
+            np.linspace(0.05, 0.15, steps + 1)[:, None], np.ones(1), 1, dt, 0, (1,),
             0.02, 0.01, 0.001, 0.05, np.full(2, 0.2), np.full(2, 0.2),
         )
 
