@@ -33,6 +33,7 @@ REASONS = (
 )
 
 
+ONLY_PLAN = "only the plan is left: the inputs show no room for any other action"
 TUBE_TICKS = 3  # the one-step residual counts this often: a contracting closed loop forgets older ones
 HISTORY = 64  # newest inputs of a channel that are kept, to find those of one instant
 # Decisions whose age is remembered until they are recorded: 1000 a second for the longest recorder_timeout_s. Where
@@ -275,7 +276,8 @@ class Gate:
         if problem := self.recorder_problem(steady_ns):
             return self._decide(candidates.plan, "recorder_stale", not wanted_plan, problem)
         if wanted_plan:
-            return self._decide(index, "plan_requested", False, "")
+            alone = not bool((candidates.certified & ~candidates.is_plan).any())
+            return self._decide(index, "plan_requested", False, ONLY_PLAN if alone else "")
         if not candidates.certified[index]:
             message = f"requested action {np.round(action, 3).tolist()} has margin {candidates.margin[index]:.3f}"
             return self._decide(candidates.plan, "uncertified_request", True, message)

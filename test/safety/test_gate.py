@@ -88,6 +88,14 @@ def test_a_foreign_action_is_certified_and_appended(gate: Gate) -> None:
     np.testing.assert_array_equal(decision.candidates.actions[decision.index], np.array([0.317, 0.111], np.float32))
 
 
+def test_a_policy_that_has_nothing_but_the_plan_to_ask_for_is_told_of(gate: Gate) -> None:
+    """A scan that sees nothing stops the robot, and nobody should have to guess why it stands."""
+    decision = cycle(gate, PERIOD, [0.0, 0.0], v=0.3, scan=np.full(180, np.nan))
+    assert decision.reason == "plan_requested" and "only the plan is left" in decision.message
+    assert "only the plan is left" in gate.cause
+    assert not cycle(gate, 2 * PERIOD, [0.0, 0.0]).message
+
+
 def test_only_the_newest_id_counts(gate: Gate) -> None:
     feed(gate, PERIOD)
     first = gate.begin(PERIOD, PERIOD)
