@@ -10,6 +10,7 @@ Before each fault the robot moves (`in_motion`); one graph serves all faults, a 
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import resource
@@ -49,7 +50,9 @@ WARM_S = 1.5  # of an episode before its first fault
 ATTEMPTS = 3  # to have a fault with the robot moving from its onset to its end
 MOVE_S = 8.0  # for the robot to move, in one episode
 BACK_S = 30.0  # for the gate to come back after a fault
+LEAVE_S = 10.0  # for a node that is asked to leave
 SETTLE_S = 2.5  # after a fault for what it must end in
+QUIET_S = 1.1  # the monitor logs refusals of a kind once a second
 OFF_REST_M = 0.05  # a robot without wheels moves where it is this far from its plan's rest position
 TRUE, ASKED = "_true", "_asked"  # endings of the topics before the relay
 DRIVEN = "_driven"  # of the command behind it
@@ -320,12 +323,16 @@ class Campaign(conductor.Conductor):
 
     # --- one fault ---------------------------------------------------------------------------------------------------
 
-    def get_moving(self) -> bool:
-        """Wait until the robot moves; in another episode if it does not."""
+    def get_moving(self, quiet: bool) -> bool:
+        """Wait until the robot moves, and until a refusal would be logged; in another episode if it does not."""
+
+        def ready() -> bool:
+            return self.moving() and not (quiet and self.logs and time.monotonic() - self.logs[-1][0] < QUIET_S)
+
         for attempt in range(ATTEMPTS):
             if attempt:
                 self.new_episode()
-            if self.spin(self.moving, MOVE_S):
+            if self.spin(ready, MOVE_S):
                 return True
         return False
 
@@ -334,7 +341,7 @@ class Campaign(conductor.Conductor):
         seen = Seen(trouble="the robot could not be brought to move")
         for _ in range(ATTEMPTS):
             self.arrange(fault)
-            if not self.get_moving():
+            if not self.get_moving(quiet=fault.expect is Expect.REFUSED):
                 break
             episode = self.outcome()["episode"]
             seen = self.observe(fault)
@@ -359,7 +366,7 @@ class Campaign(conductor.Conductor):
         elif relay is not None:
             self.spin(lambda: relay.began is not None, 2.0)
         if relay is not None and fault.verb not in ("foreign", "flood", "type"):
-            if relay.began is None:
+            if relay.began is None and not seen.trouble:
                 seen.trouble = f"no message came on {fault.target}"
             onset = relay.began or onset
         state = "" if fault.expect is Expect.DRIVE else self._gate
@@ -410,8 +417,7 @@ class Campaign(conductor.Conductor):
         if fault.target not in (REQUEST, COMMAND):
             (channel,) = (c for c in self.robot.channels if c.name == fault.target)
             if channel.latched and relay.last is not None:
-                relay.on_message(relay.last)  # it is sent once an episode: send it again, with the fault
-                relay.alter = None
+                relay.on_message(copy.deepcopy(relay.last))  # it comes once an episode: once more, with the fault
 
         def end() -> None:
             relay.alter = None
@@ -540,8 +546,13 @@ class Campaign(conductor.Conductor):
         return lambda: self._signal(fault.target, signal.SIGCONT)
 
     def _restart(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
+        """Asked to leave; the onset is when it has left, as it may have something to finish."""
+        processes = self.processes
+        assert processes is not None
         self.down.add(fault.target)
         self._signal(fault.target, signal.SIGTERM)
+        if not self.spin(lambda: not processes.alive(fault.target), LEAVE_S):
+            seen.trouble = f"{fault.target} did not leave within {LEAVE_S:.0f} s of SIGTERM"
         return lambda: None
 
     def _disk(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
