@@ -81,6 +81,7 @@ class Seen:
     logs: list[tuple[float, str]] = field(default_factory=list)  # what the monitor logged
     answer: tuple[float, str] | None = None  # to a parameter change: (time, why it was refused)
     stood_s: float | None = None  # when the robot stood
+    silent_s: float | None = None  # when the last command was that the drive's own timeout ran out
     refused: int = 0  # messages refused meanwhile, as counted in /diagnostics
     visits: int = 0
     visit_s: float | None = None  # when the first visit began
@@ -337,7 +338,7 @@ def _host_faults(settings: Config) -> list[Fault]:
     return [
         *(
             Fault(f"nonsense parameter: {name}", "nonsense parameter", "parameter", "safety_monitor", (name, value),
-                  0.0, Expect.PARAMETER, f"'{name}'", PERSON_S)
+                  0.0, Expect.PARAMETER, f"{name}|[Ww]rong parameter type", PERSON_S)
             for name, value in nonsense
         ),
         Fault("clock jumps ahead", "clock jump", "clock", "safety_monitor", 5.0, LONG_S, Expect.LATCHED, "is .* old",
@@ -379,6 +380,8 @@ def reaction(fault: Fault, seen: Seen) -> tuple[float, str] | None:
     """(seconds, message) of the first safe answer that names the cause; None if there was none."""
     if fault.expect is Expect.PARAMETER:
         return seen.answer if seen.answer and re.search(fault.cause, seen.answer[1]) else None
+    if fault.expect is Expect.DRIVE and fault.uncoverable:
+        return None if seen.silent_s is None else (seen.silent_s, "nobody is left to react: no command comes any more")
     if fault.expect is Expect.DRIVE:
         return None if seen.stood_s is None else (seen.stood_s, "no commander: the drive stopped by its own timeout")
     if fault.expect is Expect.GOES_ON:

@@ -151,6 +151,7 @@ class Campaign(conductor.Conductor):
         self.inputs: dict[str, Floats] = {}
         self.state_now: Floats | None = None
         self.stood_at: float | None = None
+        self.commanded_at = 0.0
         self.refused = 0
         self.visits, self.visit_at = 0, 0.0
         self._session: dict[str, float] = {}
@@ -181,6 +182,7 @@ class Campaign(conductor.Conductor):
         command = self.codecs[COMMAND] = messages.CommandCodec(robot.command, stamped=True)
         name = robot.command.name
         relays[COMMAND] = Relay(self.node, command.type, name, name + DRIVEN, messages.LATEST, messages.LATEST)
+        relays[COMMAND].heard = lambda message: setattr(self, "commanded_at", time.monotonic())
         request = messages.REQUEST
         relays[REQUEST] = Relay(self.node, JointState, request + ASKED, request, messages.LATEST, messages.LATEST)
         self.codecs[REQUEST] = RequestVector()
@@ -331,6 +333,7 @@ class Campaign(conductor.Conductor):
 
         for attempt in range(ATTEMPTS):
             if attempt:
+                self.recover()  # a gate that latched late, a simulator that gave up
                 self.new_episode()
             if self.spin(ready, MOVE_S):
                 return True
@@ -370,8 +373,11 @@ class Campaign(conductor.Conductor):
                 seen.trouble = f"no message came on {fault.target}"
             onset = relay.began or onset
         state = "" if fault.expect is Expect.DRIVE else self._gate
-        if fault.expect is Expect.DRIVE and self.stood_at is not None:
-            seen.stood_s = max(0.0, self.stood_at - onset)
+        if fault.expect is Expect.DRIVE:
+            if self.stood_at is not None:
+                seen.stood_s = max(0.0, self.stood_at - onset)
+            if (silent_at := self.commanded_at + self.robot.world.drive.timeout) < time.monotonic():
+                seen.silent_s = max(0.0, silent_at - onset)
         end()
 
         def settled() -> bool:
@@ -569,7 +575,7 @@ class Campaign(conductor.Conductor):
     # --- the rest ----------------------------------------------------------------------------------------------------
 
     def _hog(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
-        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
 
         def end() -> None:
             for process in busy:
