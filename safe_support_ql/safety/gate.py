@@ -146,7 +146,8 @@ class Gate:
         self._delays: tuple[int, ...] = (0,)
         self._holds = self.robot.model.holds
         self._tube: _Tube | None = None
-        self._nominal: Floats | None = None
+        self._nominal: Floats | None = None  # where the robot is at the next decision
+        self._age_s = 0.0
         self._valid_until_ns: int | None = None
         self._started = False
         self._stamp_ns = 0
@@ -236,6 +237,7 @@ class Gate:
         age_s = max(0, *ages) / 1e9
         # Every whole number of checks that the command before this one may still act for.
         low, high = (age_s + min(latency_s)) / model.dt, (age_s + max(latency_s)) / model.dt
+        self._age_s = age_s
         self._delays = tuple(range(int(np.floor(low + 1e-6)), int(np.ceil(high - 1e-6)) + 1))
         self.support.look_back(1 + int(np.ceil((age_s + max(latency_s)) / self.robot.period - 1e-6)))
         # The next command may come late by the latency, too, and this one acts until then.
@@ -399,7 +401,7 @@ class Gate:
         self._predict(index, verdict.startswith("certified"))
         assert self._estimate is not None
         executed = candidates.actions[index].astype(np.float64)
-        self._nominal = self._advance(self._estimate.state[None], [executed], max(self._delays))[0]
+        self._nominal = self._ahead(executed)
         self.support.executed(candidates, index)
         self._candidates = None
         self.newest = self._estimate, candidates, index
@@ -475,6 +477,20 @@ class Gate:
             actions = [self.support.plan_action(x).astype(np.float64) for x in self._tube.states]
         self._tube.states = self._advance(self._tube.states, actions, max(self._delays) if self._tube.ticks == 0 else 0)
         self._tube.ticks += 1
+
+    def _ahead(self, executed: Floats) -> Floats:
+        """The nominal state [S] one period from now: since its stamp under the commands of then, then `executed`.
+
+        A plan that has to run blind starts here, and k of a state that has passed is no feedback.
+        """
+        assert self._estimate is not None
+        model, member = self.robot.model, tuple(self.robot.model.members[0])
+        x = tuple(self._estimate.state)
+        for left in range(round(self._age_s / model.dt), -model.checks_per_tick, -1):  # checks until now
+            past = -(-left // model.checks_per_tick)
+            command = self.support.command_before(past) if past > 0 else executed
+            x = model.step(x, tuple(command), member, model.dt)
+        return np.array(x)
 
     def _advance(self, states: Floats, actions: list[Floats], delay: int) -> Floats:
         """States [n, S] one tick on, each under its own member and action (or all under the one given)."""

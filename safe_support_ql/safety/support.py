@@ -44,6 +44,10 @@ class Support:
         """How many of the newest commands may have acted since the state was measured."""
         self._acting = commands
 
+    def command_before(self, ticks: int) -> Floats:
+        """The command [A] that went out this many decisions ago; 1 is the newest, the oldest kept one at most."""
+        return self._recent[-min(ticks, len(self._recent))]
+
     def note(self, action: Floats) -> None:
         """A command [A] went out."""
         self._recent.append(action)

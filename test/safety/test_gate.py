@@ -139,6 +139,29 @@ def test_silence_runs_the_plan_then_latches_and_reset_refuses_while_it_lasts(gat
     assert cycle(gate, 22 * PERIOD, [0.6, 0.0]).state is State.NOMINAL
 
 
+def test_a_blind_plan_starts_where_the_robot_is_and_not_where_it_was_seen_last() -> None:
+    """The cart-pole goes on for input_age before it counts as blind; a plan for where it was then topples it."""
+    settings = config.load_robot("cart_pole")
+    robot, model = settings.robot, settings.robot.model
+    gate = Gate(robot, settings.gate, False, 0)
+    period = round(1e9 * robot.period)
+    gate.receive("goal_pose", np.zeros(1), period, period, period)
+    truth = np.array([0.1, 0.02, 0.1, 0.0])
+    for tick in range(1, 20):
+        now = tick * period
+        if tick <= 10:
+            gate.receive("joint_states", truth, now, now, now)
+        if gate.begin(now, now) is not None or tick > 10:
+            decision = gate.expire(now)
+        blind = decision.reason == "input_missing"
+        assert blind is (tick > 15)
+        if blind:
+            assert np.allclose(decision.action, gate.support.plan_action(truth), atol=1e-3), tick
+        command = tuple(decision.action.astype(float))
+        truth = np.array(model.step(tuple(truth), command, tuple(model.members[0]), model.dt))
+        assert (robot.truth_margins(truth) > 0).all()
+
+
 def test_a_stopped_stamp_clock_does_not_hide_old_inputs(gate: Gate) -> None:
     feed(gate, PERIOD)
     assert gate.begin(PERIOD, PERIOD + 10 * PERIOD) is None, "stamps say fresh, the steady clock says old"
