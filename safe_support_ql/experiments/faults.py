@@ -11,9 +11,12 @@ passive safe state, or nothing could contradict the lie. An uncoverable one must
 from __future__ import annotations
 
 import enum
+import logging
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -455,13 +458,13 @@ def closing(results: Sequence[Result], faults: Sequence[Fault]) -> str:
     return "\n".join(lines)
 
 
-def tiny_policy(raw_config: Mapping[str, Any], path: str, ticks: int = 600) -> None:
+def tiny_policy(raw_config: Mapping[str, Any], path: str, ticks: int = 300) -> None:
     """Train for `ticks` control ticks and write policy.onnx to `path`: what a deployment needs, not a good one."""
-    from pathlib import Path
-
+    logging.disable(logging.WARNING)  # the exporter's remarks
+    warnings.simplefilter("ignore")
     from safe_support_ql.experiments.train import train  # torch, which the campaign itself does not need
 
-    short = {"hidden": 32, "extraction_updates": 200, "updates_per_tick": 1.0}
+    short = {"hidden": 32, "extraction_updates": 100, "updates_per_tick": 0.5}
     raw = dict(raw_config) | {
         "run": {**raw_config.get("run", {}), "ticks": ticks},
         "learner": {**raw_config.get("learner", {}), **short},
