@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from safe_support_ql.config import Config
     from safe_support_ql.summary import LedgerReport, Progress
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, FAULT, INTERRUPTED = 2, 3, 130
 LOOK_S = 2.0  # for another safety_monitor, in a domain that the user chose
 
 
@@ -405,8 +405,9 @@ def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path) -> lis
             return fault_campaign.conduct(campaign, picked, lambda result: print(catalogue.row(result), flush=True))
         except conductor.Interrupted:
             raise KeyboardInterrupt from None
-        except (conductor.Fault, conductor.Refused, conductor.Died) as error:
-            raise ValueError(f"the campaign cannot go on: {error}; see {panel.shown(run.logs)}") from None
+        except (conductor.Fault, conductor.Died) as error:
+            print(f"error: the campaign cannot go on: {error}; see {panel.shown(run.logs)}", file=sys.stderr)
+            sys.exit(FAULT)
         finally:
             campaign.close()
 

@@ -151,7 +151,7 @@ class Campaign(conductor.Conductor):
         self.inputs: dict[str, Floats] = {}
         self.state_now: Floats | None = None
         self.stood_at: float | None = None
-        self.commanded_at = 0.0
+        self.sensed_at = self.commanded_at = 0.0
         self.refused = 0
         self.visits, self.visit_at = 0, 0.0
         self._session: dict[str, float] = {}
@@ -167,6 +167,7 @@ class Campaign(conductor.Conductor):
         self.elsewhere.init()
         self.stranger = rclpy.create_node("stranger", context=self.elsewhere)
         self.clock = node.create_publisher(Clock, "/clock", 1)
+        self.clock_timer: Any = None
         self.clock_offset: float | None = 0.0  # s, ahead of the true one; None: it stands still
 
     def _relays(self) -> dict[str, Relay]:
@@ -228,7 +229,7 @@ class Campaign(conductor.Conductor):
         if codec.channel.name != self.robot.channels[0].name or len(self.inputs) < len(self.robot.channels):
             return
         estimate: Estimate = self.robot.estimate(self.inputs)
-        self.state_now = estimate.state
+        self.state_now, self.sensed_at = estimate.state, time.monotonic()
         stands = bool(self.robot.model.terminal(estimate.state, 0.0, self.robot.model.constants))
         if not (faults.has_passive_stop(self.robot) and stands):
             self.stood_at = None
@@ -351,11 +352,9 @@ class Campaign(conductor.Conductor):
             ended = self.outcome().get("episode") != episode and fault.target not in ("simulator", "safety_monitor")
             if seen.visits or not ended:
                 break
-            self.back(fault)
+            self.back()
             seen.trouble = "the episode ended meanwhile, each time"
-        result = faults.judge(fault, seen, self.robot.name, self.phase, timed)
-        self.back(fault)
-        return result
+        return faults.judge(fault, seen, self.robot.name, self.phase, timed)
 
     def observe(self, fault: faults.Fault) -> Seen:
         """Onset, duration, end and what follows."""
@@ -372,7 +371,8 @@ class Campaign(conductor.Conductor):
             if relay.began is None and not seen.trouble:
                 seen.trouble = f"no message came on {fault.target}"
             onset = relay.began or onset
-        state = "" if fault.expect is Expect.DRIVE else self._gate
+        if fault.target == "simulator":  # as for any silence: from the first message that is missing
+            onset = max(onset, self.sensed_at + self.robot.period)
         if fault.expect is Expect.DRIVE:
             if self.stood_at is not None:
                 seen.stood_s = max(0.0, self.stood_at - onset)
@@ -392,7 +392,7 @@ class Campaign(conductor.Conductor):
         seen.refused = self.refused - refused
         seen.visits = self.visits - visits
         seen.visit_s = self.visit_at - onset if seen.visits else None
-        seen.state = "silent" if fault.expect is Expect.DRIVE else self._gate or state
+        seen.state = "silent" if fault.expect is Expect.DRIVE else self._gate
         return seen
 
     def arrange(self, fault: faults.Fault) -> None:
@@ -402,11 +402,12 @@ class Campaign(conductor.Conductor):
             self.clock_timer = self.node.create_timer(CLOCK_S, self._tick_clock)
             self.set("safety_monitor", use_sim_time=True)
 
-    def back(self, fault: faults.Fault) -> None:
+    def back(self) -> None:
         """As before the fault."""
-        if fault.verb == "clock":
+        if self.clock_timer is not None:
             self.set("safety_monitor", use_sim_time=False)
             self.node.destroy_timer(self.clock_timer)
+            self.clock_timer = None
         self.recover()
 
     def begin(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
@@ -627,17 +628,26 @@ class Campaign(conductor.Conductor):
 def conduct(
     campaign: Campaign, chosen: Sequence[faults.Fault], show: Callable[[Result], None], timed: bool = True
 ) -> list[Result]:
-    """Play `chosen` in order, `show` each result, and stop the graph. Raises Interrupted, Refused, Fault, Died."""
-    results = []
+    """Play `chosen` in order, `show` each result, and stop the graph.
+
+    Raises Interrupted, and Refused, Fault or Died where the graph does not come up, or not any more.
+    """
+    results: list[Result] = []
+    broken = 0
     try:
         campaign.open()
         for fault in chosen:
             try:
+                if results:
+                    campaign.back()
                 result = campaign.play_fault(fault, timed)
-            except conductor.Fault as error:
+                broken = 0
+            except (conductor.Fault, conductor.Refused, conductor.Died) as error:
+                broken += 1
+                if broken > ATTEMPTS:
+                    raise
                 seen = Seen(trouble=str(error), state=campaign._gate)
                 result = faults.judge(fault, seen, campaign.robot.name, campaign.phase, timed)
-                campaign.recover()
             results.append(result)
             show(result)
     finally:
