@@ -361,24 +361,10 @@ class Campaign(conductor.Conductor):
         decided, logged, refused, visits = len(self.decisions), len(self.logs), self.refused, self.visits
         seen = Seen()
         end = self.begin(fault, seen)
-        onset = time.monotonic()
-        relay = self.relays.get(fault.target)
-        if fault.seconds:
-            self.spin(lambda: False, fault.seconds)
-        elif relay is not None:
-            self.spin(lambda: relay.began is not None, 2.0)
-        if relay is not None and fault.verb not in ("foreign", "flood", "type"):
-            if relay.began is None and not seen.trouble:
-                seen.trouble = f"no message came on {fault.target}"
-            onset = relay.began or onset
-        if fault.target == "simulator":  # as for any silence: from the first message that is missing
-            onset = max(onset, self.sensed_at + self.robot.period)
-        if fault.expect is Expect.DRIVE:
-            if self.stood_at is not None:
-                seen.stood_s = max(0.0, self.stood_at - onset)
-            if (silent_at := self.commanded_at + self.robot.world.drive.timeout) < time.monotonic():
-                seen.silent_s = max(0.0, silent_at - onset)
-        end()
+        try:
+            onset = self._wait_out(fault, seen, time.monotonic())
+        finally:
+            end()
 
         def settled() -> bool:
             if fault.expect is Expect.LATCHED:
@@ -394,6 +380,26 @@ class Campaign(conductor.Conductor):
         seen.visit_s = self.visit_at - onset if seen.visits else None
         seen.state = "silent" if fault.expect is Expect.DRIVE else self._gate
         return seen
+
+    def _wait_out(self, fault: faults.Fault, seen: Seen, onset: float) -> float:
+        """Until the fault is to end. Returns its onset: when the first message was spoilt, or missing."""
+        relay = self.relays.get(fault.target)
+        if fault.seconds:
+            self.spin(lambda: False, fault.seconds)
+        elif relay is not None:
+            self.spin(lambda: relay.began is not None, 2.0)
+        if relay is not None and fault.verb not in ("foreign", "flood", "type"):
+            if relay.began is None and not seen.trouble:
+                seen.trouble = f"no message came on {fault.target}"
+            onset = relay.began or onset
+        if fault.target == "simulator":
+            onset = max(onset, self.sensed_at + self.robot.period)
+        if fault.expect is Expect.DRIVE:
+            if self.stood_at is not None:
+                seen.stood_s = max(0.0, self.stood_at - onset)
+            if (silent_at := self.commanded_at + self.robot.world.drive.timeout) < time.monotonic():
+                seen.silent_s = max(0.0, silent_at - onset)
+        return onset
 
     def arrange(self, fault: faults.Fault) -> None:
         """What must stand before the robot moves."""
@@ -454,7 +460,7 @@ class Campaign(conductor.Conductor):
         wrong: Any = "stranger" if isinstance(right, str) else [*right[:-1], "stranger"]
 
         def alter(message: Any) -> list[Any]:
-            messages._assign(message, path, wrong)
+            messages.assign(message, path, wrong)
             return [message]
 
         return self._alter(fault, alter)
@@ -464,7 +470,7 @@ class Campaign(conductor.Conductor):
         path = next(field.removesuffix("[]") for field in fields if field.endswith("[]"))
 
         def alter(message: Any) -> list[Any]:
-            messages._assign(message, path, getattr(message, path)[:-1])
+            messages.assign(message, path, getattr(message, path)[:-1])
             return [message]
 
         return self._alter(fault, alter)
