@@ -15,7 +15,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ REQUEST, COMMAND = "request", "command"  # topics beside the robot's channels
 MISMATCH = "mismatch"  # what the cause says where prediction and measurement contradict each other
 
 NO_PASSIVE_STATE = "no passive safe state: without state or command this robot falls"
-NO_CONTRADICTION = "nothing could contradict the lie"
+NO_PRIORITY = f"{NO_PASSIVE_STATE}, and a busy machine takes whole periods from nodes without real-time priority"
 BYPASS = "what it publishes reaches the drive past the gate"
 
 
@@ -212,7 +212,7 @@ def _input_faults(robot: Robot, channel: Channel) -> list[Fault]:
         long("silence", "drop", None, f"{name} is .* old"),
         long("flood", "flood", FLOOD_HZ, "", Expect.GOES_ON, 2 * period),
         long("latency", "delay", (0.4 * channel.max_age,) * 2, "", Expect.GOES_ON, period + channel.max_age),
-        long("excessive latency", "delay", (1.5 * channel.max_age,) * 2, f"{name} is .* old"),
+        replace(long("excessive latency", "delay", (1.5 * channel.max_age,) * 2, f"{name} is .* old"), kind="latency"),
         long("jitter", "delay", (0.0, 0.4 * channel.max_age), "", Expect.GOES_ON, period + channel.max_age),
     ]
     return faults
@@ -351,7 +351,7 @@ def _host_faults(settings: Config) -> list[Fault]:
         Fault("paused simulation", "paused simulation", "clock", "safety_monitor", None, LONG_S, Expect.LATCHED,
               "in the future", silent + settings.gate.future_tolerance_s, lost),
         Fault("full disk", "full disk", "disk", "recorder", None, LONG_S, Expect.BACKUP, "recorder", stale),
-        Fault("CPU hog", "CPU hog", "hog", "", None, LONG_S, Expect.GOES_ON, "", silent),
+        Fault("CPU hog", "CPU hog", "hog", "", None, LONG_S, Expect.GOES_ON, "", silent, lost and NO_PRIORITY),
         Fault("foreign publisher, silent", "foreign publisher", "foreign", COMMAND, 0.0, LONG_S, Expect.LATCHED,
               "another node publishes", WATCH_S + period),
         Fault("foreign publisher, full speed", "foreign publisher", "foreign", COMMAND, 50.0, LONG_S, Expect.LATCHED,
