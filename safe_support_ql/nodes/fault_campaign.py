@@ -51,6 +51,7 @@ ATTEMPTS = 3  # to have a fault with the robot moving from its onset to its end
 MOVE_S = 8.0  # for the robot to move, in one episode
 BACK_S = 30.0  # for the gate to come back after a fault
 LEAVE_S = 10.0  # for a node that is asked to leave
+AFTER_S = 0.3  # and for a robot that is still under way
 SETTLE_S = 2.5  # after a fault for what it must end in
 QUIET_S = 1.1  # the monitor logs refusals of a kind once a second
 OFF_REST_M = 0.05  # a robot without wheels moves where it is this far from its plan's rest position
@@ -153,7 +154,7 @@ class Campaign(conductor.Conductor):
         self.stood_at: float | None = None
         self.sensed_at = self.commanded_at = 0.0
         self.refused = 0
-        self.visits, self.visit_at = 0, 0.0
+        self.visits: list[float] = []  # when each unsafe visit was told of
         self._session: dict[str, float] = {}
         self.seed = 0
         self.relays = self._relays()
@@ -253,9 +254,7 @@ class Campaign(conductor.Conductor):
         table = self.outcome()
         same = table["session"] == self._session.get("session")
         new = int(table["unsafe_visits"] - (self._session["unsafe_visits"] if same else 0))
-        if new > 0:
-            self.visits += new
-            self.visit_at = time.monotonic()
+        self.visits += [time.monotonic()] * new
         self._session = table
 
     def moving(self) -> bool:
@@ -340,26 +339,24 @@ class Campaign(conductor.Conductor):
                 return True
         return False
 
-    def play_fault(self, fault: faults.Fault, timed: bool = True) -> Result:
-        """The fault, with the robot moving; tried again where the episode ended meanwhile."""
-        seen = Seen(trouble="the robot could not be brought to move")
+    def play_fault(self, fault: faults.Fault, seen: Seen) -> None:
+        """The fault, with the robot moving; tried again where the episode ended meanwhile. Fills in `seen`."""
         for _ in range(ATTEMPTS):
             self.arrange(fault)
             if not self.get_moving(quiet=fault.expect is Expect.REFUSED):
-                break
-            episode = self.outcome()["episode"]
-            seen = self.observe(fault)
+                seen.trouble = "the robot could not be brought to move"
+                return
+            episode, visits = self.outcome()["episode"], len(self.visits)
+            self.observe(fault, seen)
             ended = self.outcome().get("episode") != episode and fault.target not in ("simulator", "safety_monitor")
-            if seen.visits or not ended:
-                break
+            if len(self.visits) > visits or not ended:
+                return
             self.back()
-            seen.trouble = "the episode ended meanwhile, each time"
-        return faults.judge(fault, seen, self.robot.name, self.phase, timed)
+        seen.trouble = "the episode ended meanwhile, each time"
 
-    def observe(self, fault: faults.Fault) -> Seen:
+    def observe(self, fault: faults.Fault, seen: Seen) -> None:
         """Onset, duration, end and what follows."""
-        decided, logged, refused, visits = len(self.decisions), len(self.logs), self.refused, self.visits
-        seen = Seen()
+        decided, logged, refused, visits = len(self.decisions), len(self.logs), self.refused, len(self.visits)
         end = self.begin(fault, seen)
         try:
             onset = self._wait_out(fault, seen, time.monotonic())
@@ -372,14 +369,12 @@ class Campaign(conductor.Conductor):
             return fault.expect is not Expect.REFUSED or self.refused > refused
 
         self.spin(settled, SETTLE_S)
-        self.spin(lambda: False, 0.3)
+        self.spin(lambda: False, AFTER_S)
         seen.decisions = [(at - onset, v.reason, v.message) for at, v in self.decisions[decided:] if at >= onset]
         seen.logs = [(at - onset, text) for at, text in self.logs[logged:] if at >= onset]
         seen.refused = self.refused - refused
-        seen.visits = self.visits - visits
-        seen.visit_s = self.visit_at - onset if seen.visits else None
+        seen.visit_s = self.visits[visits] - onset if len(self.visits) > visits else None
         seen.state = "silent" if fault.expect is Expect.DRIVE else self._gate
-        return seen
 
     def _wait_out(self, fault: faults.Fault, seen: Seen, onset: float) -> float:
         """Until the fault is to end. Returns its onset: when the first message was spoilt, or missing."""
@@ -642,20 +637,22 @@ def conduct(
     broken = 0
     try:
         campaign.open()
-        for fault in chosen:
+        for number, fault in enumerate(chosen, 1):
+            before, seen = len(campaign.visits), Seen()
             try:
-                if results:
+                campaign.play_fault(fault, seen)
+                if number < len(chosen):
                     campaign.back()
-                result = campaign.play_fault(fault, timed)
                 broken = 0
             except (conductor.Fault, conductor.Refused, conductor.Died) as error:
                 broken += 1
                 if broken > ATTEMPTS:
                     raise
-                seen = Seen(trouble=str(error), state=campaign._gate)
-                result = faults.judge(fault, seen, campaign.robot.name, campaign.phase, timed)
-            results.append(result)
-            show(result)
+                seen.trouble = str(error)
+            # From the end of the fault before it to the end of its own aftermath: no visit is nobody's.
+            seen.visits = len(campaign.visits) - before
+            results.append(faults.judge(fault, seen, campaign.robot.name, campaign.phase, timed))
+            show(results[-1])
     finally:
         campaign.stop()
     return results
