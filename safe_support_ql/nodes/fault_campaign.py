@@ -383,8 +383,8 @@ class Campaign(conductor.Conductor):
             self.spin(lambda: False, fault.seconds)
         elif relay is not None:
             self.spin(lambda: relay.began is not None, 2.0)
-        if relay is not None and fault.verb not in ("foreign", "flood", "type"):
-            if relay.began is None and not seen.trouble:
+        if relay is not None:
+            if relay.alter is not None and relay.began is None:
                 seen.trouble = f"no message came on {fault.target}"
             onset = relay.began or onset
         if fault.target == "simulator":
