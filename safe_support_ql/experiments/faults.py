@@ -154,8 +154,8 @@ def catalogue(settings: Config, phase: str) -> list[Fault]:
     robot = settings.robot
     faults: list[Fault] = []
     for channel in robot.channels:
-        faults += _goal_faults(robot, channel) if channel.latched else _input_faults(robot, channel)
-        faults += _lies(robot, channel)
+        faults += _goal_faults(robot, channel) if channel.latched else _input_faults(settings, channel)
+        faults += _lies(settings, channel)
     faults += _request_faults(robot)
     faults += _actuator_faults(robot)
     faults += _node_faults(settings, phase)
@@ -163,14 +163,22 @@ def catalogue(settings: Config, phase: str) -> list[Fault]:
     return faults
 
 
-def _input_faults(robot: Robot, channel: Channel) -> list[Fault]:
+def _answered(settings: Config) -> float:
+    """Until a message is decided on: the next cycle of the gate, and its longest wait for a request."""
+    period = settings.robot.period
+    return period + (settings.gate.request_deadline_s or period / 2)
+
+
+def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
     """What can be wrong with the messages of any sensor."""
+    robot = settings.robot
     name, period = channel.name, robot.period
     lost = "" if has_passive_stop(robot) else NO_PASSIVE_STATE
     silent = period + channel.max_age  # until an input that no longer comes counts as missing
 
     def once(kind: str, verb: str, option: Any, cause: str, expect: Expect = Expect.REFUSED) -> Fault:
-        limit_s = 2 * period if expect is Expect.GOES_ON else period
+        limits = {Expect.GOES_ON: 2 * period, Expect.BACKUP: _answered(settings)}
+        limit_s = limits.get(expect, period)
         return Fault(f"{kind}: {name}, once", kind, verb, name, option, 0.0, expect, cause, limit_s)
 
     def long(
@@ -199,11 +207,11 @@ def _input_faults(robot: Robot, channel: Channel) -> list[Fault]:
                    long("wrong units", "vector", ("scale", 1e3), units, limit_s=period)]  # fmt: skip
     else:
         faults += [once("wrong units", "vector", ("scale", 1e3), "only the plan", Expect.BACKUP),
-                   long("wrong units", "vector", ("scale", 1e3), "only the plan", Expect.BACKUP, period)]  # fmt: skip
+                   long("wrong units", "vector", ("scale", 1e3), "only the plan", Expect.BACKUP, _answered(settings))]  # fmt: skip
     faults += [
         once("late stamp", "stamp", -1.0, f"{name}: stamp did not advance"),
         long("late stamp", "stamp", -1.0, f"{name} is .* old"),
-        *both("future stamp", "stamp", 3600.0, f"{name}: stamp lies .* in the future"),
+        *both("future stamp", "stamp", 1.0, f"{name}: stamp lies .* in the future"),
         once("repeated stamp", "repeat", None, f"{name}: stamp did not advance"),
         long("repeated stamp", "repeat", None, f"{name}: stamp did not advance", Expect.REFUSED, period),
         once("reordered stamps", "swap", None, f"{name}: stamp did not advance"),
@@ -232,8 +240,9 @@ def _goal_faults(robot: Robot, channel: Channel) -> list[Fault]:
     ]
 
 
-def _lies(robot: Robot, channel: Channel) -> list[Fault]:
+def _lies(settings: Config, channel: Channel) -> list[Fault]:
     """Messages that are well-formed, in time, and wrong. What contradicts them is the motion that was predicted."""
+    robot = settings.robot
     name = channel.name
     lost = "" if has_passive_stop(robot) else NO_PASSIVE_STATE
 
@@ -246,7 +255,7 @@ def _lies(robot: Robot, channel: Channel) -> list[Fault]:
     def blind(kind: str, option: Any) -> list[Fault]:
         return [
             Fault(f"{kind}: {name}, {text}", kind, "vector", name, option, seconds, Expect.BACKUP, "only the plan",
-                  robot.period)
+                  _answered(settings))
             for text, seconds in (("once", 0.0), ("2 s", LONG_S))
         ]  # fmt: skip
 
