@@ -206,8 +206,9 @@ def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
         faults += [once("wrong units", "vector", ("scale", 1e3), units, Expect.BACKUP),
                    long("wrong units", "vector", ("scale", 1e3), units, limit_s=period)]  # fmt: skip
     else:
-        faults += [once("wrong units", "vector", ("scale", 1e3), "only the plan", Expect.BACKUP),
-                   long("wrong units", "vector", ("scale", 1e3), "only the plan", Expect.BACKUP, _answered(settings))]  # fmt: skip
+        alone, seconds = "only the plan", _answered(settings)
+        faults += [once("wrong units", "vector", ("scale", 1e3), alone, Expect.BACKUP),
+                   long("wrong units", "vector", ("scale", 1e3), alone, Expect.BACKUP, seconds)]  # fmt: skip
     faults += [
         once("late stamp", "stamp", -1.0, f"{name}: stamp did not advance"),
         long("late stamp", "stamp", -1.0, f"{name} is .* old"),
