@@ -62,7 +62,7 @@ class Run:
     """One run: what its nodes share, and what the conductor does with them. session.json beside its config.yaml."""
 
     folder: Path
-    kind: str = "train"  # or "simulate"
+    kind: str = "train"  # or "simulate", "faults"
     clock: str = "lockstep"
     continuous: bool = False
     seed: int = 0
@@ -79,6 +79,8 @@ class Run:
             wanted |= {"behavior_policy", "inference", "learner"}
         elif self.policy != "none":
             wanted.add("behavior_policy" if self.policy == "behavior" else "inference")
+        if self.kind == "faults" and self.policy == "behavior":
+            wanted.add("learner")  # collection as it is, learner and all
         return tuple(spec.name for spec in NODES if spec.name in wanted)
 
     @property
@@ -273,9 +275,11 @@ class Processes:
         self.logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, node: str, parameters: Mapping[str, Any]) -> None:
-        """Start `node`. Raises OSError."""
+    def start(self, node: str, parameters: Mapping[str, Any], remap: Mapping[str, str] | None = None) -> None:
+        """Start `node`, its topics renamed as `remap` says. Raises OSError."""
         arguments = [str(os.getpid()), f"{PACKAGE}.nodes.{node}", "--ros-args"]
+        for old, new in (remap or {}).items():
+            arguments += ["-r", f"{old}:={new}"]
         for key, value in parameters.items():
             arguments += ["-p", f"{key}:={json.dumps(value)}"]  # JSON is YAML, quotes keep text text
         with open(self.log(node), "ab") as log:

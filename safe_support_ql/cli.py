@@ -1,8 +1,8 @@
-"""The command line: safe-support-ql train | simulate | ledger | evaluate | report | falsify | calibrate.
+"""The command line: safe-support-ql train | simulate | ledger | evaluate | report | faults | falsify | calibrate.
 
 One function a subcommand, `add_<name>` declares its options. Heavy imports stay inside the functions, so that --help
 comes at once. Exit status: 0 done without an unsafe visit, 1 with one (calibrate: or a margin too small), 2 bad input,
-3 a fault (it says how to go on), 130 Ctrl-C.
+3 a fault (it says how to go on), 130 Ctrl-C; faults: 1 where one was not answered as it must be.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from safe_support_ql import bringup
     from safe_support_ql.bringup import Run
     from safe_support_ql.config import Config
     from safe_support_ql.summary import LedgerReport, Progress
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, FAULT, INTERRUPTED = 2, 3, 130
 LOOK_S = 2.0  # for another safety_monitor, in a domain that the user chose
 
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
     parser = Parser(prog="safe-support-ql", description="Safe-Support Q-Learning behind a certified gate.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    adders = (add_train, add_simulate, add_ledger, add_evaluate, add_report, add_falsify, add_calibrate)
+    adders = (add_train, add_simulate, add_ledger, add_evaluate, add_report, add_faults, add_falsify, add_calibrate)
     for add in adders:
         add(commands)
     options = parser.parse_args(arguments)
@@ -276,9 +277,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.episodes < 1 or options.workers < 1:
         raise ValueError("--episodes and --workers must be 1 or more")
     if options.json is not None:
-        there = options.json.resolve()  # looked at before minutes of work, not after
-        if there.is_dir() or not os.access(there if there.exists() else there.parent, os.W_OK):
-            raise ValueError(f"--json {options.json}: cannot be written; give a file in a folder that exists")
+        writable(options.json)
     folder = finished(options.folder)
     try:
         run = bringup.Run(folder, **json.loads((folder / "session.json").read_text()))
@@ -307,6 +306,13 @@ def evaluate(options: argparse.Namespace) -> int:
     return 1 if any(row["unsafe_visits"] for row in rows.values()) else 0
 
 
+def writable(path: Path) -> None:
+    """Raises ValueError where --json cannot be written: looked at before minutes of work, not after."""
+    there = path.resolve()
+    if there.is_dir() or not os.access(there if there.exists() else there.parent, os.W_OK):
+        raise ValueError(f"--json {path}: cannot be written; give a file in a folder that exists")
+
+
 def add_report(commands: Any) -> None:
     """Options of `report`."""
     parser = commands.add_parser("report", help="draw a finished run as report.png")
@@ -323,6 +329,87 @@ def report(options: argparse.Namespace) -> int:
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); finish the run first") from None
     return 0
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+def add_faults(commands: Any) -> None:
+    """Options of `faults`."""
+    parser = commands.add_parser("faults", help="put faults onto the running graph, in real time, and judge the gate")
+    parser.add_argument("--robot", default="diff_drive", help="a robot of this package; default diff_drive")
+    parser.add_argument("--phase", choices=("collection", "deployment"), help="default: both, one after the other")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="faults whose name contains one of these")
+    parser.add_argument("--list", action="store_true", help="say which faults there are, and do nothing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs go")
+    parser.set_defaults(run=faults)
+
+
+def faults(options: argparse.Namespace) -> int:
+    """The campaign; 1 where a fault was not answered as it must be."""
+    from safe_support_ql import config
+    from safe_support_ql.experiments import faults as catalogue
+
+    # No episode may end by its time limit in the middle of a fault.
+    settings = config.load_robot(options.robot, {"parameters.episode_s": 600.0})
+    phases = [options.phase] if options.phase else list(catalogue.PHASES)
+    chosen = {phase: catalogue.catalogue(settings, phase) for phase in phases}
+    if options.list:
+        for phase in phases:
+            print(
+                "\n".join(catalogue.describe(fault, phase) for fault in catalogue.select(chosen[phase], options.only))
+            )
+        return 0
+    if options.json is not None:
+        writable(options.json)
+    everything = [fault for phase in phases for fault in chosen[phase]]
+    catalogue.select(everything, options.only)
+    results: list[catalogue.Result] = []
+    for phase in phases:
+        picked = [f for f in chosen[phase] if not options.only or any(text in f.name for text in options.only)]
+        if picked:
+            print(f"{options.robot}, {phase}: {len(picked)} faults", flush=True)
+            results += play(settings, phase, picked, options.runs_dir)
+    print(f"\n{catalogue.closing(results, everything)}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(catalogue.as_json(results), indent=2))
+    return 0 if all(result.passed for result in results) else 1
+
+
+def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path) -> list[Any]:
+    """One phase of the campaign on a graph of its own."""
+    import concurrent.futures
+    import multiprocessing
+
+    from safe_support_ql import bringup, panel
+    from safe_support_ql.experiments import faults as catalogue
+
+    run = bringup.create_run(runs_dir, settings, kind="faults", clock="realtime")
+    if phase == "deployment":
+        run = bringup.Run(run.folder, kind="faults", clock="realtime", policy=str(run.folder / "policy.onnx"))
+        bringup.save_run(run, settings)
+        print("training a small policy to deploy", file=sys.stderr, flush=True)
+        # In a process of its own: torch stays out of the one that relays messages.
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            pool.submit(catalogue.tiny_policy, settings.raw, run.policy).result()
+    with sole_user(run), own_graph(run) as processes:
+        from safe_support_ql.nodes import conductor, fault_campaign
+
+        print(
+            f"run {panel.shown(run.folder)}, ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}\n{catalogue.HEAD}", flush=True
+        )
+        campaign = fault_campaign.Campaign(run, settings, phase, processes)
+        heed_signals(campaign, processes)
+        try:
+            return fault_campaign.conduct(campaign, picked, lambda result: print(catalogue.row(result), flush=True))
+        except conductor.Interrupted:
+            raise KeyboardInterrupt from None
+        except (conductor.Fault, conductor.Died) as error:
+            print(f"error: the campaign cannot go on: {error}; see {panel.shown(run.logs)}", file=sys.stderr)
+            sys.exit(FAULT)
+        finally:
+            campaign.close()
 
 
 # --- falsify ---------------------------------------------------------------------------------------------------------
@@ -460,20 +547,20 @@ def sole_user(run: Run) -> Iterator[None]:
         lock.release()
 
 
-def conduct(run: Run, settings: Config, where: Progress, new: bool = False) -> int:
-    """Start the nodes, conduct the run, stop them. A new run that is refused leaves no folder."""
-    from safe_support_ql import bringup, panel
+@contextlib.contextmanager
+def own_graph(run: Run) -> Iterator[bringup.Processes]:
+    """A ROS domain of the run's own, unless the user chose one, and its nodes, which are stopped on every way out."""
+    from safe_support_ql import bringup
 
     domain, lock = (None, None) if "ROS_DOMAIN_ID" in os.environ else bringup.claim_domain()
     wanted, unwanted = bringup.ros_environment(os.environ, domain)
+    before = dict(os.environ)
     os.environ.update(wanted)
     for name in unwanted:
         del os.environ[name]
     from safe_support_ql.nodes import conductor as conducting
 
-    screen: panel.Screen | None = None
     processes = bringup.Processes(run.logs)
-    status = 3
     conducting.join_graph()
     try:
         if domain is None and (others := conducting.other_monitors(LOOK_S)):
@@ -481,29 +568,50 @@ def conduct(run: Run, settings: Config, where: Progress, new: bool = False) -> i
                 f"another safety_monitor is active in ROS domain {os.environ['ROS_DOMAIN_ID']}: {', '.join(others)}; "
                 "stop it, or unset ROS_DOMAIN_ID to get a domain of its own"
             )
-        print(f"run {panel.shown(run.folder)}, ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}", flush=True)
-        screen = panel.make(sys.stdout.isatty())
-        conductor = conducting.Conductor(run, settings, where, processes, screen)
+        yield processes
+    finally:
+        processes.stop(bringup.STOP_ORDER)
+        conducting.leave_graph()
+        if lock is not None:
+            lock.release()
+        os.environ.clear()
+        os.environ.update(before)
 
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            if conductor.interrupted:  # for the second time
-                processes.kill()
-            conductor.interrupted = True
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, interrupt)
-        status = conducting.conduct(conductor)
-        conductor.close()
+def heed_signals(conductor: Any, processes: bringup.Processes) -> None:
+    """Ctrl-C asks the conductor to stop; for the second time it kills."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if conductor.interrupted:
+            processes.kill()
+        conductor.interrupted = True
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
+def conduct(run: Run, settings: Config, where: Progress, new: bool = False) -> int:
+    """Start the nodes, conduct the run, stop them. A new run that is refused leaves no folder."""
+    from safe_support_ql import panel
+
+    screen: panel.Screen | None = None
+    status = 3
+    try:
+        with own_graph(run) as processes:
+            from safe_support_ql.nodes import conductor as conducting
+
+            print(f"run {panel.shown(run.folder)}, ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}", flush=True)
+            screen = panel.make(sys.stdout.isatty())
+            conductor = conducting.Conductor(run, settings, where, processes, screen)
+            heed_signals(conductor, processes)
+            status = conducting.conduct(conductor)
+            conductor.close()
     except ValueError:
         status = BAD_INPUT
         raise
     finally:
         if screen is not None:
             screen.close()
-        processes.stop(bringup.STOP_ORDER)
-        conducting.leave_graph()
-        if lock is not None:
-            lock.release()
         if new and status == BAD_INPUT:
             shutil.rmtree(run.folder, ignore_errors=True)  # nothing half-written
     return status

@@ -106,9 +106,9 @@ def _said(children: Processes, node: str) -> str:
 
 
 def test_processes_get_parameters_and_a_session_of_their_own(children: Processes) -> None:
-    children.start("polite", {"path": "a b", "n": 1, "flag": True})
+    children.start("polite", {"path": "a b", "n": 1, "flag": True}, {"odom": "odom_true"})
     assert 'path:="a b"' in _said(children, "polite") and "n:=1" in _said(children, "polite")
-    assert "flag:=true" in _said(children, "polite")
+    assert "flag:=true" in _said(children, "polite") and "odom:=odom_true" in _said(children, "polite")
     assert os.getsid(children.pid("polite")) == children.pid("polite")  # Ctrl-C reaches the parent alone
     children.stop(["polite"])
     assert not children.alive("polite") and not children.dead()

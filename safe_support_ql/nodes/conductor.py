@@ -218,7 +218,7 @@ class Conductor:
                 self.status.learner = {"state": "dead"}
                 continue
             self.tell(f"{name} died ({how}){_said(words)}; started again, collection goes on")
-            self.processes.start(name, bringup.parameters(name, self.run, self.progress))
+            self.launch(name)
             self._learner_down = True
 
     # --- services ----------------------------------------------------------------------------------------------------
@@ -298,6 +298,11 @@ class Conductor:
 
     # --- a run -------------------------------------------------------------------------------------------------------
 
+    def launch(self, node: str) -> None:
+        """Start the process of `node`, with the parameters of this run."""
+        assert self.processes is not None
+        self.processes.start(node, bringup.parameters(node, self.run, self.progress))
+
     def start(self) -> None:
         """Everybody there, configured, and active but for the simulator and the policies.
 
@@ -306,7 +311,7 @@ class Conductor:
         nodes = self.run.nodes
         if self.processes is not None:
             for name in nodes:
-                self.processes.start(name, bringup.parameters(name, self.run, self.progress))
+                self.launch(name)
         self._watching = True
         for name in nodes:
             self.status.note = f"waiting for {name}"

@@ -114,7 +114,7 @@ class ChannelCodec:
             self._get(self._message)
             self._set = _setters(self._message, channel.fields)
             for path, value in channel.constants.items():
-                _assign(self._message, path, list(value) if isinstance(value, tuple) else value)
+                assign(self._message, path, list(value) if isinstance(value, tuple) else value)
         except AttributeError as error:
             raise ValueError(f"channel {channel.name}: {channel.type}: {error}") from None
 
@@ -199,7 +199,8 @@ def _write(setters: list[tuple[Any, str, str]], vector: Floats, length: int) -> 
             at += 1
 
 
-def _assign(message: Any, path: str, value: object) -> None:
+def assign(message: Any, path: str, value: object) -> None:
+    """Set the attribute at `path` ('header.frame_id')."""
     parent, _, name = path.rpartition(".")
     setattr(operator.attrgetter(parent)(message) if parent else message, name, value)
 

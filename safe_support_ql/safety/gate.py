@@ -35,6 +35,7 @@ REASONS = (
 
 
 COMPARED_TICKS = 3  # states farther apart are not compared: nothing would contradict anything
+ONLY_PLAN = "only the plan is left: the inputs show no room for any other action"
 TUBE_TICKS = 3  # the one-step residual counts this often: a contracting closed loop forgets older ones
 HISTORY = 64  # newest inputs of a channel that are kept, to find those of one instant
 # Decisions whose age is remembered until they are recorded: 1000 a second for the longest recorder_timeout_s. Where
@@ -163,7 +164,8 @@ class Gate:
         self._sampled: dict[str, Floats] = {}
         self._timing = Timing((0,), self.robot.model.holds, np.zeros((1, 0, len(self.robot.action_names))))
         self._tube: _Tube | None = None
-        self._nominal: Floats | None = None
+        self._nominal: Floats | None = None  # where the robot is at the next decision
+        self._age_s = 0.0
         self._valid_until_ns: int | None = None
         self._started = False
         self._stamp_ns = 0
@@ -254,6 +256,7 @@ class Gate:
         # Every whole number of checks that earlier commands may still act for.
         low, high = (age_s + min(latency_s)) / model.dt, (age_s + max(latency_s)) / model.dt
         delays = tuple(range(int(np.floor(low + 1e-6)), int(np.ceil(high - 1e-6)) + 1))
+        self._age_s = age_s
         # The next command may come late by the latency, too, and this one acts until then.
         longest = model.checks_per_tick + int(np.ceil(max(latency_s) / model.dt - 1e-6))
         past = self.support.past(steady_ns - round(1e9 * age_s), max(delays))
@@ -295,7 +298,8 @@ class Gate:
         if problem := self.recorder_problem(steady_ns):
             return self._decide(candidates.plan, "recorder_stale", not wanted_plan, problem)
         if wanted_plan:
-            return self._decide(index, "plan_requested", False, "")
+            alone = not bool((candidates.certified & ~candidates.is_plan).any())
+            return self._decide(index, "plan_requested", False, ONLY_PLAN if alone else "")
         if not candidates.certified[index]:
             message = f"requested action {np.round(action, 3).tolist()} has margin {candidates.margin[index]:.3f}"
             return self._decide(candidates.plan, "uncertified_request", True, message)
@@ -419,7 +423,7 @@ class Gate:
         self._predict(index, verdict.startswith("certified"))
         assert self._estimate is not None
         executed = candidates.actions[index].astype(np.float64)
-        self._nominal = self._advance(self._estimate.state[None], [executed], self._timing.past[0])[0]
+        self._nominal = self._ahead(executed)
         self.support.executed(candidates, index, self._decided_ns)
         self._candidates = None
         self.newest = self._estimate, candidates, index
@@ -526,6 +530,19 @@ class Gate:
         past = self._timing.past[0] if self._tube.ticks == 0 else self._timing.past[0, :0]
         self._tube.states = self._advance(self._tube.states, actions, past)
         self._tube.ticks += 1
+
+    def _ahead(self, executed: Floats) -> Floats:
+        """The nominal state [S] one period from now: since its stamp under the commands of then, then `executed`.
+
+        A plan that has to run blind starts here, and k of a state that has passed is no feedback.
+        """
+        assert self._estimate is not None
+        model, member = self.robot.model, tuple(self.robot.model.members[0])
+        x = tuple(self._estimate.state)
+        until_now = round(self._age_s / model.dt)
+        for command in (*self._timing.past[0, :until_now], *[executed] * model.checks_per_tick):
+            x = model.step(x, tuple(command), member, model.dt)
+        return np.array(x)
 
     def _advance(self, states: Floats, actions: list[Floats], past: Floats | None = None) -> Floats:
         """States [n, S] one tick on, each under its own member and action (or all under the one given).

@@ -90,6 +90,14 @@ def test_a_foreign_action_is_certified_and_appended(gate: Gate) -> None:
     np.testing.assert_array_equal(decision.candidates.actions[decision.index], np.array([0.317, 0.111], np.float32))
 
 
+def test_a_policy_that_has_nothing_but_the_plan_to_ask_for_is_told_of(gate: Gate) -> None:
+    """A scan that sees nothing stops the robot, and nobody should have to guess why it stands."""
+    decision = cycle(gate, PERIOD, [0.0, 0.0], v=0.3, scan=np.full(180, np.nan))
+    assert decision.reason == "plan_requested" and "only the plan is left" in decision.message
+    assert "only the plan is left" in gate.cause
+    assert not cycle(gate, 2 * PERIOD, [0.0, 0.0]).message
+
+
 def test_only_the_newest_id_counts(gate: Gate) -> None:
     feed(gate, PERIOD)
     first = gate.begin(PERIOD, PERIOD)
@@ -131,6 +139,29 @@ def test_silence_runs_the_plan_then_latches_and_reset_refuses_while_it_lasts(gat
     np.testing.assert_array_equal(decision.action, 0.0)
     assert gate.reset(21 * PERIOD, 21 * PERIOD) == (True, "reset")
     assert cycle(gate, 22 * PERIOD, [0.6, 0.0]).state is State.NOMINAL
+
+
+def test_a_blind_plan_starts_where_the_robot_is_and_not_where_it_was_seen_last() -> None:
+    """The cart-pole goes on for input_age before it counts as blind; a plan for where it was then topples it."""
+    settings = config.load_robot("cart_pole")
+    robot, model = settings.robot, settings.robot.model
+    gate = Gate(robot, settings.gate, False, 0)
+    period = round(1e9 * robot.period)
+    gate.receive("goal_pose", np.zeros(1), period, period, period)
+    truth = np.array([0.1, 0.02, 0.1, 0.0])
+    for tick in range(1, 20):
+        now = tick * period
+        if tick <= 10:
+            gate.receive("joint_states", truth, now, now, now)
+        if gate.begin(now, now) is not None or tick > 10:
+            decision = gate.expire(now)
+        blind = decision.reason == "input_missing"
+        assert blind is (tick > 15)
+        if blind:
+            assert np.allclose(decision.action, gate.support.plan_action(truth), atol=1e-3), tick
+        command = tuple(decision.action.astype(float))
+        truth = np.array(model.step(tuple(truth), command, tuple(model.members[0]), model.dt))
+        assert (robot.truth_margins(truth) > 0).all()
 
 
 def test_a_stopped_stamp_clock_does_not_hide_old_inputs(gate: Gate) -> None:

@@ -1,0 +1,482 @@
+"""The fault campaign as data: which faults there are, what the gate must do about each, and how a result is judged.
+
+ROS-free. nodes/fault_campaign.py puts the faults onto a running graph and hands back what it saw. A robot's faults are
+derived from the channels it declares, so a new robot has them, too; what a lidar or an odometry can get wrong is keyed
+on the type of the message.
+
+A fault is *covered* (no unsafe visit may happen) unless it is declared uncoverable, with the reason: the robot has no
+passive safe state, or nothing could contradict the lie. An uncoverable one must still be noticed where it can be.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safe_support_ql.config import Config
+from safe_support_ql.robots.base import Floats, Robot
+from safe_support_ql.robots.world import Channel
+
+PHASES = ("collection", "deployment")
+LONG_S = 2.0  # how long a fault lasts that is not a single message
+FLOOD_HZ = 1000.0
+HEARTBEAT_S = 0.2  # of the recorder
+WATCH_S = 1.0  # the monitor looks for foreign publishers this often
+MISMATCH_S = 1.0  # budget within which a lie about the motion must latch
+PERSON_S = 1.0  # a service answers within this
+REQUEST, COMMAND = "request", "command"  # topics beside the robot's channels
+MISMATCH = "mismatch"  # what the cause says where prediction and measurement contradict each other
+
+NO_PASSIVE_STATE = "no passive safe state: without state or command this robot falls"
+NO_PRIORITY = f"{NO_PASSIVE_STATE}, and a busy machine takes whole periods from nodes without real-time priority"
+BYPASS = "what it publishes reaches the drive past the gate"
+
+
+class Expect(enum.Enum):
+    """What must happen."""
+
+    REFUSED = "refused"  # the message is refused, counted and named; what was known before goes on
+    BACKUP = "backup"  # the plan runs while the fault lasts, and the gate leaves it by itself
+    LATCHED = "latched"  # the plan runs, then latches until a reset
+    DRIVE = "drive"  # nobody can command: the drive's own timeout
+    PARAMETER = "parameter"  # a parameter that is refused, with the reason
+    GOES_ON = "goes on"  # within what is tolerated: the gate goes on deciding
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault. `verb` does it to `target` (a channel, REQUEST, COMMAND or a node) with `option`.
+
+    `seconds` 0 is a single message. `cause` is a regular expression that the shown message must contain, `limit_s` the
+    time from the onset until the reaction. `kind` is what the list of faults calls it: several faults may be of a kind.
+    """
+
+    name: str
+    kind: str
+    verb: str
+    target: str
+    option: Any
+    seconds: float
+    expect: Expect
+    cause: str
+    limit_s: float
+    uncoverable: str = ""
+
+    @property
+    def covered(self) -> bool:
+        """Whether no unsafe visit may happen."""
+        return not self.uncoverable
+
+
+@dataclass
+class Seen:
+    """What happened from the onset of a fault on; times in seconds since the onset, on the steady clock."""
+
+    decisions: list[tuple[float, str, str]] = field(default_factory=list)  # (time, reason, message)
+    logs: list[tuple[float, str]] = field(default_factory=list)  # what the monitor logged
+    answer: tuple[float, str] | None = None  # to a parameter change: (time, why it was refused)
+    stood_s: float | None = None  # when the robot stood
+    silent_s: float | None = None  # when the last command was that the drive's own timeout ran out
+    refused: int = 0  # messages refused meanwhile, as counted in /diagnostics
+    visits: int = 0
+    visit_s: float | None = None  # when the first visit began
+    state: str = ""  # of the gate at the end
+    trouble: str = ""  # the graph did not come back, or the robot could not be brought to move
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the campaign; `why` says what was not as it must be."""
+
+    name: str
+    robot: str
+    phase: str
+    covered: bool
+    unsafe_visits: int
+    reaction_s: float | None
+    state: str
+    message: str
+    passed: bool
+    kind: str
+    limit_s: float
+    uncoverable: str
+    time_to_loss_s: float | None
+    why: str
+
+
+# --- what a fault does to a vector -----------------------------------------------------------------------------------
+
+Alteration = Callable[[Floats, Floats, Any], Floats]  # (vector, the one before the fault, argument) -> vector
+
+
+def _put(v: Floats, where: Any, value: Any) -> Floats:
+    v = v.copy()
+    v[where] = value
+    return v
+
+
+def _front(v: Floats) -> slice:
+    return slice(len(v) // 4, 3 * len(v) // 4)  # of a scan that begins behind the robot
+
+
+ALTERATIONS: Mapping[str, Alteration] = {
+    "put": lambda v, first, x: _put(v, len(v) // 2, x),  # one entry is enough
+    "scale": lambda v, first, x: v * x,
+    "scale one": lambda v, first, x: _put(v, x[0], v[x[0]] * x[1]),
+    "shift one": lambda v, first, x: _put(v, x[0], v[x[0]] + x[1]),
+    "freeze": lambda v, first, x: first,
+    "fill": lambda v, first, x: np.full_like(v, x),
+    "front": lambda v, first, x: _put(v, _front(v), x),
+    "cut front": lambda v, first, x: _put(v, _front(v), np.minimum(v[_front(v)], x)),
+}
+
+
+# --- the list --------------------------------------------------------------------------------------------------------
+
+
+def has_passive_stop(robot: Robot) -> bool:
+    """Whether the robot is safe without commands: its certificate then holds an action until the drive's timeout."""
+    return len(robot.model.holds) > 1
+
+
+def catalogue(settings: Config, phase: str) -> list[Fault]:
+    """Every fault of the robot in `phase`. Raises ValueError for an unknown phase."""
+    if phase not in PHASES:
+        raise ValueError(f"phase is '{phase}', must be one of: {', '.join(PHASES)}")
+    robot = settings.robot
+    faults: list[Fault] = []
+    for channel in robot.channels:
+        faults += _goal_faults(robot, channel) if channel.latched else _input_faults(settings, channel)
+        faults += _lies(settings, channel)
+    faults += _request_faults(robot)
+    faults += _actuator_faults(robot)
+    faults += _node_faults(settings, phase)
+    faults += _host_faults(settings)
+    return faults
+
+
+def _answered(settings: Config) -> float:
+    """Until a message is decided on: the next cycle of the gate, and its longest wait for a request."""
+    period = settings.robot.period
+    return period + (settings.gate.request_deadline_s or period / 2)
+
+
+def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
+    """What can be wrong with the messages of any sensor."""
+    robot = settings.robot
+    name, period = channel.name, robot.period
+    lost = "" if has_passive_stop(robot) else NO_PASSIVE_STATE
+    silent = period + channel.max_age  # until an input that no longer comes counts as missing
+
+    def once(kind: str, verb: str, option: Any, cause: str, expect: Expect = Expect.REFUSED) -> Fault:
+        limits = {Expect.GOES_ON: 2 * period, Expect.BACKUP: _answered(settings)}
+        limit_s = limits.get(expect, period)
+        return Fault(f"{kind}: {name}, once", kind, verb, name, option, 0.0, expect, cause, limit_s)
+
+    def long(
+        kind: str, verb: str, option: Any, cause: str, expect: Expect = Expect.LATCHED, limit_s: float = silent
+    ) -> Fault:
+        reason = lost if expect is Expect.LATCHED else ""
+        return Fault(f"{kind}: {name}, 2 s", kind, verb, name, option, LONG_S, expect, cause, limit_s, reason)
+
+    def both(kind: str, verb: str, option: Any, cause: str) -> list[Fault]:
+        return [once(kind, verb, option, cause), long(kind, verb, option, cause)]
+
+    faults = []
+    if channel.finite:
+        faults += both("NaN", "vector", ("put", np.nan), f"{name}: holds a NaN or infinity")
+        faults += both("infinity", "vector", ("put", np.inf), f"{name}: holds a NaN or infinity")
+    if any(path.endswith("[]") for path in channel.fields):
+        faults += both("wrong length", "length", None, f"{name}: .* has length")
+    faults += both("wrong name", "names", None, f"{name}: .* is .*, expected")
+    faults += [
+        once("wrong type", "type", None, "", Expect.GOES_ON),  # DDS does not match it with anybody
+        long("wrong type", "type", None, f"{name} is .* old"),
+    ]
+    if channel.finite:
+        units = f"^{name}: "  # what it says no robot could be
+        faults += [once("wrong units", "vector", ("scale", 1e3), units, Expect.BACKUP),
+                   long("wrong units", "vector", ("scale", 1e3), units, limit_s=period)]  # fmt: skip
+    else:
+        alone, seconds = "only the plan", _answered(settings)
+        faults += [once("wrong units", "vector", ("scale", 1e3), alone, Expect.BACKUP),
+                   long("wrong units", "vector", ("scale", 1e3), alone, Expect.BACKUP, seconds)]  # fmt: skip
+    faults += [
+        once("late stamp", "stamp", -1.0, f"{name}: stamp did not advance"),
+        long("late stamp", "stamp", -1.0, f"{name} is .* old"),
+        *both("future stamp", "stamp", 1.0, f"{name}: stamp lies .* in the future"),
+        once("repeated stamp", "repeat", None, f"{name}: stamp did not advance"),
+        long("repeated stamp", "repeat", None, f"{name}: stamp did not advance", Expect.REFUSED, period),
+        once("reordered stamps", "swap", None, f"{name}: stamp did not advance"),
+        long("reordered stamps", "swap", None, f"{name}: stamp did not advance", Expect.REFUSED, 2 * period),
+        once("silence", "drop", None, "", Expect.GOES_ON),
+        long("silence", "drop", None, f"{name} is .* old"),
+        long("flood", "flood", FLOOD_HZ, "", Expect.GOES_ON, 2 * period),
+        long("latency", "delay", (0.4 * channel.max_age,) * 2, "", Expect.GOES_ON, period + channel.max_age),
+        replace(long("excessive latency", "delay", (1.5 * channel.max_age,) * 2, f"{name} is .* old"), kind="latency"),
+        long("jitter", "delay", (0.0, 0.4 * channel.max_age), "", Expect.GOES_ON, period + channel.max_age),
+    ]
+    return faults
+
+
+def _goal_faults(robot: Robot, channel: Channel) -> list[Fault]:
+    """A goal has no age: a bad one is refused, and the last one stays."""
+    name = channel.name
+    cases = [
+        ("NaN", "vector", ("put", np.nan), f"{name}: holds a NaN or infinity"),
+        ("wrong name", "names", None, f"{name}: .* is .*, expected"),
+        ("future stamp", "stamp", 3600.0, f"{name}: stamp lies .* in the future"),
+    ]
+    return [
+        Fault(f"{kind}: {name}, once", kind, verb, name, option, 0.0, Expect.REFUSED, cause, robot.period)
+        for kind, verb, option, cause in cases
+    ]
+
+
+def _lies(settings: Config, channel: Channel) -> list[Fault]:
+    """Messages that are well-formed, in time, and wrong. What contradicts them is the motion that was predicted."""
+    robot = settings.robot
+    name = channel.name
+    lost = "" if has_passive_stop(robot) else NO_PASSIVE_STATE
+
+    def lie(kind: str, option: Any, uncoverable: str = "") -> Fault:
+        return Fault(
+            f"{kind}: {name}", kind, "vector", name, option, LONG_S, Expect.LATCHED, MISMATCH,
+            MISMATCH_S, uncoverable,
+        )  # fmt: skip
+
+    def blind(kind: str, option: Any) -> list[Fault]:
+        return [
+            Fault(f"{kind}: {name}, {text}", kind, "vector", name, option, seconds, Expect.BACKUP, "only the plan",
+                  _answered(settings))
+            for text, seconds in (("once", 0.0), ("2 s", LONG_S))
+        ]  # fmt: skip
+
+    if channel.type.endswith("/LaserScan"):
+        return [
+            *blind("NaN sector", ("front", np.nan)),
+            *blind("-Inf ranges", ("front", -np.inf)),
+            lie("shrunken ranges", ("scale", 0.7)),
+            lie("frozen ranges", ("freeze", None)),
+            lie("tilted lidar", ("cut front", 0.8)),
+        ]
+    if channel.type.endswith("/Odometry"):
+        speed = channel.fields.index("twist.twist.linear.x")
+        return [
+            lie("frozen odometry", ("freeze", None)),
+            lie("jumping odometry", ("shift one", (channel.fields.index("pose.pose.position.x"), 1.0))),
+            lie("slipping wheels", ("scale one", (speed, 0.5))),
+        ]
+    if channel.type.endswith("/JointState"):
+        return [
+            lie("frozen odometry", ("freeze", None), lost),
+            lie("jumping odometry", ("shift one", (0, 0.2))),
+        ]
+    return []
+
+
+def _request_faults(robot: Robot) -> list[Fault]:
+    """Whatever the policy says."""
+    period = robot.period
+    beyond = ("put", float(10.0 * np.abs(robot.action_high).max()))
+    late = (1.5 * period,) * 2
+    cases: list[tuple[str, str, Any, Expect, str]] = [
+        ("NaN", "vector", ("put", np.nan), Expect.BACKUP, "request holds a NaN"),
+        ("infinity", "vector", ("put", np.inf), Expect.BACKUP, "request holds a NaN"),
+        ("wrong name", "names", None, Expect.BACKUP, "no request answered"),
+        ("wrong length", "length", None, Expect.BACKUP, "no request answered"),
+        ("wrong units", "vector", beyond, Expect.BACKUP, "requested action .* has margin"),
+        ("silence", "drop", None, Expect.BACKUP, "no request answered"),
+        ("latency", "delay", late, Expect.BACKUP, "no request answered"),
+        ("repeated stamp", "repeat", None, Expect.GOES_ON, ""),
+    ]
+    return [
+        Fault(f"{kind}: request, {text}", kind, verb, REQUEST, option, seconds, expect, cause, 2 * period)
+        for kind, verb, option, expect, cause in cases
+        for text, seconds in (("once", 0.0), ("2 s", LONG_S))
+    ] + [Fault("flood: request, 2 s", "flood", "flood", REQUEST, FLOOD_HZ, LONG_S, Expect.GOES_ON, "", 2 * period)]
+
+
+def _actuator_faults(robot: Robot) -> list[Fault]:
+    """The drive does not do what it is told: half of it, which a brake and a linear quadratic regulator survive."""
+    return [
+        Fault("changed load", "changed load", "vector", COMMAND, ("scale", 0.5), LONG_S, Expect.LATCHED, MISMATCH,
+              MISMATCH_S),
+    ]  # fmt: skip
+
+
+def _node_faults(settings: Config, phase: str) -> list[Fault]:
+    """Each node killed, stopped and restarted."""
+    robot = settings.robot
+    period = robot.period
+    passive = has_passive_stop(robot)
+    silent = period + min(channel.max_age for channel in robot.channels if not channel.latched)
+    stale = settings.gate.recorder_timeout_s + HEARTBEAT_S + 2 * period
+    braking = robot.world.drive.timeout + robot.model.dt * len(robot.model.tightening)
+    lost = "" if passive else NO_PASSIVE_STATE
+    policy = "behavior_policy" if phase == "collection" else "inference"
+    monitor = (Expect.DRIVE, "", braking, lost)
+    reactions: dict[str, tuple[Expect, str, float, str]] = {
+        policy: (Expect.BACKUP, "no request answered", 2 * period, ""),
+        "recorder": (Expect.BACKUP, "recorder", stale, ""),
+        "simulator": (Expect.LATCHED, "is .* old", silent, ""),  # its world stands still with it
+        "safety_monitor": monitor,
+    }
+    if phase == "collection":
+        reactions["learner"] = (Expect.GOES_ON, "", 2 * period, "")
+    return [
+        Fault(f"{node} {what}", f"node {what}" if node != "safety_monitor" else f"monitor {what}", verb, node, None,
+              LONG_S, expect, cause, limit_s, reason)
+        for node, (expect, cause, limit_s, reason) in reactions.items()
+        for what, verb in (("killed", "kill"), ("stopped", "stop"), ("restarted", "restart"))
+    ]  # fmt: skip
+
+
+def _host_faults(settings: Config) -> list[Fault]:
+    """Clocks, disk, processor, parameters, and who else is on the network."""
+    robot = settings.robot
+    period = robot.period
+    lost = "" if has_passive_stop(robot) else NO_PASSIVE_STATE
+    silent = period + min(channel.max_age for channel in robot.channels if not channel.latched)
+    stale = settings.gate.recorder_timeout_s + HEARTBEAT_S + 2 * period
+    nonsense = [("clock", "sundial"), ("seed", -1), ("first_sequence", "seven"), ("config", ""), ("stamped_cmd", 3)]
+    return [
+        *(
+            Fault(f"nonsense parameter: {name}", "nonsense parameter", "parameter", "safety_monitor", (name, value),
+                  0.0, Expect.PARAMETER, f"{name}|[Ww]rong parameter type", PERSON_S)
+            for name, value in nonsense
+        ),
+        Fault("clock jumps ahead", "clock jump", "clock", "safety_monitor", 5.0, LONG_S, Expect.LATCHED, "is .* old",
+              period + 0.05, lost),
+        Fault("clock jumps back", "clock jump", "clock", "safety_monitor", -5.0, LONG_S, Expect.LATCHED,
+              "in the future", silent, lost),
+        Fault("paused simulation", "paused simulation", "clock", "safety_monitor", None, LONG_S, Expect.LATCHED,
+              "in the future", silent + settings.gate.future_tolerance_s, lost),
+        Fault("full disk", "full disk", "disk", "recorder", None, LONG_S, Expect.BACKUP, "recorder", stale),
+        Fault("CPU hog", "CPU hog", "hog", "", None, LONG_S, Expect.GOES_ON, "", silent, lost and NO_PRIORITY),
+        Fault("foreign publisher, silent", "foreign publisher", "foreign", COMMAND, 0.0, LONG_S, Expect.LATCHED,
+              "another node publishes", WATCH_S + period),
+        Fault("foreign publisher, full speed", "foreign publisher", "foreign", COMMAND, 50.0, LONG_S, Expect.LATCHED,
+              "another node publishes", WATCH_S + period, BYPASS),
+    ]  # fmt: skip
+
+
+def select(faults: Sequence[Fault], only: Sequence[str]) -> list[Fault]:
+    """Those whose name contains one of `only`; all where it is empty. Raises ValueError where one matches nothing."""
+    for text in only:
+        if not any(text in fault.name for fault in faults):
+            raise ValueError(f"--only {text}: no fault of this robot is called so; --list shows them")
+    return [fault for fault in faults if not only or any(text in fault.name for text in only)]
+
+
+def uncoverable_kinds(faults: Sequence[Fault]) -> tuple[set[str], set[str]]:
+    """(kinds no form of which is covered, all kinds). A kind may be covered as a single message and not for 2 s."""
+    covered = {fault.kind for fault in faults if fault.covered}
+    kinds = {fault.kind for fault in faults}
+    return kinds - covered, kinds
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+PASSED_ON = ("request", "plan_requested")  # reasons of a decision that did what was asked
+
+
+def reaction(fault: Fault, seen: Seen) -> tuple[float, str] | None:
+    """(seconds, message) of the first safe answer that names the cause; None if there was none."""
+    if fault.expect is Expect.PARAMETER:
+        return seen.answer if seen.answer and re.search(fault.cause, seen.answer[1]) else None
+    if fault.expect is Expect.DRIVE and fault.uncoverable:
+        return None if seen.silent_s is None else (seen.silent_s, "nobody is left to react: no command comes any more")
+    if fault.expect is Expect.DRIVE:
+        return None if seen.stood_s is None else (seen.stood_s, "no commander: the drive stopped by its own timeout")
+    if fault.expect is Expect.GOES_ON:
+        return (seen.decisions[0][0], "tolerated: the gate goes on") if seen.decisions else None
+    if fault.expect is Expect.REFUSED:
+        said = [(at, text) for at, text in seen.logs if re.search(fault.cause, text)]
+        return said[0] if said and seen.refused else None
+    for at, reason, message in seen.decisions:
+        if (reason not in PASSED_ON or "only the plan" in message) and re.search(fault.cause, message):
+            return at, message
+    return None
+
+
+def judge(fault: Fault, seen: Seen, robot: str, phase: str, timed: bool = True) -> Result:
+    """A row of the table. Without `timed` order, state and visits count, but no reaction time."""
+    found = reaction(fault, seen)
+    state = seen.state.partition(":")[0]
+    why = [seen.trouble] if seen.trouble else []
+    if seen.visits and fault.covered:
+        why.append(f"{seen.visits} unsafe visits")
+    if found is None and not seen.trouble:
+        why.append(f"no reaction that names its cause ('{fault.cause}')" if fault.cause else "no reaction")
+    elif found is not None and timed and found[0] > fault.limit_s:
+        why.append(f"reacted after {found[0]:.3f} s, allowed {fault.limit_s:.3f} s")
+    if fault.expect is Expect.LATCHED and state != "latched":
+        why.append(f"the gate is {state or 'silent'}, not latched")
+    if fault.expect not in (Expect.LATCHED, Expect.DRIVE) and state == "latched" and not fault.uncoverable:
+        why.append("latched, though it could have gone on")
+    last = next((text for _, _, text in reversed(seen.decisions) if text), "")
+    return Result(
+        name=fault.name, robot=robot, phase=phase, covered=fault.covered, unsafe_visits=seen.visits,
+        reaction_s=None if found is None else round(found[0], 4), state=state, message=found[1] if found else last,
+        passed=not why, kind=fault.kind, limit_s=round(fault.limit_s, 4), uncoverable=fault.uncoverable,
+        time_to_loss_s=None if seen.visit_s is None else round(seen.visit_s, 3), why="; ".join(why),
+    )  # fmt: skip
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+HEAD = f"{'fault':<34}{'visits':>6}{'reacts':>8}  {'state':<8}message"
+
+
+def row(result: Result) -> str:
+    """One line of at most 80 columns; the whole message is in the JSON."""
+    took = "-" if result.reaction_s is None else f"{result.reaction_s:.3f} s"
+    mark = "" if result.passed else "FAIL "
+    visits = f"{result.unsafe_visits}{'' if result.covered else '*'}"
+    return f"{result.name[:33]:<34}{visits:>6}{took:>8}  {result.state[:7]:<8}{mark}{result.message}"[:80].rstrip()
+
+
+def describe(fault: Fault, phase: str) -> str:
+    """What --list says of a fault."""
+    text = f"{phase:<11}{fault.name:<36}{fault.expect.value:<10}{fault.limit_s:>6.2f} s"
+    return f"{text}  uncoverable: {fault.uncoverable}" if fault.uncoverable else text
+
+
+def as_json(results: Sequence[Result]) -> dict[str, Any]:
+    """What --json writes."""
+    return {"faults": [asdict(result) for result in results]}
+
+
+def closing(results: Sequence[Result], faults: Sequence[Fault]) -> str:
+    """What stands below the table."""
+    bad = [result for result in results if not result.passed]
+    lost, kinds = uncoverable_kinds(faults)
+    lines = [f"FAILED {result.phase}, {result.name}: {result.why}" for result in bad]
+    lines.append(
+        f"{len(results) - len(bad)} of {len(results)} faults passed; * uncoverable: "
+        f"{sum(not fault.covered for fault in faults)} of {len(faults)} faults, {len(lost)} of {len(kinds)} whole kinds"
+    )
+    return "\n".join(lines)
+
+
+def tiny_policy(raw_config: Mapping[str, Any], path: str, ticks: int = 300) -> None:
+    """Train for `ticks` control ticks and write policy.onnx to `path`: what a deployment needs, not a good one."""
+    logging.disable(logging.WARNING)  # the exporter's remarks
+    warnings.simplefilter("ignore")
+    from safe_support_ql.experiments.train import train  # torch, which the campaign itself does not need
+
+    short = {"hidden": 32, "extraction_updates": 100, "updates_per_tick": 0.5}
+    raw = dict(raw_config) | {
+        "run": {**raw_config.get("run", {}), "ticks": ticks},
+        "learner": {**raw_config.get("learner", {}), **short},
+    }
+    train(raw, False, 0, Path(path))

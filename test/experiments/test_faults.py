@@ -1,0 +1,112 @@
+"""The list of faults holds what is asked of it, and a result is judged by order, state, visits and time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from safe_support_ql import config, robots
+from safe_support_ql.experiments import faults
+from safe_support_ql.experiments.faults import Expect, Fault, Seen
+
+FAULT = Fault("silence: odom, 2 s", "silence", "drop", "odom", None, 2.0, Expect.LATCHED, "odom is .* old", 0.35)
+SILENT = "odom is 0.27 s old, allowed 0.25 s"
+
+
+@pytest.mark.parametrize("phase", faults.PHASES)
+@pytest.mark.parametrize("robot", robots.names())
+def test_every_robot_has_what_the_campaign_promises(robot: str, phase: str) -> None:
+    chosen = faults.catalogue(config.load_robot(robot), phase)
+    names = [fault.name for fault in chosen]
+    assert len(names) >= 30 and len(names) == len(set(names))
+    assert all(fault.limit_s > 0 for fault in chosen)
+    assert all(fault.cause for fault in chosen if fault.expect not in (Expect.GOES_ON, Expect.DRIVE))
+    lost, kinds = faults.uncoverable_kinds(chosen)
+    assert len(lost) <= len(kinds) / 4, lost
+    inputs = {f.target for f in chosen if f.verb == "drop"}
+    for target in inputs:  # each input fault as a single message and for 2 s
+        seconds = {fault.seconds for fault in chosen if fault.verb == "drop" and fault.target == target}
+        assert seconds == {0.0, faults.LONG_S}
+
+
+def test_an_unknown_name_or_phase_is_refused() -> None:
+    settings = config.load_robot("diff_drive")
+    with pytest.raises(ValueError, match="must be one of: collection, deployment"):
+        faults.catalogue(settings, "evaluation")
+    with pytest.raises(ValueError, match="no fault of this robot"):
+        faults.select(faults.catalogue(settings, "collection"), ["earthquake"])
+
+
+def seen(**changes: object) -> Seen:
+    """What a gate does that passes FAULT."""
+    answers = [(0.05, "request", ""), (0.2, "input_missing", SILENT), (1.3, "latched", SILENT)]
+    return replace(Seen(decisions=answers, state=f"latched: {SILENT}"), **changes)  # type: ignore[arg-type]
+
+
+def test_a_plan_that_names_its_cause_in_time_and_latches_passes() -> None:
+    result = faults.judge(FAULT, seen(), "r", "collection")
+    assert result.passed and result.reaction_s == 0.2 and result.message == SILENT and result.state == "latched"
+    assert len(faults.row(result)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"visits": 1, "visit_s": 0.5}, "1 unsafe visits"),
+        ({"decisions": [(0.1, "request", "")]}, "no reaction that names its cause"),
+        ({"decisions": [(0.2, "input_missing", "scan was never received")]}, "no reaction that names its cause"),
+        ({"decisions": [(0.4, "input_missing", SILENT)]}, "reacted after 0.400 s, allowed 0.350 s"),
+        ({"state": "nominal"}, "nominal, not latched"),
+        ({"trouble": "the graph is gone"}, "the graph is gone"),
+    ],
+)
+def test_what_is_not_as_it_must_be_fails_and_is_said(changes: dict[str, object], why: str) -> None:
+    result = faults.judge(FAULT, seen(**changes), "r", "collection")
+    assert not result.passed and why in result.why
+    assert why in faults.closing([result], [FAULT])
+
+
+def test_the_short_campaign_does_not_judge_time() -> None:
+    slow = seen(decisions=[(0.4, "input_missing", SILENT)])
+    assert faults.judge(FAULT, slow, "r", "collection", timed=False).passed
+
+
+def test_an_uncoverable_fault_may_cost_a_visit_but_not_its_name() -> None:
+    lost = replace(FAULT, uncoverable=faults.NO_PASSIVE_STATE)
+    result = faults.judge(lost, seen(visits=1, visit_s=0.5), "r", "collection")
+    assert result.passed and result.unsafe_visits == 1 and result.time_to_loss_s == 0.5 and not result.covered
+    assert not faults.judge(lost, seen(decisions=[]), "r", "collection").passed
+
+
+@pytest.mark.parametrize(
+    ("expect", "given", "passes"),
+    [
+        (Expect.REFUSED, {"logs": [(0.01, "input refused: odom: NaN")], "refused": 1, "state": "nominal"}, True),
+        (Expect.REFUSED, {"logs": [(0.01, "input refused: odom: NaN")], "refused": 0, "state": "nominal"}, False),
+        (Expect.REFUSED, {"logs": [], "refused": 1, "state": "nominal"}, False),
+        (Expect.BACKUP, {"decisions": [(0.1, "no_request", "odom: NaN")], "state": "backup"}, True),
+        (Expect.BACKUP, {"decisions": [(0.1, "no_request", "odom: NaN")], "state": "latched"}, False),
+        (Expect.BACKUP, {"decisions": [(0.1, "request", "odom: NaN")], "state": "nominal"}, False),
+        (Expect.DRIVE, {"stood_s": 0.3, "state": "silent"}, True),
+        (Expect.DRIVE, {"stood_s": None, "state": "silent"}, False),
+        (Expect.PARAMETER, {"answer": (0.1, "odom: must be NaN"), "state": "nominal"}, True),
+        (Expect.PARAMETER, {"answer": None, "state": "nominal"}, False),
+        (Expect.GOES_ON, {"decisions": [(0.1, "request", "")], "state": "nominal"}, True),
+        (Expect.GOES_ON, {"decisions": [], "state": "nominal"}, False),
+        (Expect.GOES_ON, {"decisions": [(0.1, "latched", "x")], "state": "latched"}, False),
+    ],
+)
+def test_each_expectation_has_its_own_proof(expect: Expect, given: dict[str, object], passes: bool) -> None:
+    fault = replace(FAULT, expect=expect, cause="odom: .*NaN")
+    assert faults.judge(fault, Seen(**given), "r", "collection").passed is passes  # type: ignore[arg-type]
+
+
+def test_an_alteration_leaves_what_came_before_alone() -> None:
+    vector, first = np.arange(8.0), np.full(8, 7.0)
+    arguments = {"scale one": (1, 2.0), "shift one": (1, 2.0)}
+    for name, change in faults.ALTERATIONS.items():
+        out = change(vector, first, arguments.get(name, 3.0))
+        assert out.shape == vector.shape and not np.array_equal(out, vector), name
+    assert vector.tolist() == list(range(8)) and (first == 7.0).all()
