@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=2000, help="states drawn for each row")
     parser.add_argument("--plays", type=int, default=1000, help="certified pairs played on each truth")
     parser.add_argument("--facets", type=int, default=400, help="slabs of each member's kernel")
-    parser.add_argument("--ticks", type=int, default=75, help="control periods that a trajectory must stay in S")
+    parser.add_argument("--ticks", type=int, default=60, help="control periods that a trajectory must stay in S")
     parser.add_argument("--cells", type=int, default=21, help="grid cells along each axis")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")

@@ -7,9 +7,12 @@ from functools import cache
 
 import numpy as np
 import pytest
+from scipy import sparse
+from scipy.optimize import linprog
 
 from safe_support_ql.config import Config, load_robot
 from safe_support_ql.experiments.kernel import Kernel, Truth, certified_share, outer_kernel, unsafe_on_truth
+from safe_support_ql.robots.base import Floats
 from safe_support_ql.robots.cart_pole import CartPole
 
 
@@ -24,8 +27,8 @@ def robot() -> CartPole:
 
 
 @cache
-def kernel(member: int, ticks: int = 40, facets: int = 60) -> Kernel:
-    return outer_kernel(robot(), member, ticks, facets, samples=3000)
+def kernel(member: int) -> Kernel:
+    return outer_kernel(robot(), member, 40, 40, samples=3000)
 
 
 def credulous(config: Config) -> Config:
@@ -64,12 +67,54 @@ def test_no_force_keeps_a_state_outside_the_kernel_safe() -> None:
 def test_longer_trajectories_and_more_slabs_only_take_away() -> None:
     rng = np.random.default_rng(1)
     z = rng.uniform(-1.0, 1.0, (100_000, 4)) * kernel(0).box
-    short = outer_kernel(robot(), 0, 20, 60, samples=3000)
+    short = outer_kernel(robot(), 0, 20, 20, samples=3000)
     assert kernel(0).contains(z).sum() < short.contains(z).sum()
 
 
+def farthest(member: int, normal: Floats, ticks: int = 100) -> float:
+    """normal'z_0 of a trajectory of the model inside S that ends at rest: about as large as it can be.
+
+    Linear programmes about the last trajectory, each inside a smaller trust region, until the model agrees.
+    """
+    p, model = robot().parameters, robot().model
+    z, u, parameters = np.zeros((ticks + 1, 4)), np.zeros(ticks), tuple(model.members[member])
+
+    def after(z: Floats, u: Floats) -> Floats:
+        return np.array(model.step(tuple(z.T), (u,), parameters, model.dt)).T
+
+    limits = np.append(np.tile([p.position_limit, p.angle_limit, 12.0, 9.0], ticks + 1), np.full(ticks, p.force_limit))
+    limits[4 * ticks : 4 * ticks + 4] = 1e-3
+    for n in range(25):
+        here, e = after(z[:-1], u), 1e-5
+        a = np.stack([(after(z[:-1] + e * i, u) - after(z[:-1] - e * i, u)) / (2 * e) for i in np.eye(4)], axis=2)
+        b = ((after(z[:-1], u + e) - after(z[:-1], u - e)) / (2 * e))[:, :, None]
+        moves = sparse.eye(4 * ticks, 4 * ticks + 4, k=4) - sparse.block_diag([*a, np.zeros((0, 4))])
+        right = here - np.einsum("tij,tj->ti", a, z[:-1]) - b[:, :, 0] * u[:, None]
+        trust = np.append(np.tile([0.1, 0.05, 0.5, 0.5], ticks + 1), np.full(ticks, 20.0)) * 0.6 ** (n - 6)
+        last = np.append(z.ravel(), u)
+        low, high = np.clip([last - trust, last + trust], -limits, limits) if n > 6 else (-limits, limits)
+        rows = sparse.hstack([moves, -sparse.block_diag(list(b))]).tocsc()
+        cost = np.append(-normal, np.zeros(len(limits) - 4))
+        solved = linprog(cost, A_eq=rows, b_eq=right.ravel(), bounds=np.column_stack([low, high]))
+        assert solved.status == 0, solved.message
+        z, u = solved.x[: len(z) * 4].reshape(-1, 4), solved.x[len(z) * 4 :]
+        if np.abs(after(z[:-1], u) - z[1:]).max() < 1e-6:
+            return float(normal @ z[0])
+    raise AssertionError("the programmes do not converge")
+
+
+@pytest.mark.parametrize("member", [0, 4])
+def test_no_trajectory_of_the_model_goes_beyond_a_slab_and_most_slabs_are_nearly_touched(member: int) -> None:
+    """This is what shows an enclosure whose samples missed the worst."""
+    slabs = kernel(member)
+    pick = np.arange(4, len(slabs.normals), 3)
+    reached = np.array([farthest(member, slabs.normals[i]) for i in pick]) / slabs.offsets[pick]
+    assert reached.max() < 1.0 + 1e-4
+    assert np.median(reached) > 0.93
+
+
 def test_part_of_the_kernel_is_certified_and_nothing_outside() -> None:
-    """Sixty slabs are a coarse kernel, far larger than the true one: 0.26 here, where benchmarks/kernel.py has 0.47."""
+    """Forty slabs are a coarse kernel, larger than the true one: benchmarks/kernel.py has 0.55."""
     robust = {member: kernel(member) for member in (0, 1, 4)}
     row = certified_share(config(), robust, False, 150, 11, 0)
     assert row["certified_outside"] == 0 and row["states_outside"] > 10
