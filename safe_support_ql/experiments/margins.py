@@ -175,7 +175,7 @@ class Base:
 POLE_ZERO: Mapping[str, Any] = {
     "mass_mismatch": 0.0, "length_mismatch": 0.0, "gain_mismatch": 0.0, "position_error": 0.0, "angle_error": 0.0,
     "speed_error": 0.0, "turn_error": 0.0, "position_disturbance": 0.0, "angle_disturbance": 0.0,
-    "speed_disturbance": 0.0, "turn_disturbance": 0.0, "command_delay": 0.0, "saturation_growth": 1.0,
+    "speed_disturbance": 0.0, "turn_disturbance": 0.0, "command_delay": 0.0, "saturated_ticks": 1, "nonlinearity": 1.0,
     "between_members": 0.0, "band": 0.0,
 }  # fmt: skip
 
@@ -364,8 +364,8 @@ AT_EDGE = "forces of least margin from random states, then the plan until S_f"
 
 def _pole_cases() -> tuple[Case, ...]:
     nominal = robots.make("cart_pole", {}).parameters  # type: ignore[attr-defined]  # every robot keeps its Parameters
-    # A factor of every margin for errors: without it none of them is meant to hold while the plan saturates.
-    growth = {"saturation_growth": nominal.saturation_growth}
+    # A part of every margin for errors: without it none of them is meant to hold while the plan saturates.
+    growth = {"saturated_ticks": nominal.saturated_ticks, "nonlinearity": nominal.nonlinearity}
     states = (("position", "x", "m"), ("angle", "theta", "rad"), ("speed", "x'", "m/s"), ("turn", "theta'", "rad/s"))
     cases = [
         Case(
@@ -398,11 +398,11 @@ def _pole_cases() -> tuple[Case, ...]:
             )
     cases += [
         Case(
-            "command_delay", "every command acts 1 ms late", "commands act at once", AT_EDGE,
+            "command_delay", "every command acts 0.5 ms late", "commands act at once", AT_EDGE,
             {"late": nominal.command_delay}, {"command_delay": nominal.command_delay}, growth,
         ),
         Case(
-            "saturation_growth", "theta is pushed in every tick, while the plan saturates, too",
+            "saturated_ticks, nonlinearity", "theta is pushed in every tick, while the plan saturates, too",
             "errors grow as in the unsaturated loop", AT_EDGE,
             {"w": np.array([0.0, nominal.angle_disturbance, 0.0, 0.0])}, growth,
             {"angle_disturbance": nominal.angle_disturbance},
@@ -455,7 +455,7 @@ def monitors(case: Case, base: bool) -> tuple[Robot, Robot]:
     if "corner" in case.truth:
         with_, without = make({}, DiffDrive), make({}, LidarBase)
     own, left = with_.model.tightening - without.model.tightening, np.zeros_like(without.model.tightening)
-    if case.margin == "saturation_growth":  # a factor of the margin for errors, which is there in both
+    if case.margin.startswith("saturated_ticks"):  # a part of the margin for errors, which is there in both
         left = without.model.tightening - robots.make("cart_pole", zero).model.tightening
         own = own + left
     if case.margin == "between checks":

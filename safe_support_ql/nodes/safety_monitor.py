@@ -6,8 +6,9 @@ the command, `episode_ack`, `gate_state` (latched), `markers` and /diagnostics (
 
 Lock-step: a cycle begins when every channel has the same new stamp and the goal is known; time is that stamp. The
 steady timer only notices silence. A state that was decided on is answered with the stored decision again, one whose
-cycle is open with its candidates. Real time: a cycle per control period of the steady clock; it ends with the first
-acceptable answer or at its deadline, half a period by default, and the command goes out at once.
+cycle is open with its candidates. Real time: a cycle begins with the first complete state that is a control period
+newer than that of the last cycle, and without one a quarter of a period late by the steady clock; it ends with the
+first acceptable answer or at its deadline, half a period by default, and the command goes out at once.
 
 Fails closed: an exception in any callback latches the gate with its cause and runs the plan. On deactivation and on
 SIGINT the plan goes on for as long as a stop may take (real time); on a killed process the drive's own timeout does.
@@ -34,6 +35,7 @@ from safe_support_ql.safety.gate import Decision, Gate, State
 from safe_support_ql.safety.picture import draw
 
 LOCKSTEP_CHECK_S = 0.02
+EARLY, LATE = 0.95, 1.25  # of a period: a state so much newer begins a cycle; without one it begins so much later
 DRAW_S = 0.2
 E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
 LEVEL = {
@@ -79,6 +81,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         # The deadline is noticed by a timer, so a command may act that much later.
         look_s = LOCKSTEP_CHECK_S if self.lockstep else min(robot.period / 8, LOCKSTEP_CHECK_S)
         self.latency = (0.0,) if self.lockstep else (0.0, deadline + look_s)
+        # The command acts until the next cycle's, and that one may begin late.
+        self.late_s = 0.0 if self.lockstep else (LATE - 1.0) * robot.period + look_s
         self.period_ns = round(1e9 * robot.period)
         self.stop_ns = round(1e9 * robot.model.dt * len(robot.model.tightening))
         self.stopping_until = 0
@@ -190,6 +194,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         problem = self.gate.receive(name, vector, stamp_ns, now_ns, time.monotonic_ns())
         if problem:
             self.get_logger().warning(f"input refused: {problem}", throttle_duration_sec=1.0)
+        elif self.fresh(time.monotonic_ns()):
+            self.cycle()
 
     def collect(self, name: str, latched: bool, vector: Floats, stamp_ns: int) -> None:
         """Lock-step: a cycle begins once every channel has this stamp, so that a slow host makes no input look old."""
@@ -281,6 +287,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.goals: dict[str, tuple[Floats, int]] = {}
         self.open = False
         self.opened = 0
+        self.begun_ns = 0  # real time: instant of the state whose cycle began last
         self.candidates_message: PointCloud2 | None = None
         self.decision_message: DiagnosticArray | None = None
 
@@ -288,7 +295,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Certify and ask; without a state, decide blind."""
         assert self.gate is not None
         self.opened = time.monotonic_ns()
-        candidates: CandidateSet | None = self.gate.begin(now_ns, self.opened, self.latency)
+        candidates: CandidateSet | None = self.gate.begin(now_ns, self.opened, self.latency, self.late_s)
         self.certificate_us = (time.monotonic_ns() - self.opened) // 1000
         if candidates is None:
             self.publish(self.gate.expire(self.opened))
@@ -325,13 +332,23 @@ class SafetyMonitor(lifecycle.ManagedNode):
         now = time.monotonic_ns()
         if self.open and now - self.opened >= self.deadline_ns:
             self.publish(self.gate.expire(now))
-        if self.lockstep or now < self.next_cycle:
-            return
-        self.next_cycle += self.period_ns
-        if self.next_cycle < now:
-            self.next_cycle = now + self.period_ns  # late is late; nothing is made up for
+        if not self.lockstep and (now >= self.next_cycle or self.fresh(now)):
+            self.cycle()
+
+    def fresh(self, now: int) -> bool:
+        """Real time: whether a complete state waits, a period newer than that of the last cycle."""
+        assert self.gate is not None
+        newer = self.gate.instant_ns - self.begun_ns >= EARLY * self.period_ns
+        return newer and not self.open and now - self.opened >= self.period_ns // 2
+
+    def cycle(self) -> None:
+        """Real time: one cycle begins; late is late, nothing is made up for."""
+        assert self.gate is not None
+        now = time.monotonic_ns()
+        self.next_cycle = now + round(LATE * self.period_ns)
         if self.open:
             self.publish(self.gate.expire(now))
+        self.begun_ns = self.gate.instant_ns
         self.begin(self.get_clock().now().nanoseconds)
         if self.open and (not self.active or self.gate.state is State.LATCHED):
             self.publish(self.gate.expire(now))  # stopping or latched: nobody is asked

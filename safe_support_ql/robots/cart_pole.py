@@ -26,6 +26,7 @@ GRAVITY = 9.81  # m/s^2, what the simulator sets
 PHYSICS_HZ = 250
 CONTROL_HZ = 50
 TRAVEL = 15.0  # m, joint limit of the URDF: no slider can report more
+FASTEST = 30.0  # m/s and rad/s, beyond what any of its joints can reach
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class Parameters:
     # Backup policy: discrete LQR of the nominal model.
     backup_position_weight: float = param(1.0, "1/m^2", 1e-3, 1e3, "weight of (x - centre)^2")
     backup_angle_weight: float = param(3.19, "1/rad^2", 1e-3, 1e3, "weight of theta^2")
-    backup_speed_weight: float = param(0.06, "s^2/m^2", 1e-3, 1e3, "weight of x'^2")
-    backup_turn_weight: float = param(0.83, "s^2/rad^2", 1e-3, 1e3, "weight of theta'^2")
-    backup_force_weight: float = param(0.004, "1/N^2", 1e-6, 1.0, "weight of force^2")
-    centre_span: float = param(0.773, "m", 0.0, 10.0, "outermost rest position")
+    backup_speed_weight: float = param(0.091, "s^2/m^2", 1e-3, 1e3, "weight of x'^2")
+    backup_turn_weight: float = param(0.934, "s^2/rad^2", 1e-3, 1e3, "weight of theta'^2")
+    backup_force_weight: float = param(0.0044, "1/N^2", 1e-6, 1.0, "weight of force^2")
+    centre_span: float = param(0.766, "m", 0.0, 10.0, "outermost rest position")
     centres: int = param(9, "1", 1, 51, "rest positions, evenly spaced")
     horizon: float = param(2.5, "s", 0.5, 10.0, "longest rollout; it ends early inside S_f")
     checks_per_tick: int = param(1, "1", 1, 5, "certificate checks per control period; must divide the physics steps")
@@ -65,10 +66,14 @@ class Parameters:
     angle_disturbance: float = param(1e-5, "rad", 0.0, 0.1, "w_bar: change of theta per tick the model misses")
     speed_disturbance: float = param(3e-4, "m/s", 0.0, 1.0, "w_bar: change of x' per tick the model misses")
     turn_disturbance: float = param(5e-4, "rad/s", 0.0, 1.0, "w_bar: change of theta' per tick the model misses")
-    command_delay: float = param(0.001, "s", 0.0, 0.02, "a command acts this much later than the state says, at most")
-    saturation_growth: float = param(1.2, "1", 1.0, 5.0, "growth of errors while k saturates, over the linear loop's")
+    command_delay: float = param(0.0005, "s", 0.0, 0.02, "a command acts this much later than the state says, at most")
+    saturated_ticks: int = param(
+        10, "1", 1, 50, "ticks for which k may saturate at first, so that errors grow open loop"
+    )
+    nonlinearity: float = param(1.05, "1", 1.0, 2.0, "growth of errors away from the upright, over the linear one's")
+    late_swings: int = param(2, "1", 0, 20, "late swings of the full force that add up")
     between_members: float = param(0.004, "1", 0.0, 0.5, "scaled margin a model between the members may lose")
-    band: float = param(0.025, "1", 0.0, 0.5, "width b of the hysteresis band, in scaled margin")
+    band: float = param(0.02, "1", 0.0, 0.5, "width b of the hysteresis band, in scaled margin")
     offered_ticks: int = param(2, "1", 0, 10, "beta draws what passes for so many ticks, where there is such; 0 all")
     band_budget: float = param(0.1, "1", 0.0, 0.5, "scaled margin in-band steps may spend before only the plan runs")
     input_age: float = param(0.1, "s", 0.02, 2.0, "older inputs count as missing")
@@ -223,6 +228,8 @@ class CartPole(Robot):
         joints, goal = _vector(inputs, "joint_states", 4), _vector(inputs, "goal_pose", 1)
         if abs(joints[0]) > TRAVEL:
             raise ValueError(f"joint_states: cart at {joints[0]:g} m, the slider ends at {TRAVEL:g} m")
+        if np.abs(joints[2:]).max() > FASTEST:
+            raise ValueError(f"joint_states: speeds {joints[2]:g} m/s and {joints[3]:g} rad/s; wrong units?")
         return Estimate(joints, np.zeros((0, 2)), self._clip(goal))
 
     def observation(
@@ -362,23 +369,36 @@ def _common_lyapunov(loops: list[Floats]) -> tuple[Floats, float]:
 def _tubes(p: Parameters, member: Floats, gain: Floats, ticks: int) -> Floats:
     """Bounds [ticks + 1, 2] of |error| in (x, theta) of a rollout against the truth of the same `member`.
 
-    The candidate's own tick is open loop, then A - B K: |C Phi_t| e_0 + sum_u |C Phi_u| (w_bar + |B| |K| e_0), the last
-    because k acts on the measured state at every tick. Entry by entry, so there is no Lipschitz constant to lose on.
-    Late commands are two impulses of full swing: the candidate's start and its end. Saturation is a factor.
+    For the candidate's own tick, and while k saturates, errors grow open loop (A), then as A - B K: the largest over
+    every number of open ticks up to saturated_ticks. |C Phi| e_0 for the start, |C Phi| w_bar for each tick, and
+    |C Phi B| |K| e_0 for each closed one, because k acts on the measured state. Entry by entry, so there is no
+    Lipschitz constant to lose on. Late commands are late_swings impulses of full swing at their worst moment.
     """
     a, b = _linear(member)
     e0, w = _bounds(p)
     measured = float(np.abs(gain) @ e0)
     late = 2.0 * p.force_limit * p.command_delay * CONTROL_HZ
-    transition, grown, impulses = np.eye(4), np.zeros(2), np.zeros(2)
-    bounds = []
-    for t in range(ticks + 1):
-        bounds.append(np.abs(transition[:2]) @ e0 + grown + 2 * impulses)
-        response = np.abs(transition[:2] @ b)
-        grown = grown + np.abs(transition[:2]) @ w + response * measured
-        impulses = np.maximum(impulses, response * late)
-        transition = (a - np.outer(b, gain) if t else a) @ transition
-    return p.saturation_growth * np.maximum.accumulate(bounds)
+    opened = [np.linalg.matrix_power(a, t) for t in range(p.saturated_ticks + 1)]
+    settled = [np.eye(4)]
+    for _ in range(ticks):
+        settled.append((a - np.outer(b, gain)) @ settled[-1])
+    closed = np.array(settled)[:, :2]  # what an error does to (x, theta) t closed ticks later
+    steady = np.abs(closed) @ w + np.abs(closed @ b) * measured
+    worst = np.zeros((ticks + 1, 2))
+    for open_ticks in range(1, p.saturated_ticks + 1):
+        bound, impulse = np.zeros((ticks + 1, 2)), np.zeros((ticks + 1, 2))
+        for u in range(open_ticks + 1):  # an error that enters after tick u; the first one is that of the start
+            before = np.array(opened[: open_ticks - u + 1])[:, :2]
+            after = closed[1 : ticks - open_ticks + 1] @ opened[open_ticks - u]
+            path = np.concatenate([before, after])
+            bound[u:] += np.abs(path) @ (w if u else e0)
+            if u:
+                impulse[u:] = np.maximum(impulse[u:], np.abs(path @ b) * late)
+        bound[open_ticks + 1 :] += np.cumsum(steady, axis=0)[: ticks - open_ticks]
+        swing = np.maximum.accumulate(np.abs(closed @ b) * late)[: ticks - open_ticks]
+        impulse[open_ticks + 1 :] = np.maximum(impulse[open_ticks + 1 :], swing)
+        worst = np.maximum(worst, bound + p.late_swings * impulse)
+    return np.asarray(p.nonlinearity * np.maximum.accumulate(worst))
 
 
 def _model(p: Parameters) -> Model:

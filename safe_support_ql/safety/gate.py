@@ -224,10 +224,21 @@ class Gate:
 
     # --- one cycle -----------------------------------------------------------------------------------------------
 
-    def begin(self, now_ns: int, steady_ns: int, latency_s: tuple[float, ...] = (0.0,)) -> CandidateSet | None:
+    @property
+    def instant_ns(self) -> int:
+        """Stamp of the newest instant that every input has reached; 0 while one is missing."""
+        timed = [name for name, channel in self._channels.items() if not channel.latched]
+        if len(self._inputs) < len(self._channels):
+            return 0
+        return min(self._inputs[name][-1].stamp_ns for name in timed)
+
+    def begin(
+        self, now_ns: int, steady_ns: int, latency_s: tuple[float, ...] = (0.0,), late_s: float = 0.0
+    ) -> CandidateSet | None:
         """Sample the newest inputs and certify; None where they are missing or make no sense, then call `expire`.
 
-        `latency_s`: from now until the command acts, its smallest and largest value.
+        `latency_s`: from now until the command acts, its smallest and largest value. `late_s`: how much later than a
+        control period from now the next call may come.
         """
         self._candidates = None
         stamps = [items[-1].stamp_ns for name, items in self._inputs.items() if not self._channels[name].latched]
@@ -257,8 +268,8 @@ class Gate:
         low, high = (age_s + min(latency_s)) / model.dt, (age_s + max(latency_s)) / model.dt
         delays = tuple(range(int(np.floor(low + 1e-6)), int(np.ceil(high - 1e-6)) + 1))
         self._age_s = age_s
-        # The next command may come late by the latency, too, and this one acts until then.
-        longest = model.checks_per_tick + int(np.ceil(max(latency_s) / model.dt - 1e-6))
+        # The next command may come late, too, and this one acts until then.
+        longest = model.checks_per_tick + int(np.ceil((max(latency_s) + late_s) / model.dt - 1e-6))
         past = self.support.past(steady_ns - round(1e9 * age_s), max(delays))
         self._timing = Timing(delays, tuple(sorted({*model.holds, longest})), past)
         # An answer that comes later than the certificate allowed for is none, whatever kept it.

@@ -109,3 +109,36 @@ def test_a_request_deadline_beyond_the_period_certifies_no_longer_delay(monitor:
     monitor.set_parameters([Parameter("clock", value="realtime")])
     monitor.trigger_configure()
     assert monitor.get_state() == "inactive" and max(monitor.latency) <= 1.2 * SETTINGS.robot.period
+
+
+def test_in_real_time_a_cycle_begins_with_a_complete_state_or_a_quarter_of_a_period_late(
+    monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert monitor.gate is not None
+    monitor.lockstep, monitor.latency = False, (0.0, 0.06)
+    begun: list[int] = []
+    monkeypatch.setattr(monitor.candidate_output, "publish", lambda message: begun.append(message.header.stamp.nanosec))
+    steady, period = [10**15], monitor.period_ns
+    monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
+    start = monitor.get_clock().now().nanoseconds - period  # stamps must not lie in the future
+
+    def arrive(stamp_ns: int, *names: str) -> None:
+        for codec in monitor.codecs:
+            if codec.channel.name in names:
+                monitor.on_channel(codec, codec.encode(np.array(STATE[codec.channel.name], float), stamp_ns))
+
+    monitor.next_cycle = steady[0] + period
+    arrive(start, "goal_pose", "odom")
+    assert not begun, "a state without its scan is none"
+    arrive(start, "scan")
+    assert len(begun) == 1
+    monitor.publish(monitor.gate.expire(steady[0]))
+    steady[0] += period // 2
+    arrive(start + period // 2, "odom", "scan")
+    assert len(begun) == 1, "sensors may be faster than control"
+    steady[0] += period // 2
+    monitor.on_timer()
+    assert len(begun) == 1, "the next state may still come"
+    steady[0] += period // 4
+    monitor.on_timer()
+    assert len(begun) == 2, "and without one the cycle begins all the same"
