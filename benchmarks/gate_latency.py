@@ -13,9 +13,8 @@ measured. The shipped node has no line for it. A cycle costs about fifteen looks
 All times are of the system clock, as DDS stamps are; it must not be set meanwhile.
 
 "In" is the moment at which the sender's DDS stamped the message (of a state: of the last channel that completed it),
-"out" the return of publish(), when the message is in the socket. A state waits for the next cycle of the gate's clock,
-anything up to a period by the phase of two clocks, which is drawn anew with every episode: its percentiles say little,
-so `work` is the time without it. Parts:
+"out" the return of publish(), when the message is in the socket. A state that completes a period begins a cycle at
+once; one that comes too early, or into an open cycle, waits, and `work` is the time without that. Parts:
 
     transport         sender's DDS to receiver's DDS
     wake and take     until rclpy has made a Python message of it; longer where the monitor is certifying just then
@@ -93,11 +92,16 @@ def monitor() -> None:
             self.command_output.publish, self.command_times = timed(self.command_output.publish)
 
         def on_channel(self, codec: Any, message: Any) -> None:
-            super().on_channel(codec, message)
             if codec.channel.name in self.stamps:
                 self.stamps[codec.channel.name] = (message.header.stamp.sec, message.header.stamp.nanosec)
                 if len(set(self.stamps.values())) == 1:
-                    self.state = (*newest, time.time_ns())
+                    self.state = (*newest, 0)
+            super().on_channel(codec, message)
+
+        def fresh(self, now: int) -> bool:
+            if not self.state[-1]:  # the channel that completed the state was taken
+                self.state = (*self.state[:-1], time.time_ns())
+            return super().fresh(now)
 
         def begin(self, now_ns: int) -> None:
             begun = time.time_ns()
@@ -230,7 +234,7 @@ def evaluate(times: dict[str, Any], period_ms: float) -> dict[str, Any]:
         "commands_gap_ms": float(np.diff(command).max()) / 1e6,
         STATE_ROW: {
             "all": row(work + wait),
-            "wait for the gate's clock": row(wait),
+            "wait for a cycle": row(wait),
             "work": row(work),
             "transport": row(span(cycle, "sent", "arrived"), work),
             "wake and take": row(span(cycle, "arrived", "taken"), work),

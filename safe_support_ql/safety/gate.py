@@ -504,6 +504,8 @@ class Gate:
             past = np.tile(self.support.previous, (1, most, 1))
         members = tuple(model.members.T)
         low, high = np.full(len(last.state), np.inf), np.full(len(last.state), -np.inf)
+        if fewest == 0:
+            low, high = last.state, last.state
         for commands in past:
             x = tuple(np.full(len(model.members), value) for value in last.state)
             for t, command in enumerate(commands, 1):
@@ -551,7 +553,7 @@ class Gate:
         model, member = self.robot.model, tuple(self.robot.model.members[0])
         x = tuple(self._estimate.state)
         until_now = round(self._age_s / model.dt)
-        for command in (*self._timing.past[0, :until_now], *[executed] * model.checks_per_tick):
+        for command in (*self._timing.past[-1, :until_now], *[executed] * model.checks_per_tick):
             x = model.step(x, tuple(command), member, model.dt)
         return np.array(x)
 

@@ -13,6 +13,7 @@ from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet, 
 from safe_support_ql.safety.certificate import Certificate
 
 LOOK_BACK = 64  # newest commands that are kept
+TRANSPORT_NS = 5_000_000  # a command has reached the drive so long after it was sent
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,20 @@ class Support:
     def past(self, since_ns: int, checks: int) -> Floats:
         """Commands [P, checks, A] that may have acted at each check from `since_ns` (steady) on.
 
-        Each one as soon as it was sent (the first row), or one check later: that is what a message may take. The oldest
-        one that is known stands for those before it; without any, zero.
+        Each one from the check in which it was sent (the first row), or from the first that begins when it has surely
+        arrived: what happens in the middle of a check lies between. The oldest one that is known stands for those
+        before it; without any, zero.
         """
         if not checks:
             return np.zeros((1, 0, len(self.previous)))
         dt_ns = round(1e9 * self.robot.model.dt)
         sent = np.array([moment for _, moment in self._sent])
         actions = np.array([action for action, _ in self._sent] or [np.zeros_like(self.previous)])
-        starts = since_ns + dt_ns * np.arange(-1, checks)
-        newest = np.maximum(np.searchsorted(sent, starts, side="right") - 1, 0)
-        prompt, late = actions[newest[1:]], actions[newest[:-1]]
+        starts = since_ns + dt_ns * np.arange(checks)
+        prompt, late = (
+            actions[np.maximum(np.searchsorted(sent, before) - 1, 0)]
+            for before in (starts + dt_ns, starts - TRANSPORT_NS)
+        )
         return np.stack([prompt] if np.array_equal(prompt, late) else [prompt, late])
 
     def _leave_band(self) -> None:

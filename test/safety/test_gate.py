@@ -219,6 +219,19 @@ def test_every_command_since_an_old_state_counts(gate: Gate) -> None:
     assert candidates.margin.max() < free, "a fast command that may still have acted costs margin"
 
 
+def test_past_commands_act_from_the_check_in_which_they_were_sent_or_the_first_after_they_arrived(gate: Gate) -> None:
+    support, dt = gate.support, PERIOD // ROBOT.model.checks_per_tick
+    one, two = np.array([0.1, 0.0]), np.array([0.2, 0.0])
+    assert support.past(0, 0).shape == (1, 0, 2)
+    np.testing.assert_array_equal(support.past(0, 2), np.zeros((1, 2, 2)))
+    support.note(one, 10 * dt)
+    support.note(two, 12 * dt + dt // 2)  # in the middle of a check
+    prompt, late = support.past(11 * dt, 4)
+    np.testing.assert_array_equal(prompt, [one, two, two, two])
+    np.testing.assert_array_equal(late, [one, one, two, two])
+    assert len(support.past(20 * dt, 3)) == 1, "long ago, all the same"
+
+
 def test_what_was_never_certified_is_not_held(gate: Gate) -> None:
     boxed_in = np.full(180, 0.2)
     assert [cycle(gate, tick * PERIOD, None, scan=boxed_in).verdict for tick in (1, 2, 3)] == ["no_proof"] * 3
