@@ -27,7 +27,8 @@ def test_single_residuals_are_forgiven_and_sustained_ones_spend_the_budget() -> 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_residual_that_is_no_number_is_beyond_every_bound(value: float) -> None:
-    assert Mismatch(4).observe({"x": value})
+    for others in ({}, {"v": 0.5}, {"v": 1e9}):
+        assert Mismatch(4).observe({"x": value} | others) and Mismatch(4).observe(others | {"x": value})
 
 
 def test_a_base_that_does_not_do_as_told_loses_its_support_and_latches() -> None:
