@@ -298,7 +298,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         candidates: CandidateSet | None = self.gate.begin(now_ns, self.opened, self.latency, self.late_s)
         self.certificate_us = (time.monotonic_ns() - self.opened) // 1000
         if candidates is None:
-            self.publish(self.gate.expire(self.opened))
+            self.publish(self.gate.expire(time.monotonic_ns()))
             return
         self.open = True
         self.candidates_message = self.candidate_codec.encode(candidates)
@@ -351,7 +351,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.begun_ns = self.gate.instant_ns
         self.begin(self.get_clock().now().nanoseconds)
         if self.open and (not self.active or self.gate.state is State.LATCHED):
-            self.publish(self.gate.expire(now))  # stopping or latched: nobody is asked
+            self.publish(self.gate.expire(time.monotonic_ns()))  # stopping or latched: nobody is asked
 
     # --- what others may know ------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,3 +143,29 @@ def test_in_real_time_a_cycle_begins_with_a_complete_state_or_a_quarter_of_a_per
     steady[0] += period // 4
     monitor.on_timer()
     assert len(begun) == 2, "and without one the cycle begins all the same"
+
+
+def test_a_plan_that_goes_out_after_its_certificate_is_noted_for_when_it_went_out(
+    monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Latched, nobody is asked; but the certificate takes its time, or the process is stopped meanwhile."""
+    gate = monitor.gate
+    assert gate is not None
+    monitor.lockstep, monitor.latency = False, (0.0, 0.06)
+    steady = [10**15]
+    monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
+    begin = gate.begin
+
+    def slowly(*arguments: Any) -> Any:
+        candidates = begin(*arguments)
+        steady[0] += 70_000_000
+        return candidates
+
+    monkeypatch.setattr(gate, "begin", slowly)
+    gate.latch("a cause")
+    stamp_ns = monitor.get_clock().now().nanoseconds
+    for codec in monitor.codecs:
+        monitor.on_channel(codec, codec.encode(np.array(STATE[codec.channel.name], float), stamp_ns))
+    assert gate.counters.decisions == 1
+    assert gate.support._sent[-1][1] == 10**15 + 70_000_000
+    assert gate.counters.verdicts["certified"] == 0, "later than it was certified for"
