@@ -30,7 +30,7 @@ LONG_S = 2.0  # how long a fault lasts that is not a single message
 FLOOD_HZ = 1000.0
 HEARTBEAT_S = 0.2  # of the recorder
 WATCH_S = 1.0  # the monitor looks for foreign publishers this often
-MISMATCH_S = 1.0  # budget within which a lie about the motion must latch
+MISMATCH_S = 4.0  # for which a lie about the motion lasts, and within which it must latch: it shows when speeds change
 PERSON_S = 1.0  # a service answers within this
 REQUEST, COMMAND = "request", "command"  # topics beside the robot's channels
 MISMATCH = "mismatch"  # what the cause says where prediction and measurement contradict each other
@@ -249,7 +249,7 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
 
     def lie(kind: str, option: Any, uncoverable: str = "") -> Fault:
         return Fault(
-            f"{kind}: {name}", kind, "vector", name, option, LONG_S, Expect.LATCHED, MISMATCH,
+            f"{kind}: {name}", kind, "vector", name, option, MISMATCH_S, Expect.LATCHED, MISMATCH,
             MISMATCH_S, uncoverable,
         )  # fmt: skip
 
@@ -264,7 +264,7 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
         return [
             *blind("NaN sector", ("front", np.nan)),
             *blind("-Inf ranges", ("front", -np.inf)),
-            lie("shrunken ranges", ("scale", 0.7)),
+            lie("shrunken ranges", ("scale", 0.4)),
             lie("frozen ranges", ("freeze", None)),
             lie("tilted lidar", ("cut front", 0.8)),
         ]
@@ -308,7 +308,7 @@ def _request_faults(robot: Robot) -> list[Fault]:
 def _actuator_faults(robot: Robot) -> list[Fault]:
     """The drive does not do what it is told: half of it, which a brake and a linear quadratic regulator survive."""
     return [
-        Fault("changed load", "changed load", "vector", COMMAND, ("scale", 0.5), LONG_S, Expect.LATCHED, MISMATCH,
+        Fault("changed load", "changed load", "vector", COMMAND, ("scale", 0.5), MISMATCH_S, Expect.LATCHED, MISMATCH,
               MISMATCH_S),
     ]  # fmt: skip
 

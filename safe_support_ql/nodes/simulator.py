@@ -138,6 +138,7 @@ class Simulator(lifecycle.ManagedNode):
             if not self.lockstep:
                 self.stamp_ns = self.get_clock().now().nanoseconds
                 self.started = time.monotonic()
+                self.offset_ns = self.stamp_ns - round(1e9 * self.started)
                 self.steps = 0
                 self.heard = False
             self.publish_state(0)
@@ -286,7 +287,8 @@ class Simulator(lifecycle.ManagedNode):
             if self.steps % self.sim.substeps == 0:
                 self.outcome = self.sim.finish_tick()
                 self.ticks += 1
-                self.advance_stamp()
+                # The instant of the physics, as a sensor stamps it, however late it is published.
+                self.stamp_ns = self.offset_ns + round(1e9 * (self.started + self.steps / rate))
                 self.publish_state(round(1e6 * (time.perf_counter() - before)))
 
 

@@ -34,6 +34,7 @@ REASONS = (
 )
 
 
+UNEVEN = 0.1  # of a check: stamps so far off a whole number of checks are taken for it; W has room for that
 COMPARED_TICKS = 3  # states farther apart are not compared: nothing would contradict anything
 ONLY_PLAN = "only the plan is left: the inputs show no room for any other action"
 TUBE_TICKS = 3  # the one-step residual counts this often: a contracting closed loop forgets older ones
@@ -497,7 +498,7 @@ class Gate:
         ):
             return  # nothing to compare, or nothing new
         checks = (now.stamp_ns - last.stamp_ns) / 1e9 / model.dt
-        fewest, most = int(np.floor(checks + 1e-3)), int(np.ceil(checks - 1e-3))
+        fewest, most = int(np.floor(checks + UNEVEN)), int(np.ceil(checks - UNEVEN))
         # In lock-step the world waited for the last command, which then acted from the state's instant on.
         past = self.support.past(last.steady_ns, most)
         if lockstep:
@@ -553,7 +554,7 @@ class Gate:
         model, member = self.robot.model, tuple(self.robot.model.members[0])
         x = tuple(self._estimate.state)
         until_now = round(self._age_s / model.dt)
-        for command in (*self._timing.past[-1, :until_now], *[executed] * model.checks_per_tick):
+        for command in (*self._timing.past[0, :until_now], *[executed] * model.checks_per_tick):
             x = model.step(x, tuple(command), member, model.dt)
         return np.array(x)
 

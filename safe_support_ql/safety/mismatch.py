@@ -10,7 +10,10 @@ FORGIVEN = 0.25  # of a residual beyond W, by every tick without one: single one
 
 
 class Mismatch:
-    """Counts residuals beyond W, the robot's stated bound of one tick. The level rises by one with each such tick."""
+    """Counts residuals beyond W, the robot's stated bound of one tick.
+
+    The level rises by one with each such tick, by half the residual where that is more: a jump needs no second one.
+    """
 
     def __init__(self, budget: float) -> None:
         """`budget`: the level at which the robot is no longer the one that the certificate speaks of."""
@@ -30,7 +33,7 @@ class Mismatch:
         self.largest = residuals.get(name, 0.0)
         beyond = bool(name) and not residuals[name] <= 1.0  # a residual that is no number is beyond every bound
         if beyond:
-            self.level = min(self.level + 1.0, self.budget)
+            self.level = min(self.level + max(1.0, 0.5 * self.largest), self.budget)
             self.what = f"{name} is off by {residuals[name]:.1f} times what the models leave open"
         else:
             self.level = max(self.level - FORGIVEN, 0.0)
