@@ -37,7 +37,7 @@ def certificate_ms(robot: CartPole, actions: int, states: int = 500) -> dict[str
     taken = []
     for z in rng.uniform(-1.0, 1.0, (states, 4)) * [0.8, 0.12, 0.8, 0.8]:
         start = time.perf_counter()
-        certificate(z, np.zeros(1), (0,), forces, points, len(robot.model.centres) // 2, band)
+        certificate(z, np.zeros((1, 0, 1)), (0,), forces, points, len(robot.model.centres) // 2, band)
         taken.append(1e3 * (time.perf_counter() - start))
     return {"median": float(np.median(taken)), "p99": float(np.quantile(taken, 0.99))}
 

@@ -285,7 +285,7 @@ class DiffDrive(Robot):
         p = self.parameters
         odometry = super().residuals(before, now, low, high)
         old, new = (np.where((r > 0.0) & (r <= p.scan_range), r, np.nan) for r in (before["scan"], now["scan"]))
-        pose, deviation, disagree = match_scans(old, new, self._angles, self.relative(before, now)[:3])
+        pose, deviation, disagree = match_scans(old, new, self._angles, self.relative(before, now)[:3], p.scan_range)
         bound = np.array([p.scan_residual_way, p.scan_residual_way, p.scan_residual_turn])
         off = np.where(deviation < 0.5 * bound, outside(pose, low[:3], high[:3]) / bound, 0.0)
         shown = dict(zip(("x by scan", "y by scan", "yaw by scan"), off, strict=True))

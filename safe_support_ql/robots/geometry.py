@@ -33,14 +33,15 @@ def _nearest_compiled(x: Any, y: Any, points: Any) -> Any:
     return scalar
 
 
-def match_scans(before: Any, now: Any, angles: Any, guess: Any) -> tuple[Any, Any, float]:
+def match_scans(before: Any, now: Any, angles: Any, guess: Any, reach: float) -> tuple[Any, Any, float]:
     """How a lidar moved between two scans of a standing world: (pose[3], deviation[3], share of points that disagree).
 
     before[N], now[N]: ranges in metres, not finite where nothing was hit; angles[N] evenly spaced over the circle.
     Pose (x [m], y [m], yaw [rad]) is that of `now` in the frame of `before`, found from `guess`[3] by Gauss-Newton
     steps on the distances of the new points to lines through the old ones (point-to-line ICP with the association by
-    bearing; Censi, "An ICP variant using a point-to-line metric", 2008). The deviation is infinite along what the scans
-    do not show, as the way along a corridor.
+    bearing; Censi, "An ICP variant using a point-to-line metric", 2008). The deviation is infinite along what the
+    scans do not show, as the way along a corridor. Points disagree that lie off every line, or that are no longer there
+    though nearer than `reach` [m].
     """
     n, step = len(angles), float(angles[1] - angles[0])
     rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -77,5 +78,12 @@ def match_scans(before: Any, now: Any, angles: Any, guess: Any) -> tuple[Any, An
     spread = np.where(known, 1.0 / np.maximum(values, KNOWN), np.inf)
     with np.errstate(invalid="ignore"):
         deviation = np.sqrt(np.nansum(np.where(axes**2 > 1e-6, axes**2 * spread, 0.0), axis=1)) * NOISE
-    disagree = float((use & ~fits).sum() / max(use.sum(), 1))
-    return pose, deviation, disagree
+    # The other way round: a surface that rays now pass through is gone.
+    back = (centre - pose[:2]) @ np.array([[cos, -sin], [sin, cos]])
+    away = np.hypot(back[:, 0], back[:, 1])
+    ray = np.round((np.arctan2(back[:, 1], back[:, 0]) - angles[0]) / step).astype(int)
+    nearest_hit = np.min([np.where(seen, now, np.inf)[(ray + shift) % n] for shift in (-1, 0, 1)], axis=0)
+    there = smooth & (away < reach - BREAK)
+    gone = there & (nearest_hit > away + BREAK)
+    disagree = max((use & ~fits).sum() / max(use.sum(), 1), gone.sum() / max(there.sum(), 1))
+    return pose, deviation, float(disagree)

@@ -60,6 +60,22 @@ def test_a_base_that_does_not_do_as_told_loses_its_support_and_latches() -> None
     assert gate.reset(29 * PERIOD, 29 * PERIOD) == (True, "reset")
 
 
+def test_a_lidar_that_suddenly_sees_nothing_is_no_free_space() -> None:
+    robot = config.load_robot("diff_drive").robot
+    odom, room = np.array([0.0, 0, 0, 1, 0, 0]), np.full(180, 2.0)
+    still = {"low": np.zeros(5), "high": np.zeros(5)}
+    for blind, least in ((np.full(180, np.inf), 5.0), (np.where(np.arange(180) < 60, np.inf, room), 2.0)):
+        found = robot.residuals({"odom": odom, "scan": room}, {"odom": odom, "scan": blind}, **still)
+        assert found["part of the scan"] > least
+    assert (
+        robot.residuals({"odom": odom, "scan": room}, {"odom": odom, "scan": room}, **still)["part of the scan"] == 0.0
+    )
+    nearer = np.where(np.arange(180) < 20, 1.0, room)  # somebody steps in front of a wall: occlusion, not a hole
+    assert (
+        robot.residuals({"odom": odom, "scan": room}, {"odom": odom, "scan": nearer}, **still)["part of the scan"] < 1.0
+    )
+
+
 def test_a_changed_robot_is_noticed_within_the_budget_and_an_unchanged_one_is_not() -> None:
     settings = config.load_robot("cart_pole")
     assert all(one.ticks < 0 and one.largest <= 1.0 for one in meet(settings, settings.robot.world, 3))
