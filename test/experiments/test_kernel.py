@@ -114,14 +114,14 @@ def test_no_trajectory_of_the_model_goes_beyond_a_slab_and_most_slabs_are_nearly
 
 
 def test_part_of_the_kernel_is_certified_and_nothing_outside() -> None:
-    """Forty slabs are a coarse kernel, larger than the true one: benchmarks/kernel.py has 0.55."""
+    """Forty slabs are a coarse kernel, larger than the true one: benchmarks/kernel.py has 0.62 and 0.42."""
     robust = {member: kernel(member) for member in (0, 1, 4)}
     row = certified_share(config(), robust, False, 150, 11, 0)
     assert row["certified_outside"] == 0 and row["states_outside"] > 10
-    assert row["share"] > 0.18 and row["share_interval95"][0] < row["share"] < row["share_interval95"][1]
+    assert row["share"] > 0.35 and row["share_interval95"][0] < row["share"] < row["share_interval95"][1]
     nominal = certified_share(config(), {0: kernel(0)}, False, 150, 11, 0)
     assert nominal["certified_outside"] == 0
-    assert 0.05 < nominal["share"] < 0.4
+    assert 0.2 < nominal["share"] < row["share"]
 
 
 @pytest.mark.parametrize("mass", [1.0, 1.15])
