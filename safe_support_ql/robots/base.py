@@ -22,12 +22,14 @@ class Model:
     """The nominal model, as elementwise functions: tuples of floats or of equally shaped arrays in, the same out.
 
     The certificate runs them vectorised in NumPy and compiles them with Numba, so they use arithmetic and
-    np.where/minimum/maximum/sin/... only, and no branches on values.
+    np.minimum/maximum/sin/... only, and no branches on values.
 
     step(x, u, member, dt) -> x after dt seconds of u held;        x: S floats, u: A floats, member: P floats
     backup(x, centre, constants) -> u                              the backup policy k about a centre
     margins(x, points, constants) -> (h_1, ..., h_n)               each h_i >= 0 in the safe set, with a unit
     terminal(x, centre, constants) -> bool                         inside S_f, which k keeps invariant
+    margins_from(x, seen, h, constants) -> (h_1, ..., h_n)         optional, for speed alone: bounds of margins(x, ...)
+                                                                   from below, given h = margins(seen, ...)
     """
 
     step: Callable[..., tuple[Any, ...]]
@@ -50,6 +52,7 @@ class Model:
     band_budget: float  # scaled margin that in-band steps may spend before only the plan runs
     residual: Floats  # [S], W: how far a state may lie outside of what the members predict for it, one tick ahead
     slack: Floats  # [S], by how much the tube of a stored plan widens in a tick: W, and what an uneven period adds
+    margins_from: Callable[..., tuple[Any, ...]] | None = None
 
 
 @dataclass(frozen=True)

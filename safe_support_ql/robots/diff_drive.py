@@ -103,7 +103,7 @@ def step(x: tuple[Any, ...], u: tuple[Any, ...], member: tuple[Any, ...], dt: fl
     """
     px, py, yaw, v, w = x
     ground_v, ground_w, response, acceleration, turn_acceleration, dead_zone = member
-    wanted = np.where(np.abs(u[0]) < dead_zone, 0.0, u[0])
+    wanted = u[0] * (np.abs(u[0]) >= dead_zone)  # np.where would make an array of a scalar where this is compiled
     dv = np.minimum(np.maximum((wanted - v) * response, -acceleration * dt), acceleration * dt)
     dw = np.minimum(np.maximum((u[1] - w) * response, -turn_acceleration * dt), turn_acceleration * dt)
     turn = ground_w * (w + 0.5 * dw) * dt
@@ -121,6 +121,13 @@ def margins(x: tuple[Any, ...], points: Any, constants: tuple[float, ...]) -> tu
     """(clearance [m], speed [m/s], turn rate [rad/s]) left before the safe set ends."""
     reach, speed_limit, turn_limit = constants[0], constants[1], constants[2]
     return nearest(x[0], x[1], points) - reach, speed_limit - np.abs(x[3]), turn_limit - np.abs(x[4])
+
+
+def margins_from(x: tuple[Any, ...], seen: tuple[Any, ...], h: tuple[Any, ...], constants: Any) -> tuple[Any, ...]:
+    """Clearance is lost no faster than way is made."""
+    dx, dy = x[0] - seen[0], x[1] - seen[1]
+    clearance = h[0] - np.sqrt(dx * dx + dy * dy)
+    return clearance, constants[1] - np.abs(x[3]), constants[2] - np.abs(x[4])
 
 
 def terminal(x: tuple[Any, ...], centre: float, constants: tuple[float, ...]) -> Any:
@@ -335,7 +342,7 @@ def _model(p: Parameters, period: float) -> Model:
     nominal, slack, quick = (1.0 - np.exp(-dt / lag) for lag in (p.lag, late, early))
     # All corners with the longest way per odometry unit, and the two with the shortest that lose most beside them; what
     # the box may still lose, between_members covers. The first row is nominal.
-    far, near = product((fast,), (fast, slow), (slack, quick), (drive, weak)), product((slow,), (fast, slow))
+    far, near = product((fast,), (fast, slow), (slack, quick), (weak, drive)), product((slow,), (fast, slow))
     rows = [(v, w, lag, *brakes) for v, w, lag, brakes in far] + [(v, w, slack, *drive) for v, w in near]
     members = np.array([(1, 1, nominal, *drive), *rows])
     checks = int(np.ceil(p.horizon / dt))
@@ -356,6 +363,7 @@ def _model(p: Parameters, period: float) -> Model:
         step=step,
         backup=backup,
         margins=margins,
+        margins_from=margins_from,
         terminal=terminal,
         members=members,
         centres=np.zeros((1, 1)),

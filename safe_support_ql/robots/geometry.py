@@ -13,6 +13,7 @@ FAR_OFF = 0.10  # m, a point farther from its line disagrees
 NOISE = 0.015  # m, of a point's distance from its line
 KNOWN = 4.0  # information (points along a direction) below which it counts as unseen
 ROUNDS = 6
+SETTLED = 1e-4  # m and rad, a smaller step is the last one
 
 
 def nearest(x: Any, y: Any, points: Any) -> Any:
@@ -49,13 +50,13 @@ def match_scans(before: Any, now: Any, angles: Any, guess: Any, reach: float) ->
     points = np.where(seen, now, 0.0)[:, None] * rays
     old = np.where(np.isfinite(before), before, 0.0)[:, None] * rays
     # A line through a point and those beside it, where they are one surface and not two behind each other.
-    beside = np.stack([np.roll(old, shift, axis=0) for shift in range(-BESIDE, BESIDE + 1)])
-    ranges = np.stack([np.roll(before, shift) for shift in range(-BESIDE, BESIDE + 1)])
-    with np.errstate(invalid="ignore"):
+    window = (np.arange(-BESIDE, BESIDE + 1)[:, None] + np.arange(n)) % n
+    ranges, beside = before[window], old[window]
+    with np.errstate(invalid="ignore"):  # a comparison with NaN is false
         smooth = np.isfinite(ranges).all(axis=0) & (np.abs(np.diff(ranges, axis=0)).max(axis=0) < BREAK)
     centre = beside.mean(axis=0)
-    apart = beside - centre
-    xx, yy, xy = (apart[..., 0] ** 2).sum(0), (apart[..., 1] ** 2).sum(0), (apart[..., 0] * apart[..., 1]).sum(0)
+    x, y = np.moveaxis(beside - centre, -1, 0)
+    xx, yy, xy = (x * x).sum(axis=0), (y * y).sum(axis=0), (x * y).sum(axis=0)
     along = 0.5 * np.arctan2(2.0 * xy, xx - yy)
     normal = np.stack([-np.sin(along), np.cos(along)], axis=1)
     pose = np.array(guess, np.float64)
@@ -74,7 +75,10 @@ def match_scans(before: Any, now: Any, angles: Any, guess: Any, reach: float) ->
         values, axes = np.linalg.eigh(information)
         known = values > KNOWN
         solve = (axes[:, known] / values[known]) @ axes[:, known].T
-        pose = pose - solve @ (jacobian.T @ distance[fits])
+        change = solve @ (jacobian.T @ distance[fits])
+        pose = pose - change
+        if np.abs(change).max() < SETTLED:
+            break
     spread = np.where(known, 1.0 / np.maximum(values, KNOWN), np.inf)
     with np.errstate(invalid="ignore"):
         deviation = np.sqrt(np.nansum(np.where(axes**2 > 1e-6, axes**2 * spread, 0.0), axis=1)) * NOISE

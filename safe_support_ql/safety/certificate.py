@@ -61,30 +61,46 @@ class Certificate:
         return margins, best
 
 
+def _as_seen(x: Any, seen: Any, h: Any, constants: Any) -> Any:
+    """Stands for a margins_from that a model does not have; what it returns is not used."""
+    return h
+
+
 def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., None]:
     step, backup = numba.njit(model.step), numba.njit(model.backup)
     constraints, terminal = numba.njit(model.margins), numba.njit(model.terminal)
+    knows, margins_from = model.margins_from is not None, numba.njit(model.margins_from or _as_seen)
     constants = tuple(float(value) for value in model.constants)
     checks_per_tick, dt = model.checks_per_tick, model.dt
     horizon, member_size = len(model.tightening) - 1, model.members.shape[1]
     as_tuple: Any = to_fixed_tuple  # an intrinsic: what it returns depends on the value of its second argument
 
     @numba.njit(error_model="numpy")
-    def one(state, past, action, member, centre, delay, hold, points, tightening, scale):  # type: ignore[no-untyped-def]
+    def one(  # type: ignore[no-untyped-def]
+        state, near, past, action, member, centre, delay, hold, points, tightening, scale, margin
+    ):
+        """`margin`, or what is smaller on the way; `near` are the margins at `state`."""
         x = as_tuple(state, state_size)
         asked = as_tuple(action, action_size)
         parameters = as_tuple(member, member_size)
         command = asked
-        margin = np.inf
+        seen = x
         for t in range(horizon + 1):
-            h = constraints(x, points, constants)
+            # Most states are too near to where margins are known to be the worst one: then nobody looks closer.
+            h = margins_from(x, seen, near, constants)
+            matters = not knows
             for i in range(len(h)):
-                scaled = (h[i] - tightening[t, i]) / scale[i]
-                if not np.isfinite(scaled):
-                    return -np.inf
-                margin = min(margin, scaled)
-            if margin < 0.0:
-                return margin
+                matters = matters or not (h[i] - tightening[t, i]) / scale[i] >= margin
+            if matters:
+                h = constraints(x, points, constants)
+                seen, near = x, h
+                for i in range(len(h)):
+                    scaled = (h[i] - tightening[t, i]) / scale[i]
+                    if not np.isfinite(scaled):
+                        return -np.inf
+                    margin = min(margin, scaled)
+                if margin < 0.0:
+                    return margin
             if t >= delay + hold and terminal(x, centre, constants):
                 return margin
             if t < delay:
@@ -114,24 +130,27 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
         best,
     ):
         count = len(centres)
+        near = constraints(as_tuple(state, state_size), points, constants)
+        # Before any rollout: the margins of the state itself, by which the first one is already limited.
+        here = np.inf
+        for i in range(len(near)):
+            scaled = (near[i] - tightening[0, i]) / scale[i]
+            here = min(here, scaled) if np.isfinite(scaled) else -np.inf
         for k in range(len(actions)):
             for n in range(2 * count):
                 # 0, +1, -1, +2, -2, ... from the centre the plan has now: neighbours are the likely ones.
                 c = first + ((n + 1) // 2 if n % 2 else -(n // 2))
                 if c < 0 or c >= count:
                     continue
-                worst = np.inf
-                for j in range(len(members)):
-                    for d in range(len(delays)):
+                worst = here
+                for j in range(1, len(members) + 1):  # the nominal one is the last to fail
+                    for d in range(len(delays) - 1, -1, -1):
                         for before in past:
-                            for hold in holds:
+                            for hold in holds[::-1]:
                                 if worst >= 0.0:
-                                    worst = min(
-                                        worst,
-                                        one(
-                                            state, before, actions[k], members[j], centres[c, 0], delays[d], hold,
-                                            points, tightening, scale,
-                                        ),
+                                    worst = one(
+                                        state, near, before, actions[k], members[j % len(members)], centres[c, 0],
+                                        delays[d], hold, points, tightening, scale, worst,
                                     )  # fmt: skip
                 if worst > margins[k]:
                     margins[k], best[k] = worst, c

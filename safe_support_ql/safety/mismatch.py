@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-
-import numpy as np
 
 FORGIVEN = 0.25  # of a residual beyond W, by every tick without one: single ones are forgotten, frequent ones add up
 
@@ -29,7 +28,7 @@ class Mismatch:
     def observe(self, residuals: Mapping[str, float]) -> bool:
         """Take the residuals of one tick, by name and in units of W; returns whether one is beyond W."""
         # A residual that is no number is the largest: every comparison with it is false, and max would pass over it.
-        name = max(residuals, key=lambda name: np.nan_to_num(residuals[name], nan=np.inf, posinf=np.inf), default="")
+        name = max(residuals, key=lambda n: math.inf if math.isnan(residuals[n]) else residuals[n], default="")
         self.largest = residuals.get(name, 0.0)
         beyond = bool(name) and not residuals[name] <= 1.0  # a residual that is no number is beyond every bound
         if beyond:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,6 +45,16 @@ def test_compiled_equals_the_readable_rollout(name: str, seed: int, delay: int) 
     # Below zero the compiled one stops where it failed; there the two need only agree that it failed.
     np.testing.assert_array_equal(compiled >= 0, readable >= 0)
     np.testing.assert_allclose(compiled[compiled >= 0], readable[compiled >= 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_compiled_dynamics_work_on_plain_numbers(name: str) -> None:
+    """np.where, for one, makes an array of a number where it is compiled: right, and ten times as slow."""
+    model = ROBOTS[name].model
+    x = tuple(0.1 for _ in ROBOTS[name].state_names)
+    u = numba.njit(model.backup)(x, 0.0, model.constants)
+    ahead = numba.njit(model.step)(x, u, tuple(float(value) for value in model.members[0]), model.dt)
+    assert all(isinstance(value, float) for value in (*u, *ahead))
 
 
 @pytest.mark.parametrize("name", ROBOTS)
