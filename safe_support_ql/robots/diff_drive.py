@@ -378,7 +378,7 @@ def _model(p: Parameters, period: float) -> Model:
         scale=np.array([1.0, 1.0, 1.0]),
         checks_per_tick=p.checks_per_tick,
         dt=dt,
-        offered_hold=0,  # holds contain the drive's timeout
+        offered_longer=0,  # holds contain the drive's timeout
         holds=(p.checks_per_tick, int(np.ceil(p.drive_timeout / dt))),
         band=p.band,
         noise_allowance=p.noise_allowance,

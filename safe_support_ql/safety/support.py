@@ -191,15 +191,15 @@ class Support:
             self.threshold = max(self.threshold, plan_margin - model.noise_allowance, 0.0)
 
     def _offered(self, estimate: Estimate, timing: Timing, actions: Singles, certified: Bools, is_plan: Bools) -> Bools:
-        """Certified actions that pass if they act for `offered_hold` checks, too; all certified ones where none does.
+        """Certified actions that pass held `offered_longer` checks longer, too; all certified ones where none does.
 
         Members do not certify again what they certified for each other (docs/method.md), so after an action of least
         margin only the plan may be left. Nothing is less safe for that, but little is learnt from it.
         """
-        hold, choice = self.robot.model.offered_hold, np.flatnonzero(certified & ~is_plan)
-        if not hold or not len(choice):
+        more, choice = self.robot.model.offered_longer, np.flatnonzero(certified & ~is_plan)
+        if not more or not len(choice):
             return certified
-        longer = Timing(timing.delays, (hold,), timing.past)
+        longer = Timing(timing.delays, (max(timing.holds) + more,), timing.past)
         offered = np.zeros_like(certified)
         offered[choice] = self._certify(estimate, longer, actions[choice])[0] >= self.robot.model.band
         return offered if offered.any() else certified
