@@ -264,7 +264,7 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
         return [
             *blind("NaN sector", ("front", np.nan)),
             *blind("-Inf ranges", ("front", -np.inf)),
-            lie("shrunken ranges", ("scale", 0.4)),
+            lie("shrunken ranges", ("scale", 0.7)),
             lie("frozen ranges", ("freeze", None)),
             lie("tilted lidar", ("cut front", 0.8)),
         ]

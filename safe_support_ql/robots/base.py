@@ -44,7 +44,9 @@ class Model:
     scale: Floats  # [n], units of h_i per unit of the scaled margin
     checks_per_tick: int  # the rollout is checked this often in a control period
     dt: float  # s, between checks: control period / checks_per_tick
-    offered_longer: int  # checks beyond the longest hold that an offered action passes, too, where one does; 0: no matter
+    offered_longer: (
+        int  # checks beyond the longest hold that an offered action passes, too, where one does; 0: no matter
+    )
     holds: tuple[int, ...]  # checks for which the first action is held: one period, and the drive's own timeout
     band: float  # width b of the hysteresis band, in scaled margin
     noise_allowance: float  # how far a bounded sensor error moves the scaled margin of a robot that stands still

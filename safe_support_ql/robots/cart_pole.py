@@ -74,7 +74,9 @@ class Parameters:
     late_swings: int = param(2, "1", 0, 20, "late swings of the full force that add up")
     between_members: float = param(0.004, "1", 0.0, 0.5, "scaled margin a model between the members may lose")
     band: float = param(0.02, "1", 0.0, 0.5, "width b of the hysteresis band, in scaled margin")
-    offered_ticks: int = param(2, "1", 0, 10, "beta draws what passes held for so many ticks more, where such is; 0 all")
+    offered_ticks: int = param(
+        2, "1", 0, 10, "beta draws what passes held for so many ticks more, where such is; 0 all"
+    )
     band_budget: float = param(0.1, "1", 0.0, 0.5, "scaled margin in-band steps may spend before only the plan runs")
     input_age: float = param(0.1, "s", 0.02, 2.0, "older inputs count as missing")
     drive_timeout: float = param(0.1, "s", 0.04, 2.0, "the drive's effort is zero this long after a command")

@@ -72,7 +72,7 @@ class Parameters:
     residual_turn_rate: float = param(0.3, "rad/s", 0.001, 5.0, "turn rate")
     scan_residual_way: float = param(0.015, "m", 0.001, 1.0, "way of a tick, by matching scans")
     scan_residual_turn: float = param(0.02, "rad", 0.001, 1.0, "turn of a tick, by matching scans")
-    scan_disagreement: float = param(0.15, "1", 0.01, 1.0, "share of a scan that no motion explains")
+    scan_disagreement: float = param(0.12, "1", 0.01, 1.0, "share of a scan that no motion explains")
     scan_rays: int = param(180, "1", 180, 1440, "rays of the lidar over the full circle")
     scan_range: float = param(6.0, "m", 1.0, 100.0, "largest range of the lidar")
     policy_rays: int = param(36, "1", 4, 1440, "sectors the policy sees, each the nearest of its rays")
@@ -291,7 +291,10 @@ class DiffDrive(Robot):
         """What the odometry says, and what the scans show: slip, and obstacles that move with the robot, show there."""
         p = self.parameters
         odometry = super().residuals(before, now, low, high)
-        old, new = (np.where((r > 0.0) & (r <= p.scan_range), r, np.nan) for r in (before["scan"], now["scan"]))
+        old, new = (
+            np.where(((r > 0.0) & (r <= p.scan_range)) | (r == np.inf), r, np.nan)
+            for r in (before["scan"], now["scan"])
+        )
         pose, deviation, disagree = match_scans(old, new, self._angles, self.relative(before, now)[:3], p.scan_range)
         bound = np.array([p.scan_residual_way, p.scan_residual_way, p.scan_residual_turn])
         off = np.where(deviation < 0.5 * bound, outside(pose, low[:3], high[:3]) / bound, 0.0)

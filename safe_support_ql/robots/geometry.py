@@ -12,6 +12,7 @@ BREAK = 0.25  # m, a larger step between neighbouring ranges is the edge of some
 FAR_OFF = 0.10  # m, a point farther from its line disagrees
 NOISE = 0.015  # m, of a point's distance from its line
 KNOWN = 4.0  # information (points along a direction) below which it counts as unseen
+FEW = 20  # of fewer points, a share would say little
 ROUNDS = 6
 SETTLED = 1e-4  # m and rad, a smaller step is the last one
 
@@ -37,12 +38,12 @@ def _nearest_compiled(x: Any, y: Any, points: Any) -> Any:
 def match_scans(before: Any, now: Any, angles: Any, guess: Any, reach: float) -> tuple[Any, Any, float]:
     """How a lidar moved between two scans of a standing world: (pose[3], deviation[3], share of points that disagree).
 
-    before[N], now[N]: ranges in metres, not finite where nothing was hit; angles[N] evenly spaced over the circle.
-    Pose (x [m], y [m], yaw [rad]) is that of `now` in the frame of `before`, found from `guess`[3] by Gauss-Newton
-    steps on the distances of the new points to lines through the old ones (point-to-line ICP with the association by
-    bearing; Censi, "An ICP variant using a point-to-line metric", 2008). The deviation is infinite along what the
-    scans do not show, as the way along a corridor. Points disagree that lie off every line, or that are no longer there
-    though nearer than `reach` [m].
+    before[N], now[N]: ranges in metres, infinite where nothing was hit, NaN where a ray says nothing; angles[N] evenly
+    spaced over the circle. Pose (x [m], y [m], yaw [rad]) is that of `now` in the frame of `before`, found from
+    `guess`[3] by Gauss-Newton steps on the distances of the new points to lines through the old ones (point-to-line ICP
+    with the association by bearing; Censi, "An ICP variant using a point-to-line metric", 2008). The deviation is
+    infinite along what the scans do not show, as the way along a corridor. Points disagree that lie off every line, or
+    that are no longer there though nearer than `reach` [m].
     """
     n, step = len(angles), float(angles[1] - angles[0])
     rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -86,8 +87,8 @@ def match_scans(before: Any, now: Any, angles: Any, guess: Any, reach: float) ->
     back = (centre - pose[:2]) @ np.array([[cos, -sin], [sin, cos]])
     away = np.hypot(back[:, 0], back[:, 1])
     ray = np.round((np.arctan2(back[:, 1], back[:, 0]) - angles[0]) / step).astype(int)
-    nearest_hit = np.min([np.where(seen, now, np.inf)[(ray + shift) % n] for shift in (-1, 0, 1)], axis=0)
+    nearest_hit = np.nan_to_num(now, nan=0.0, posinf=np.inf)[(ray + [[-1], [0], [1]]) % n].min(axis=0)
     there = smooth & (away < reach - BREAK)
     gone = there & (nearest_hit > away + BREAK)
-    disagree = max((use & ~fits).sum() / max(use.sum(), 1), gone.sum() / max(there.sum(), 1))
+    disagree = max((use & ~fits).sum() / max(use.sum(), FEW), gone.sum() / max(there.sum(), FEW))
     return pose, deviation, float(disagree)

@@ -70,6 +70,11 @@ def test_a_lidar_that_suddenly_sees_nothing_is_no_free_space() -> None:
     assert (
         robot.residuals({"odom": odom, "scan": room}, {"odom": odom, "scan": room}, **still)["part of the scan"] == 0.0
     )
+    for silent in (np.nan, -np.inf, 2000.0):  # says nothing and contradicts nothing
+        spoilt = {"odom": odom, "scan": np.full(180, silent)}
+        assert robot.residuals({"odom": odom, "scan": room}, spoilt, **still)["part of the scan"] == 0.0
+    shrunken = {"odom": odom, "scan": 0.7 * room}
+    assert robot.residuals({"odom": odom, "scan": room}, shrunken, **still)["part of the scan"] > 8.0  # latches at once
     nearer = np.where(np.arange(180) < 20, 1.0, room)  # somebody steps in front of a wall: occlusion, not a hole
     assert (
         robot.residuals({"odom": odom, "scan": room}, {"odom": odom, "scan": nearer}, **still)["part of the scan"] < 1.0
