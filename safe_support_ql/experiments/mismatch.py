@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.config import Config
 from safe_support_ql.experiments.episodes import look
+from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.world import WorldSpec
 from safe_support_ql.safety.gate import Gate, State
 from safe_support_ql.simulation.simulation import Simulation
@@ -29,6 +31,17 @@ class Encounter:
     largest: float
     unsafe_visits: int
     cause: str
+
+
+def twice(robot: Robot) -> dict[str, WorldSpec]:
+    """Worlds as far from nominal again as each named mismatch is; of those that are numbers of the drive."""
+    drive: Any = robot.world.drive
+    worlds = {}
+    for name, fields in robot.mismatches.items():
+        if all(isinstance(value, float) for value in fields.values()):
+            further = {key: 2.0 * value - getattr(drive, key) for key, value in fields.items()}
+            worlds[f"2 x {name}"] = replace(robot.world, drive=replace(drive, **further))
+    return worlds
 
 
 def meet(config: Config, spec: WorldSpec, episodes: int, watch: bool = True) -> list[Encounter]:

@@ -46,6 +46,7 @@ from safe_support_ql.robots.world import DifferentialDrive
 
 RELAY_S = 0.002  # delayed messages are looked at this often
 CLOCK_S = 0.005
+FLOOD_NS = 1000  # by which the stamps of a flood differ
 WARM_S = 1.5  # of an episode before its first fault
 ATTEMPTS = 3  # to have a fault with the robot moving from its onset to its end
 MOVE_S = 8.0  # for the robot to move, in one episode
@@ -527,8 +528,8 @@ class Campaign(conductor.Conductor):
 
         def burst() -> None:
             message = relay.last
-            if fault.target != REQUEST:
-                message.header.stamp = self.node.get_clock().now().to_msg()
+            if fault.target != REQUEST:  # the same reading once more, with a stamp that gets by
+                message.header.stamp = messages.stamp_of(messages.nanoseconds(message.header.stamp) + FLOOD_NS)
             relay.output.publish(message)
 
         timer = self.node.create_timer(1.0 / fault.option, burst)

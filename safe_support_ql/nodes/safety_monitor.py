@@ -37,6 +37,7 @@ from safe_support_ql.safety.picture import draw
 LOCKSTEP_CHECK_S = 0.02
 EARLY, LATE = 0.95, 1.25  # of a period: a state so much newer begins a cycle; without one it begins so much later
 DRAW_S = 0.2
+FOREIGN = "another node publishes the robot's command: {}; stop it, then call the reset service"
 E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
 LEVEL = {
     State.CLOSED: "warn",
@@ -370,6 +371,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if self.gate.state is self.told:
             return
         self.told = self.gate.state
+        if self.told is State.LATCHED and self.gate.mismatch.spent and (foreign := self.foreign_publishers()):
+            # What contradicts the predictions may be somebody else's commands.
+            self.gate.cause = f"{FOREIGN.format(foreign)}; {self.gate.cause}"
         text = f"{self.told.value}: {self.gate.cause}" if self.gate.cause else self.told.value
         self.state_output.publish(String(data=text))
         if self.gate.state is State.LATCHED:
@@ -382,9 +386,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
             return
         self.send_diagnostics()
         if self.active and (foreign := self.foreign_publishers()):
-            self.gate.latch(
-                f"another node publishes the robot's command: {foreign}; stop it, then call the reset service"
-            )
+            self.gate.latch(FOREIGN.format(foreign))
             self.tell_state()
 
     def on_draw(self) -> None:
@@ -411,6 +413,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
             "empty_supports": counters.empty_supports,
             "refused_inputs": counters.refused_inputs,
             "refused_requests": counters.refused_requests,
+            "mismatches": counters.mismatches,
+            "mismatch level": round(self.gate.mismatch.level, 2),
+            "largest residual, in W": round(self.gate.mismatch.largest, 2),
             **{f"verdict {name}": count for name, count in counters.verdicts.items()},
         }
         name = f"{self.get_fully_qualified_name().lstrip('/')}: gate"

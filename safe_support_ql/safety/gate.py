@@ -38,7 +38,7 @@ UNEVEN = 0.1  # of a check: stamps so far off a whole number of checks are taken
 COMPARED_TICKS = 3  # states farther apart are not compared: nothing would contradict anything
 ONLY_PLAN = "only the plan is left: the inputs show no room for any other action"
 TUBE_TICKS = 3  # the one-step residual counts this often: a contracting closed loop forgets older ones
-HISTORY = 64  # newest inputs of a channel that are kept, to find those of one instant
+HISTORY = 256  # newest inputs of a channel that are kept, to find those of one instant: a quarter second at 1 kHz
 # Decisions whose age is remembered until they are recorded: 1000 a second for the longest recorder_timeout_s. Where
 # there are more, the oldest kept one is older than that, so forgetting those before it hides nothing.
 UNRECORDED = 60_000
@@ -271,8 +271,8 @@ class Gate:
         self._age_s = age_s
         # The next command may come late, too, and this one acts until then.
         longest = model.checks_per_tick + int(np.ceil((max(latency_s) + late_s) / model.dt - 1e-6))
-        past = self.support.past(steady_ns - round(1e9 * age_s), max(delays))
-        self._timing = Timing(delays, tuple(sorted({*model.holds, longest})), past)
+        past, known = self.support.past(steady_ns - round(1e9 * age_s), max(delays))
+        self._timing = Timing(delays, tuple(sorted({*model.holds, longest})), past, known)
         # An answer that comes later than the certificate allowed for is none, whatever kept it.
         self._valid_until_ns = steady_ns + int(max(latency_s) * 1e9) if max(latency_s) > 0.0 else None
         at = _Seen(sampled, estimate.state, min(item.stamp_ns for item in timed), steady_ns - round(1e9 * age_s))
@@ -500,19 +500,24 @@ class Gate:
         checks = (now.stamp_ns - last.stamp_ns) / 1e9 / model.dt
         fewest, most = int(np.floor(checks + UNEVEN)), int(np.ceil(checks - UNEVEN))
         # In lock-step the world waited for the last command, which then acted from the state's instant on.
-        past = self.support.past(last.steady_ns, most)
+        past, known = self.support.past(last.steady_ns, most)
         if lockstep:
             past = np.tile(self.support.previous, (1, most, 1))
+        elif not known:
+            return
+        # Every sequence of commands under every member: [P, J].
+        shape = (len(past), len(model.members))
         members = tuple(model.members.T)
         low, high = np.full(len(last.state), np.inf), np.full(len(last.state), -np.inf)
         if fewest == 0:
             low, high = last.state, last.state
-        for commands in past:
-            x = tuple(np.full(len(model.members), value) for value in last.state)
-            for t, command in enumerate(commands, 1):
-                x = model.step(x, tuple(np.full(len(model.members), value) for value in command), members, model.dt)
-                if t >= fewest:
-                    low, high = np.minimum(low, np.min(x, axis=1)), np.maximum(high, np.max(x, axis=1))
+        x = tuple(np.full(shape, value) for value in last.state)
+        for t in range(most):
+            command = tuple(np.broadcast_to(column[:, None], shape) for column in past[:, t].T)
+            x = model.step(x, command, members, model.dt)
+            if t + 1 >= fewest:
+                ends = np.array(x).reshape(len(x), -1)
+                low, high = np.minimum(low, ends.min(axis=1)), np.maximum(high, ends.max(axis=1))
         if self.mismatch.observe(self.robot.residuals(last.inputs, now.inputs, low, high)):
             self.counters.mismatches += 1
         self.support.surcharge = self.config.mismatch_margin * self.mismatch.level

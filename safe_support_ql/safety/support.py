@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet, 
 from safe_support_ql.safety.certificate import Certificate
 
 LOOK_BACK = 64  # newest commands that are kept
+MOST_PASTS = 16  # sequences of past commands that are rolled out
 TRANSPORT_NS = 5_000_000  # a command has reached the drive so long after it was sent
 
 
@@ -26,6 +29,7 @@ class Timing:
     delays: tuple[int, ...]
     holds: tuple[int, ...]
     past: Floats
+    known: bool = True  # whether the past commands are known; nothing is certified where they are not
 
 
 class Support:
@@ -56,24 +60,30 @@ class Support:
         self.previous = action
         self._sent.append((action, steady_ns))
 
-    def past(self, since_ns: int, checks: int) -> Floats:
-        """Commands [P, checks, A] that may have acted at each check from `since_ns` (steady) on.
+    def past(self, since_ns: int, checks: int) -> tuple[Floats, bool]:
+        """Commands [P, checks, A] that may have acted at each check from `since_ns` (steady) on; whether these are all.
 
-        Each one from the check in which it was sent (the first row), or from the first that begins when it has surely
-        arrived: what happens in the middle of a check lies between. The oldest one that is known stands for those
-        before it; without any, zero.
+        At a check, each may have that was sent before its end, and after which no other had surely arrived by its
+        start; what happens in the middle of a check lies between. P sequences are made of these, the first of them of
+        the newest; where there would be more than MOST_PASTS, only that one is told. The oldest command that is known
+        stands for those before it; without any, zero.
         """
         if not checks:
-            return np.zeros((1, 0, len(self.previous)))
+            return np.zeros((1, 0, len(self.previous))), True
         dt_ns = round(1e9 * self.robot.model.dt)
         sent = np.array([moment for _, moment in self._sent])
         actions = np.array([action for action, _ in self._sent] or [np.zeros_like(self.previous)])
         starts = since_ns + dt_ns * np.arange(checks)
-        prompt, late = (
-            actions[np.maximum(np.searchsorted(sent, before) - 1, 0)]
-            for before in (starts + dt_ns, starts - TRANSPORT_NS)
+        newest, oldest = (
+            np.maximum(np.searchsorted(sent, before) - 1, 0) for before in (starts + dt_ns, starts - TRANSPORT_NS)
         )
-        return np.stack([prompt] if np.array_equal(prompt, late) else [prompt, late])
+        options = [
+            dict.fromkeys(tuple(actions[i]) for i in range(last, first - 1, -1))
+            for first, last in zip(oldest, newest, strict=True)
+        ]
+        if math.prod(len(those) for those in options) > MOST_PASTS:
+            return np.array([[next(iter(those)) for those in options]]), False
+        return np.array(list(product(*options))), True
 
     def _leave_band(self) -> None:
         self.in_band = False
@@ -172,6 +182,8 @@ class Support:
         self, estimate: Estimate, timing: Timing, actions: Singles, enough: float | None = None
     ) -> tuple[Floats, Any]:
         """Margins and centres. A centre is enough once it passes fully: the nearest such keeps the plan in place."""
+        if not timing.known:
+            return np.full(len(actions), -np.inf), np.full(len(actions), self.centre, np.uint8)
         enough = self.robot.model.band if enough is None else enough
         return self._certificate(
             estimate.state, timing.past, timing.delays, actions.astype(np.float64), estimate.points, self.centre,
@@ -199,7 +211,7 @@ class Support:
         more, choice = self.robot.model.offered_longer, np.flatnonzero(certified & ~is_plan)
         if not more or not len(choice):
             return certified
-        longer = Timing(timing.delays, (max(timing.holds) + more,), timing.past)
+        longer = Timing(timing.delays, (max(timing.holds) + more,), timing.past, timing.known)
         offered = np.zeros_like(certified)
         offered[choice] = self._certify(estimate, longer, actions[choice])[0] >= self.robot.model.band
         return offered if offered.any() else certified

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,19 @@ class Arena:
 
     def clearance(self, x: Floats, y: Floats) -> Floats:
         """Exact distance in metres from points x, y (one shape) to the nearest obstacle or wall; negative inside."""
-        dx, dy = np.expand_dims(x, -1) - self.obstacles[:, 0], np.expand_dims(y, -1) - self.obstacles[:, 1]
-        cos, sin = np.cos(self.obstacles[:, 2]), np.sin(self.obstacles[:, 2])
-        disc = self.obstacles[:, 4] == 0.0
+        dx, dy = np.asarray(x)[..., None] - self.obstacles[:, 0], np.asarray(y)[..., None] - self.obstacles[:, 1]
+        cos, sin, disc = self._turned
         out_x = np.abs(cos * dx + sin * dy) - self.obstacles[:, 3]
         out_y = np.abs(cos * dy - sin * dx) - self.obstacles[:, 4]
         box = np.hypot(np.maximum(out_x, 0.0), np.maximum(out_y, 0.0)) + np.minimum(np.maximum(out_x, out_y), 0.0)
         round_ = np.hypot(dx, dy) - self.obstacles[:, 3]
         nearest = np.where(disc, round_, box).min(axis=-1, initial=np.inf)
         return np.asarray(np.minimum(nearest, self.half_side - np.maximum(np.abs(x), np.abs(y))))
+
+    @cached_property
+    def _turned(self) -> tuple[Floats, Floats, Any]:
+        """Cosine and sine of each yaw, and which obstacles are discs."""
+        return np.cos(self.obstacles[:, 2]), np.sin(self.obstacles[:, 2]), self.obstacles[:, 4] == 0.0
 
 
 def make_arena(spec: ObstacleArena, seed: int) -> Arena:

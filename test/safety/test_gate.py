@@ -219,17 +219,36 @@ def test_every_command_since_an_old_state_counts(gate: Gate) -> None:
     assert candidates.margin.max() < free, "a fast command that may still have acted costs margin"
 
 
-def test_past_commands_act_from_the_check_in_which_they_were_sent_or_the_first_after_they_arrived(gate: Gate) -> None:
+def test_past_commands_are_rolled_out_in_every_way_in_which_they_may_have_acted(gate: Gate) -> None:
     support, dt = gate.support, PERIOD // ROBOT.model.checks_per_tick
     one, two = np.array([0.1, 0.0]), np.array([0.2, 0.0])
-    assert support.past(0, 0).shape == (1, 0, 2)
-    np.testing.assert_array_equal(support.past(0, 2), np.zeros((1, 2, 2)))
+    assert support.past(0, 0)[0].shape == (1, 0, 2)
+    np.testing.assert_array_equal(support.past(0, 2)[0], np.zeros((1, 2, 2)))
     support.note(one, 10 * dt)
     support.note(two, 12 * dt + dt // 2)  # in the middle of a check
-    prompt, late = support.past(11 * dt, 4)
+    (prompt, late), known = support.past(11 * dt, 4)
+    assert known
     np.testing.assert_array_equal(prompt, [one, two, two, two])
     np.testing.assert_array_equal(late, [one, one, two, two])
-    assert len(support.past(20 * dt, 3)) == 1, "long ago, all the same"
+    assert len(support.past(20 * dt, 3)[0]) == 1, "long ago, all the same"
+    three = np.array([0.3, 0.0])
+    support.note(three, 13 * dt + dt // 2)
+    rows, known = support.past(12 * dt, 2)
+    assert known
+    np.testing.assert_array_equal(rows, [[two, three], [two, two], [one, three], [one, two]])
+
+
+def test_where_nobody_can_tell_what_acted_nothing_is_certified(gate: Gate) -> None:
+    feed(gate, PERIOD)
+    gate.begin(PERIOD, PERIOD, (0.0, 0.05))
+    gate.request(gate.id, np.array([0.3, 0.0], np.float32), PERIOD)
+    for i in range(40):  # a commander gone wild
+        gate.support.note(np.array([0.01 * i, 0.0]), PERIOD + i * 10_000_000)
+    feed(gate, 2 * PERIOD)
+    candidates = gate.begin(2 * PERIOD + 200_000_000, 2 * PERIOD + 200_000_000, (0.0, 0.05))
+    assert candidates is not None
+    assert not candidates.certified.any()
+    assert gate.expire(2 * PERIOD + 200_000_000).verdict != "certified"
 
 
 def test_what_was_never_certified_is_not_held(gate: Gate) -> None:
