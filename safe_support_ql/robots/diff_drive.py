@@ -297,7 +297,7 @@ class DiffDrive(Robot):
         )
         pose, deviation, disagree = match_scans(old, new, self._angles, self.relative(before, now)[:3], p.scan_range)
         bound = np.array([p.scan_residual_way, p.scan_residual_way, p.scan_residual_turn])
-        off = np.where(deviation < 0.5 * bound, outside(pose, low[:3], high[:3]) / bound, 0.0)
+        off = np.where(deviation < 0.25 * bound, outside(pose, low[:3], high[:3]) / bound, 0.0)
         shown = dict(zip(("x by scan", "y by scan", "yaw by scan"), off, strict=True))
         return odometry | shown | {"part of the scan": disagree / p.scan_disagreement}
 
