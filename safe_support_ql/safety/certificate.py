@@ -32,13 +32,14 @@ class Certificate:
         centre: int,
         enough: float = np.inf,
         holds: tuple[int, ...] | None = None,
+        least: float = 0.0,
     ) -> tuple[Floats, Any]:
         """Margins [K] and the centre [K] each was reached with; see rollout_margins for the definition.
 
         `holds`, in checks, stand for those of the model where a command may act longer.
 
         Centres are tried from `centre` outwards and the first that gives `enough` is kept; else the best. A margin
-        below zero is cut off where it was found, so it is an upper bound: certified or not never depends on that.
+        below `least` is cut off where it was found, so it is an upper bound: certified or not never depends on that.
         """
         margins = np.full(len(actions), -np.inf)
         best = np.full(len(actions), centre, np.uint8)
@@ -55,6 +56,7 @@ class Certificate:
             self.model.scale,
             centre,
             enough,
+            least,
             margins,
             best,
         )
@@ -77,9 +79,9 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
 
     @numba.njit(error_model="numpy")
     def one(  # type: ignore[no-untyped-def]
-        state, near, past, action, member, centre, delay, hold, points, tightening, scale, margin
+        state, near, past, action, member, centre, delay, hold, points, tightening, scale, margin, least
     ):
-        """`margin`, or what is smaller on the way; `near` are the margins at `state`."""
+        """`margin`, or what is smaller on the way, cut off below `least`; `near` are the margins at `state`."""
         x = as_tuple(state, state_size)
         asked = as_tuple(action, action_size)
         parameters = as_tuple(member, member_size)
@@ -99,7 +101,7 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
                     if not np.isfinite(scaled):
                         return -np.inf
                     margin = min(margin, scaled)
-                if margin < 0.0:
+                if margin < least:
                     return margin
             if t >= delay + hold and terminal(x, centre, constants):
                 return margin
@@ -126,6 +128,7 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
         scale,
         first,
         enough,
+        least,
         margins,
         best,
     ):
@@ -136,22 +139,27 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
         for i in range(len(near)):
             scaled = (near[i] - tightening[0, i]) / scale[i]
             here = min(here, scaled) if np.isfinite(scaled) else -np.inf
+        fails = 1 % len(members)  # the member that failed last is the likely one to fail next
         for k in range(len(actions)):
             for n in range(2 * count):
                 # 0, +1, -1, +2, -2, ... from the centre the plan has now: neighbours are the likely ones.
                 c = first + ((n + 1) // 2 if n % 2 else -(n // 2))
                 if c < 0 or c >= count:
                     continue
-                worst = here
-                for j in range(1, len(members) + 1):  # the nominal one is the last to fail
+                worst, useful = here, max(least, margins[k])  # a centre is no use that is no better than another
+                for i in range(len(members)):
+                    j = (fails + i) % len(members)
                     for d in range(len(delays) - 1, -1, -1):
                         for before in past:
                             for hold in holds[::-1]:
-                                if worst >= 0.0:
+                                if worst >= useful:
                                     worst = one(
-                                        state, near, before, actions[k], members[j % len(members)], centres[c, 0],
-                                        delays[d], hold, points, tightening, scale, worst,
+                                        state, near, before, actions[k], members[j], centres[c, 0],
+                                        delays[d], hold, points, tightening, scale, worst, useful,
                                     )  # fmt: skip
+                    if worst < useful:
+                        fails = j
+                        break
                 if worst > margins[k]:
                     margins[k], best[k] = worst, c
                 if worst >= enough:

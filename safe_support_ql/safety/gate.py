@@ -398,7 +398,11 @@ class Gate:
         """
         sampled = {}
         for name, items in self._inputs.items():
-            nearest = min(items, key=lambda item: abs(item.stamp_ns - stamp_ns))
+            nearest = items[-1]
+            for item in reversed(items):  # stamps advance
+                if abs(item.stamp_ns - stamp_ns) > abs(nearest.stamp_ns - stamp_ns):
+                    break
+                nearest = item
             apart = abs(nearest.stamp_ns - stamp_ns) / 1e9
             if not self._channels[name].latched and apart > self.config.max_skew_s:
                 raise ValueError(

@@ -179,7 +179,7 @@ class Support:
             self.spent += self.robot.model.step_residual
 
     def _certify(
-        self, estimate: Estimate, timing: Timing, actions: Singles, enough: float | None = None
+        self, estimate: Estimate, timing: Timing, actions: Singles, enough: float | None = None, least: float = 0.0
     ) -> tuple[Floats, Any]:
         """Margins and centres. A centre is enough once it passes fully: the nearest such keeps the plan in place."""
         if not timing.known:
@@ -187,7 +187,7 @@ class Support:
         enough = self.robot.model.band if enough is None else enough
         return self._certificate(
             estimate.state, timing.past, timing.delays, actions.astype(np.float64), estimate.points, self.centre,
-            enough, timing.holds,
+            enough, timing.holds, least,
         )  # fmt: skip
 
     def _certify_here(self, estimate: Estimate, timing: Timing, action: Singles) -> float:
@@ -213,7 +213,8 @@ class Support:
             return certified
         longer = Timing(timing.delays, (max(timing.holds) + more,), timing.past, timing.known)
         offered = np.zeros_like(certified)
-        offered[choice] = self._certify(estimate, longer, actions[choice])[0] >= self.robot.model.band
+        band = self.robot.model.band
+        offered[choice] = self._certify(estimate, longer, actions[choice], band, band)[0] >= band
         return offered if offered.any() else certified
 
     def _passes(self, margin: Floats, is_plan: Bools) -> tuple[Bools, Bools]:
