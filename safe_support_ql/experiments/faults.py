@@ -36,7 +36,6 @@ REQUEST, COMMAND = "request", "command"  # topics beside the robot's channels
 MISMATCH = "mismatch"  # what the cause says where prediction and measurement contradict each other
 
 NO_PASSIVE_STATE = "no passive safe state: without state or command this robot falls"
-NO_PRIORITY = f"{NO_PASSIVE_STATE}, and a busy machine takes whole periods from nodes without real-time priority"
 BYPASS = "what it publishes reaches the drive past the gate"
 
 
@@ -361,7 +360,7 @@ def _host_faults(settings: Config) -> list[Fault]:
         Fault("paused simulation", "paused simulation", "clock", "safety_monitor", None, LONG_S, Expect.LATCHED,
               "in the future", silent + settings.gate.future_tolerance_s, lost),
         Fault("full disk", "full disk", "disk", "recorder", None, LONG_S, Expect.BACKUP, "recorder", stale),
-        Fault("CPU hog", "CPU hog", "hog", "", None, LONG_S, Expect.GOES_ON, "", silent, lost and NO_PRIORITY),
+        Fault("CPU hog", "CPU hog", "hog", "", None, LONG_S, Expect.GOES_ON, "", silent),
         Fault("foreign publisher, silent", "foreign publisher", "foreign", COMMAND, 0.0, LONG_S, Expect.LATCHED,
               "another node publishes", WATCH_S + period),
         Fault("foreign publisher, full speed", "foreign publisher", "foreign", COMMAND, 50.0, LONG_S, Expect.LATCHED,

@@ -39,7 +39,7 @@ from safe_support_ql.bringup import Run
 from safe_support_ql.config import Config
 from safe_support_ql.experiments import faults
 from safe_support_ql.experiments.faults import COMMAND, REQUEST, Expect, Result, Seen
-from safe_support_ql.nodes import conductor, messages
+from safe_support_ql.nodes import conductor, lifecycle, messages
 from safe_support_ql.nodes.executor import ShortPathExecutor
 from safe_support_ql.robots.base import Estimate, Floats, Robot
 from safe_support_ql.robots.world import DifferentialDrive
@@ -169,6 +169,7 @@ class Campaign(conductor.Conductor):
         self.elsewhere.init()
         self.stranger = rclpy.create_node("stranger", context=self.elsewhere)
         self.clock = node.create_publisher(Clock, "/clock", 1)
+        lifecycle.real_time_priority(lifecycle.ROBOT_PRIORITY)  # the relay is part of the robot
         self.clock_timer: Any = None
         self.clock_offset: float | None = 0.0  # s, ahead of the true one; None: it stands still
 

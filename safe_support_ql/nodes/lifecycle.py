@@ -42,6 +42,7 @@ from safe_support_ql.safety.ledger import PHASES
 
 WAKE_S = 0.1  # a signal is noticed within this
 LEAVE_S = 5.0
+GATE_PRIORITY, ROBOT_PRIORITY = 40, 41  # of SCHED_FIFO, in real time: below the kernel's own threads
 
 
 @dataclass(frozen=True)
@@ -322,6 +323,18 @@ def _origin(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1:]
     name = type(error).__name__
     return f"{name} in {Path(frame[0].filename).name}:{frame[0].lineno}" if frame else name
+
+
+def real_time_priority(priority: int) -> str:
+    """Put all threads of this process above everything without real-time priority; returns why not, '' if done."""
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            os.sched_setscheduler(int(thread), os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+        except ProcessLookupError:
+            continue
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
 
 
 def run(make: Callable[[], ManagedNode]) -> int:

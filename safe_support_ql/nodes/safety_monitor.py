@@ -114,6 +114,11 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.every(DRAW_S, self.on_draw)
         # The first line that a process logs takes 40 ms, in which rclpy looks for who wrote it: not at the first fault.
         self.get_logger().info("the certificate is compiled")
+        if not self.lockstep and (problem := lifecycle.real_time_priority(lifecycle.GATE_PRIORITY)):
+            self.get_logger().warning(
+                f"no real-time priority ({problem}): a busy machine may keep the gate from deciding in time; allow "
+                "'rtprio' for this user in /etc/security/limits.conf"
+            )
 
     def activate(self) -> None:
         """Open for inputs. Raises ValueError where someone else could move the robot."""

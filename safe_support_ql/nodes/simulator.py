@@ -77,6 +77,7 @@ class Simulator(lifecycle.ManagedNode):
             self.subscribe(self.commands.type, robot.command.name, self.on_command, messages.LATEST)
             # Small chunks, so that a command acts soon after it arrives.
             self.every(min(robot.period / 8, 0.02), self.follow_the_clock)
+            lifecycle.real_time_priority(lifecycle.ROBOT_PRIORITY)  # no busy computer slows a robot down
         self.every(RESEND_S / 4, self.watch)
 
     def activate(self) -> None:

@@ -15,12 +15,13 @@ SHORT = {
     "diff_drive": (
         "NaN: odom, once",
         "silence: scan, 2 s",
+        "shrunken ranges: scan",
         "nonsense parameter: clock",
         "behavior_policy killed",
         "foreign publisher, silent",
         "safety_monitor killed",
     ),
-    "cart_pole": ("NaN: joint_states, once", "silence: request, 2 s"),
+    "cart_pole": ("NaN: joint_states, once", "silence: request, 2 s", "changed load"),
 }
 
 

@@ -67,6 +67,8 @@ class Graph:
         kind = TwistStamped if stamped else Twist
         subscribe(kind, "cmd_vel", lambda m: setattr(self, "command", command.decode(m)), messages.CHAIN)
         subscribe(String, messages.GATE_STATE, lambda m: setattr(self, "gate", m.data), messages.LATCHED)
+        self.diagnosed: dict[str, str] = {}  # newest diagnostics of the gate
+        subscribe(DiagnosticArray, messages.DIAGNOSTICS, self._on_diagnostics, messages.CHAIN)
         status = messages.decode_status
         subscribe(
             DiagnosticArray, messages.LEARNER_STATUS, lambda m: setattr(self, "learner", status(m)), messages.CHAIN
@@ -77,6 +79,10 @@ class Graph:
 
     def _on_decision(self, message: DiagnosticArray) -> None:
         self.decisions.append(messages.decode_decision(message))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        if message.status[0].name.endswith("safety_monitor: gate"):
+            self.diagnosed = messages.decode_status(message) | {"message": message.status[0].message}
 
     def spawn(self, name: str, clock: str, **parameters: Any) -> None:
         common = {"config": self.file, "run_dir": self.run_dir, "clock": clock, "stamped_cmd": self.stamped}
@@ -306,6 +312,9 @@ def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
     graph.until(lambda: stop.get_subscription_count() > 0, 10.0, "the monitor listens")
     stop.publish(Bool(data=True))
     graph.until(lambda: graph.gate.startswith("latched: e-stop"), 5.0, "latched")
+    graph.until(lambda: "e-stop" in graph.diagnosed.get("message", ""), 5.0, "diagnostics name the cause, on change")
+    assert graph.diagnosed["state"] == "latched" and int(graph.diagnosed["decisions"]) > 0
+    assert int(graph.diagnosed["mismatches"]) == 0 and float(graph.diagnosed["largest residual, in W"]) <= 1.0
     graph.stands()
     answer = graph.call(Trigger, "safety_monitor/reset", Trigger.Request())
     assert not answer.success and "e-stop" in answer.message
