@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -366,18 +366,25 @@ def faults(options: argparse.Namespace) -> int:
     everything = [fault for phase in phases for fault in chosen[phase]]
     catalogue.select(everything, options.only)
     results: list[catalogue.Result] = []
-    for phase in phases:
-        picked = [f for f in chosen[phase] if not options.only or any(text in f.name for text in options.only)]
-        if picked:
-            print(f"{options.robot}, {phase}: {len(picked)} faults", flush=True)
-            results += play(settings, phase, picked, options.runs_dir)
+
+    def show(result: catalogue.Result) -> None:
+        results.append(result)
+        print(catalogue.row(result), flush=True)
+
+    try:
+        for phase in phases:
+            picked = [f for f in chosen[phase] if not options.only or any(text in f.name for text in options.only)]
+            if picked:
+                print(f"{options.robot}, {phase}: {len(picked)} faults", flush=True)
+                play(settings, phase, picked, options.runs_dir, show)
+    finally:  # what was seen until a Ctrl-C, too
+        if options.json is not None:
+            options.json.write_text(json.dumps(catalogue.as_json(results), indent=2))
     print(f"\n{catalogue.closing(results, everything)}")
-    if options.json is not None:
-        options.json.write_text(json.dumps(catalogue.as_json(results), indent=2))
     return 0 if all(result.passed for result in results) else 1
 
 
-def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path) -> list[Any]:
+def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path, show: Callable[[Any], None]) -> None:
     """One phase of the campaign on a graph of its own."""
     import concurrent.futures
     import multiprocessing
@@ -401,8 +408,12 @@ def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path) -> lis
         )
         campaign = fault_campaign.Campaign(run, settings, phase, processes)
         heed_signals(campaign, processes)
+        if campaign.no_priority:
+            print(
+                f"no real-time priority ({campaign.no_priority}): a busy machine may spoil reactions", file=sys.stderr
+            )
         try:
-            return fault_campaign.conduct(campaign, picked, lambda result: print(catalogue.row(result), flush=True))
+            fault_campaign.conduct(campaign, picked, show)
         except conductor.Interrupted:
             raise KeyboardInterrupt from None
         except (conductor.Fault, conductor.Died) as error:

@@ -169,7 +169,7 @@ class Campaign(conductor.Conductor):
         self.elsewhere.init()
         self.stranger = rclpy.create_node("stranger", context=self.elsewhere)
         self.clock = node.create_publisher(Clock, "/clock", 1)
-        lifecycle.real_time_priority(lifecycle.ROBOT_PRIORITY)  # the relay is part of the robot
+        self.no_priority = lifecycle.real_time_priority(lifecycle.ROBOT_PRIORITY)  # the relay is part of the robot
         self.clock_timer: Any = None
         self.clock_offset: float | None = 0.0  # s, ahead of the true one; None: it stands still
 

@@ -19,8 +19,10 @@ arrives, and the drive's own timeout stops a robot that nobody commands. Only be
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -116,6 +118,7 @@ class Simulator(lifecycle.ManagedNode):
         self.episode_id += 1
         self.outcome = self.sim.reset(self.next_seed)
         self.next_seed += 1
+        self.commanded: deque[tuple[float, Any]] = deque()  # real time: (when it came, action) of what does not act yet
         self.mode = HANDSHAKE
         self.since = time.monotonic()
         self.announce()
@@ -264,9 +267,9 @@ class Simulator(lifecycle.ManagedNode):
     # --- real time -----------------------------------------------------------------------------------------------
 
     def on_command(self, message: Any) -> None:
-        """The newest command applies at once."""
-        if self.mode in (RUNNING, WAITING) and self.sim is not None:
-            self.sim.command(self.commands.decode(message))
+        """A command acts from the first physics step that begins after it came, never before."""
+        if self.mode in (RUNNING, WAITING):
+            self.commanded.append((time.monotonic(), self.commands.decode(message)))
 
     def follow_the_clock(self) -> None:
         """Physics up to now, a control tick closed at every period."""
@@ -281,6 +284,13 @@ class Simulator(lifecycle.ManagedNode):
             due = 1
         while due > 0 and self.mode == RUNNING:
             chunk = min(due, self.sim.substeps - self.steps % self.sim.substeps)
+            while self.commanded:
+                came, action = self.commanded[0]
+                if (later := math.ceil((came - self.started) * rate) - self.steps) > 0:
+                    chunk = min(chunk, later)
+                    break
+                self.sim.command(action)
+                self.commanded.popleft()
             before = time.perf_counter()
             self.sim.advance(chunk)
             self.steps += chunk
