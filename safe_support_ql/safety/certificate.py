@@ -43,6 +43,8 @@ class Certificate:
         """
         margins = np.full(len(actions), -np.inf)
         best = np.full(len(actions), centre, np.uint8)
+        if not len(past) or not np.isfinite(points).all():  # no rollout, or nobody knows what is free: no certificate
+            return margins, best
         self._kernel(
             np.ascontiguousarray(state, np.float64),
             np.ascontiguousarray(past, np.float64),

@@ -279,7 +279,7 @@ class Gate:
         self._compare(at, lockstep=max(latency_s) == 0.0)
         if not self._started:
             self.support.start(estimate, self._timing)
-            self._started = True
+            self._started = self._timing.known  # else again, with a state that certifies something
         self._in_tube = self._inside_tube(sampled)
         self._estimate, self._sampled = estimate, sampled
         self.id += 1
@@ -311,9 +311,12 @@ class Gate:
             return self._decide(candidates.plan, "recorder_stale", not wanted_plan, problem)
         if wanted_plan:
             alone = not bool((candidates.certified & ~candidates.is_plan).any())
-            return self._decide(index, "plan_requested", False, ONLY_PLAN if alone else "")
+            why = ONLY_PLAN if self._timing.known else self._too_old()
+            return self._decide(index, "plan_requested", False, why if alone else "")
         if not candidates.certified[index]:
             message = f"requested action {np.round(action, 3).tolist()} has margin {candidates.margin[index]:.3f}"
+            if not self._timing.known:
+                message = self._too_old()
             return self._decide(candidates.plan, "uncertified_request", True, message)
         return self._decide(index, "request", False, "")
 
@@ -375,6 +378,12 @@ class Gate:
         return True, "reset"
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _too_old(self) -> str:
+        return (
+            f"nothing is certified: the state is {self._age_s:.3f} s old, and too many commands may have acted since; "
+            "look at what delays the sensors"
+        )
 
     def _late(self, steady_ns: int) -> bool:
         return self._valid_until_ns is not None and steady_ns > self._valid_until_ns
@@ -511,7 +520,7 @@ class Gate:
             return
         # Every sequence of commands under every member: [P, J].
         shape = (len(past), len(model.members))
-        members = tuple(model.members.T)
+        members = tuple(np.broadcast_to(column, shape) for column in model.members.T)
         low, high = np.full(len(last.state), np.inf), np.full(len(last.state), -np.inf)
         if fewest == 0:
             low, high = last.state, last.state

@@ -15,7 +15,7 @@ from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet, 
 from safe_support_ql.safety.certificate import Certificate
 
 LOOK_BACK = 64  # newest commands that are kept
-MOST_PASTS = 16  # sequences of past commands that are rolled out
+MOST_PASTS = 8  # sequences of past commands that are rolled out: each costs as much time as one
 TRANSPORT_NS = 5_000_000  # a command has reached the drive so long after it was sent
 
 
@@ -77,6 +77,7 @@ class Support:
         newest, oldest = (
             np.maximum(np.searchsorted(sent, before) - 1, 0) for before in (starts + dt_ns, starts - TRANSPORT_NS)
         )
+        oldest = np.minimum(oldest, newest)  # whatever order they were noted in
         options = [
             dict.fromkeys(tuple(actions[i]) for i in range(last, first - 1, -1))
             for first, last in zip(oldest, newest, strict=True)

@@ -58,6 +58,15 @@ def test_compiled_dynamics_work_on_plain_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROBOTS)
+def test_without_a_past_or_with_points_that_are_no_numbers_nothing_is_certified(name: str) -> None:
+    robot = ROBOTS[name]
+    state, past, actions, points = random_situation(robot, 1)
+    assert not (CERTIFICATES[name](state, past[:0], (0,), actions, points, 0)[0] >= 0).any()
+    spoilt = np.vstack([points, [[np.nan, 0.0]]])
+    assert not (CERTIFICATES[name](state, past, (0,), actions, spoilt, 0)[0] >= 0).any()
+
+
+@pytest.mark.parametrize("name", ROBOTS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_state_that_is_no_number_certifies_nothing(name: str, bad: float) -> None:
     robot = ROBOTS[name]

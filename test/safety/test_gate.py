@@ -248,7 +248,18 @@ def test_where_nobody_can_tell_what_acted_nothing_is_certified(gate: Gate) -> No
     candidates = gate.begin(2 * PERIOD + 200_000_000, 2 * PERIOD + 200_000_000, (0.0, 0.05))
     assert candidates is not None
     assert not candidates.certified.any()
-    assert gate.expire(2 * PERIOD + 200_000_000).verdict != "certified"
+    decision = gate.request(gate.id, np.array([0.3, 0.0], np.float32), 2 * PERIOD + 200_000_000)
+    assert decision is not None and decision.verdict != "certified"
+    assert "too many commands may have acted" in decision.message and "0.200 s old" in decision.message
+
+
+def test_commands_noted_out_of_order_leave_at_least_one_sequence(gate: Gate) -> None:
+    support, rng = gate.support, np.random.default_rng(0)
+    for _ in range(300):
+        for moment in rng.integers(0, 10 * PERIOD, 12):
+            support.note(rng.uniform(-0.1, 0.5, 2), int(moment))
+        rows, _ = support.past(int(rng.integers(0, 8 * PERIOD)), 4)
+        assert rows.shape[0] >= 1 and rows.shape[1:] == (4, 2)
 
 
 def test_what_was_never_certified_is_not_held(gate: Gate) -> None:
