@@ -193,7 +193,8 @@ class Campaign(conductor.Conductor):
         return relays
 
     def close(self) -> None:
-        """Leave the graph."""
+        """Leave the graph; who goes on in this process does so at ordinary priority."""
+        lifecycle.real_time_priority(0)
         self.stranger.destroy_node()
         self.elsewhere.try_shutdown()
         super().close()

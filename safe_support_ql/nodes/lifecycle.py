@@ -326,10 +326,14 @@ def _origin(error: Exception) -> str:
 
 
 def real_time_priority(priority: int) -> str:
-    """Put all threads of this process above everything without real-time priority; returns why not, '' if done."""
+    """Put all threads of this process above everything without real-time priority; returns why not, '' if done.
+
+    0 gives them ordinary priority again.
+    """
+    policy = os.SCHED_FIFO if priority else os.SCHED_OTHER
     for thread in os.listdir("/proc/self/task"):
         try:
-            os.sched_setscheduler(int(thread), os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+            os.sched_setscheduler(int(thread), policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
         except ProcessLookupError:
             continue
         except OSError as error:
