@@ -5,13 +5,14 @@ action and the stored plan run with no further request. Truth is PyBullet's at e
 prediction had more left of a constraint than the truth: h_predicted - h_truth in the unit of h.
 
 Two predictions stand side by side. `needed` takes the worst member, as the certificate does, so the ensemble helps.
-`alone` takes the first member, whose parameters are the simulation's, so what it misses is the model's own residual.
+`alone` takes the first member, the nominal model, so what it misses there is the model's own residual. The ensemble's
+physical parameters are estimated from each manoeuvre by themselves (ensemble.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from scipy.stats import beta
 from safe_support_ql import config as configuration
 from safe_support_ql import robots
 from safe_support_ql.behavior.policies import BehaviorPolicy
+from safe_support_ql.experiments import ensemble
 from safe_support_ql.experiments.episodes import Policy, look
 from safe_support_ql.robots.base import Estimate, Floats, Robot
 from safe_support_ql.safety.gate import Decision, Gate
@@ -29,6 +31,7 @@ from safe_support_ql.simulation.world import DriveWorld
 
 FIRST_SEED = 850_000_000  # between the seeds of training and the held-out ones
 CONFIDENCE = 0.95
+NOMINAL = "nominal"
 LONGEST_S = 6.0  # the manoeuvre begins up to this long after the start of its episode
 NEAR = 0.3  # m; scan points farther away than this do not decide a plan
 
@@ -75,6 +78,7 @@ class Manoeuvre:
     errors: Floats  # largest |estimate - truth|, in the order of Spec.errors
     creep: float  # m
     lidar: float  # m, most by which the scan points lie farther away than the map's obstacles; -inf without a lidar
+    factors: Floats  # of the nominal model's physical parameters, see ensemble.fit()
     unsafe_visits: int
 
 
@@ -97,13 +101,31 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Factor:
+    """One physical parameter over its nominal value: what the ensemble allows, and what `told` manoeuvres show."""
+
+    name: str
+    shipped: tuple[float, float]
+    found: tuple[float, float]
+    told: int
+
+    @property
+    def verdict(self) -> str:
+        """'yes', 'untold' (no manoeuvre says) or 'NO'."""
+        if not self.told:
+            return "untold"
+        return "yes" if self.shipped[0] <= self.found[0] and self.found[1] <= self.shipped[1] else "NO"
+
+
+@dataclass(frozen=True)
 class Calibration:
-    """The result; `coverage` of one line, `coverage_pair` of the fitted margins of the model together."""
+    """The result; `coverage` of one line, `coverage_pair` of two numbers fitted together: margins, ends of a range."""
 
     robot: str
     episodes: int
     population: str
     lines: tuple[Line, ...]
+    factors: tuple[Factor, ...]
     room: Mapping[str, float]
     coverage: float
     coverage_pair: float
@@ -114,6 +136,7 @@ class Calibration:
     def too_small(self) -> list[str]:
         """Names of what did not cover."""
         names = [line.name for line in self.lines if line.verdict == "NO"]
+        names += [factor.name for factor in self.factors if factor.verdict == "NO"]
         return names + [f"whole tightening of {name}" for name, room in self.room.items() if room < 0.0]
 
 
@@ -125,8 +148,11 @@ def covered(episodes: int, fitted: int = 1, confidence: float = CONFIDENCE) -> f
     return float(beta.ppf(1.0 - confidence, episodes - fitted + 1, fitted)) if episodes >= fitted else 0.0
 
 
-def calibrate(config: configuration.Config, episodes: int) -> Calibration:
-    """Play until `episodes` manoeuvres are recorded. Raises ValueError where a robot or a number does not allow it."""
+def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL) -> Calibration:
+    """Play until `episodes` manoeuvres are recorded. `world` names one of the robot's mismatches.
+
+    Raises ValueError where a robot, a world or a number does not allow it.
+    """
     robot = config.robot
     if robot.name not in SPECS:
         raise ValueError(f"no calibration for robot '{robot.name}'; known: {', '.join(sorted(SPECS))}")
@@ -136,7 +162,12 @@ def calibrate(config: configuration.Config, episodes: int) -> Calibration:
     zero = [name for name in (*spec.model, *spec.growth) if not _value(robot, name) > 0.0]
     if zero:
         raise ValueError(f"{zero[0]} is 0, must be above 0: what is needed is found by scaling it")
-    sim, gate = Simulation(robot), Gate(robot, config.gate, False, FIRST_SEED)
+    if world not in (NOMINAL, *robot.mismatches):
+        raise ValueError(f"world is '{world}', must be one of: {', '.join((NOMINAL, *robot.mismatches))}")
+    truth = robots.make(robot.name, config.raw.get("parameters") or {}, "calibration")
+    drive: Any = replace(truth.world.drive, **robot.mismatches.get(world, {}))
+    truth.world = replace(truth.world, drive=drive)
+    sim, gate = Simulation(truth), Gate(robot, config.gate, False, FIRST_SEED)
     found: list[Manoeuvre] = []
     for number in range(10 * episodes):
         seed = FIRST_SEED + number
@@ -151,11 +182,12 @@ def calibrate(config: configuration.Config, episodes: int) -> Calibration:
     return Calibration(
         robot.name,
         episodes,
-        f"episodes of {robot.name} with seeds from {FIRST_SEED} on, in simulation at nominal parameters, driven by the "
+        f"episodes of {robot.name} with seeds from {FIRST_SEED} on, in simulation, world '{world}', driven by the "
         f"configured behavior policy behind the gate; the manoeuvre starts with the first certified action at "
         f"{spec.moving:g} m/s or more after a uniformly drawn {robot.period:g} to {LONGEST_S:g} s; episodes without "
         "one are left out",
         tuple(_lines(config, spec, found)),
+        tuple(_factors(robot, found)),
         dict(zip(robot.model.margin_names, np.min([one.room for one in found], axis=0).tolist(), strict=True)),
         covered(episodes),
         covered(episodes, fitted),
@@ -191,10 +223,11 @@ def _record(sim: Simulation, gate: Gate, spec: Spec, estimate: Estimate, decisio
     checks = (len(model.tightening) - 1) // model.checks_per_tick * model.checks_per_tick
     centre = float(model.centres[gate.support.centre, 0])
     start = sim.world.truth()
-    errors = [np.abs(estimate.state - start[: len(estimate.state)])]
+    measured, commands = [estimate.state], []
     truths, action = [start], decision.action
     for _ in range(checks // model.checks_per_tick):
-        sim.command(action.astype(np.float64))
+        commands.append(action.astype(np.float64))
+        sim.command(commands[-1])
         for _ in range(sim.substeps):
             sim.advance(1)
             truths.append(sim.world.truth())
@@ -202,8 +235,13 @@ def _record(sim: Simulation, gate: Gate, spec: Spec, estimate: Estimate, decisio
         inputs = sim.sense()
         look(sim, gate, inputs, tick)
         action = gate.expire(0).action
-        errors.append(np.abs(robot.estimate(inputs).state - truths[-1][: len(estimate.state)]))
+        measured.append(robot.estimate(inputs).state)
 
+    states = np.array(truths[:: sim.substeps])[:, : len(estimate.state)]
+    errors = np.abs(np.array(measured) - states)
+    seen_by_robot = list(ensemble.ENSEMBLES[robot.name].measured)
+    states[:, seen_by_robot] = np.array(measured)[:, seen_by_robot]
+    factors = ensemble.fit(robot, states, np.array(commands))
     states, end = _predict(robot, estimate.state, decision.action.astype(np.float64), centre, checks)
     predicted = np.array([[robot.truth_margins(_placed(sim, start, x)) for x in members] for members in states])
     h = np.array([robot.truth_margins(truth) for truth in truths])
@@ -230,6 +268,7 @@ def _record(sim: Simulation, gate: Gate, spec: Spec, estimate: Estimate, decisio
         np.max(errors, axis=0)[list(spec.errors.values())],
         _creep(robot, spec, truths, sim.substeps),
         lidar,
+        factors,
         sim.unsafe_visits - visits,
     )
 
@@ -310,6 +349,15 @@ def _lines(config: configuration.Config, spec: Spec, found: list[Manoeuvre]) -> 
     return lines
 
 
+def _factors(robot: Robot, found: list[Manoeuvre]) -> list[Factor]:
+    factors, ranges = [], ensemble.shipped(robot)
+    for i, name in enumerate(ensemble.ENSEMBLES[robot.name].names):
+        told = [float(one.factors[i]) for one in found if np.isfinite(one.factors[i])]
+        ends = (min(told), max(told)) if told else (np.nan, np.nan)
+        factors.append(Factor(name, (float(ranges[i, 0]), float(ranges[i, 1])), ends, len(told)))
+    return factors
+
+
 def _scales(
     found: list[Manoeuvre], kind: str, model: Floats, growth: Floats, calibrated: NDArray[np.bool_]
 ) -> tuple[float, float]:
@@ -343,6 +391,11 @@ def table(result: Calibration) -> str:
     for line in result.lines:
         alone = "-" if line.alone is None else f"{line.alone:.2g}"
         rows.append(f"{line.name:28}{line.unit:>8}{line.shipped:>10.2g}{line.needed:>10.2g}{alone:>10}  {line.verdict}")
+    rows.append(f"\n{'parameter / nominal':22}{'shipped':>18}{'found':>18}{'told by':>9}{'p':>8}  enough")
+    for factor in result.factors:
+        ranges = "".join(f"{f'{low:.3f} .. {high:.3f}':>18}" for low, high in (factor.shipped, factor.found))
+        rows.append(f"{factor.name:22}{ranges}{factor.told:>9}{covered(factor.told, 2):>8.4f}  {factor.verdict}")
+    rows.append("")
     small, n = result.too_small, result.episodes
     rooms = ", ".join(f"{name} {room:.3g}" for name, room in result.room.items())
     return "\n".join(
@@ -354,7 +407,7 @@ def table(result: Calibration) -> str:
             f"{n} manoeuvres, {result.unsafe_visits} unsafe visits. Population: {result.population}.",
             f"Each line is the largest of {n} independent needs: it covers at least the share p of the population with "
             f"confidence 1 - p^{n}. At {CONFIDENCE:.0%}: p = {result.coverage:.4f}; for the margins of the model "
-            f"together p = {result.coverage_pair:.4f}.",
-            f"too small: {', '.join(small)}" if small else "no shipped margin is too small",
+            f"together p = {result.coverage_pair:.4f}. A parameter has two ends, so its p is another.",
+            f"too small: {', '.join(small)}" if small else "no shipped margin or range is too small",
         ]
     )

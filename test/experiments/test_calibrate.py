@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from safe_support_ql import cli, config
-from safe_support_ql.experiments.calibrate import SPECS, Line, calibrate, covered, table
+from safe_support_ql.experiments.calibrate import SPECS, Factor, Line, calibrate, covered, table
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -31,6 +31,37 @@ def test_shipped_margins_cover_a_few_manoeuvres(name: str) -> None:
             t = np.minimum(np.arange(1, len(one.alone)), one.end)
             assert (one.alone[1:, 0] <= model["margin_model"] + model["margin_growth"] * t * dt + 1e-9).all()
     assert "too small" in table(result) and "Population" in table(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "world", "factor", "expected"),
+    [
+        ("cart_pole", "nominal", "force per cart mass", 1.0),
+        ("cart_pole", "cart_heavy", "force per cart mass", 1 / 1.18),
+        ("cart_pole", "pole_heavy", "pole per cart mass", 1.18),
+        ("cart_pole", "pole_short", "pole length", 0.82),
+        ("diff_drive", "ground_slow", "true speed", 0.84),
+        ("diff_drive", "lag_long", "lag", 1.2),
+        ("diff_drive", "brakes_weak", "slew limits", 0.8),
+    ],
+)
+def test_the_ensemble_is_estimated(name: str, world: str, factor: str, expected: float) -> None:
+    result = calibrate(config.load_robot(name), 2 if name == "cart_pole" else 6, world)
+    line = next(one for one in result.factors if one.name == factor)
+    assert line.told and line.verdict == "yes"
+    assert line.found == pytest.approx((expected, expected), abs=0.02 if name == "cart_pole" else 0.08)
+    assert f"'{world}'" in result.population
+
+
+def test_the_verdict_on_a_parameter() -> None:
+    assert Factor("a", (0.8, 1.2), (0.9, 1.1), 3).verdict == "yes"
+    assert Factor("a", (0.8, 1.2), (0.79, 1.1), 3).verdict == "NO"
+    assert Factor("a", (0.8, 1.2), (np.nan, np.nan), 0).verdict == "untold"
+
+
+def test_an_unknown_world_is_refused() -> None:
+    with pytest.raises(ValueError, match="'moon', must be one of: nominal, cart_heavy"):
+        calibrate(config.load_robot("cart_pole"), 1, "moon")
 
 
 def test_a_margin_that_is_too_small_is_named(capsys: pytest.CaptureFixture[str]) -> None:
