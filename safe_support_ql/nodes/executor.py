@@ -53,7 +53,12 @@ class ShortPathExecutor(SingleThreadedExecutor):
             for subscription in subscriptions:
                 if subscription.handle.pointer in messages:
                     for _ in range(BURST):
-                        taken = subscription.handle.take_message(subscription.msg_type, False)
+                        try:
+                            taken = subscription.handle.take_message(subscription.msg_type, False)
+                        except rclpy_implementation.RCLError as error:  # what cannot be read is a message lost
+                            text = f"{subscription.topic_name}: a message cannot be read: {error}"
+                            node.get_logger().error(text, throttle_duration_sec=1.0)
+                            break
                         if taken is None:
                             break
                         subscription.callback(taken[0])

@@ -80,7 +80,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         deadline = min(settings.gate.request_deadline_s or robot.period / 2, robot.period)
         self.deadline_ns = round(1e9 * (settings.gate.lockstep_timeout_s if self.lockstep else deadline))
         # The deadline is noticed by a timer, so a command may act that much later.
-        look_s = LOCKSTEP_CHECK_S if self.lockstep else min(robot.period / 8, LOCKSTEP_CHECK_S)
+        look_s = LOCKSTEP_CHECK_S if self.lockstep else min(robot.period / 16, LOCKSTEP_CHECK_S)
         self.latency = (0.0,) if self.lockstep else (0.0, deadline + look_s)
         # The command acts until the next cycle's, and that one may begin late.
         self.late_s = 0.0 if self.lockstep else (LATE - 1.0) * robot.period + look_s
@@ -107,7 +107,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.subscribe(JointState, messages.REQUEST, self.on_request, messages.ONCE)
         self.subscribe(DiagnosticArray, messages.EPISODE, self.on_episode, messages.CHAIN)
         self.subscribe(UInt64, messages.HEARTBEAT, self.on_heartbeat, messages.LATEST)
-        self.subscribe(Bool, messages.E_STOP, self.on_e_stop, messages.CHAIN)
+        self.subscribe(Bool, messages.E_STOP, self.on_e_stop, messages.CHAIN, native=True)
         self.serve(Trigger, "~/reset", self.on_reset)
         self.every(look_s, self.on_timer)
         self.every(1.0, self.on_second)
@@ -216,10 +216,11 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if len(self.pending) + len(self.goals) < len(self.codecs):
             return
         steady = time.monotonic_ns()
-        for goal, (value, set_ns) in self.goals.items():
-            self.gate.receive(goal, value, set_ns, max(set_ns, self.pending_ns), steady)
-        for channel, value in self.pending.items():
-            self.gate.receive(channel, value, self.pending_ns, self.pending_ns, steady)
+        inputs = [(goal, value, set_ns) for goal, (value, set_ns) in self.goals.items()]
+        inputs += [(channel, value, self.pending_ns) for channel, value in self.pending.items()]
+        for channel, value, at_ns in inputs:
+            if problem := self.gate.receive(channel, value, at_ns, max(at_ns, self.pending_ns), steady):
+                self.get_logger().warning(f"input refused: {problem}", throttle_duration_sec=1.0)
         self.pending.clear()
         self.stamp_ns = self.pending_ns
         self.begin(self.stamp_ns)

@@ -225,6 +225,12 @@ class CartPole(Robot):
             p.controller_force_weight,
         )
 
+    def objection(self) -> str:
+        """See Robot."""
+        if self.model.step_residual == 0.0:
+            return "all *_disturbance are 0, one must be more: the band's budget would never be spent"
+        return ""
+
     def estimate(self, inputs: Inputs) -> Estimate:
         """State (x, theta, x', theta') as the joints report it; task (goal x [m],) clipped to the goal range."""
         joints, goal = _vector(inputs, "joint_states", 4), _vector(inputs, "goal_pose", 1)
@@ -417,6 +423,8 @@ def _model(p: Parameters) -> Model:
         raise ValueError("backup weights and mismatches leave no common Lyapunov function; choose smaller mismatches")
 
     ticks = int(np.ceil(p.horizon * CONTROL_HZ))
+    if p.saturated_ticks > ticks:
+        raise ValueError(f"saturated_ticks is {p.saturated_ticks}, must be at most the {ticks} ticks of the horizon")
     tube = np.max([_tubes(p, member, gain, ticks) for member in members], axis=0)
     limits = np.array([p.position_limit, p.angle_limit])
     e0, w = _bounds(p)

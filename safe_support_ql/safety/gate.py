@@ -18,7 +18,7 @@ from safe_support_ql.parameters import param
 from safe_support_ql.robots.base import Estimate, Floats, Inputs, Robot, Singles
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.mismatch import Mismatch
-from safe_support_ql.safety.support import Support, Timing
+from safe_support_ql.safety.support import TRANSPORT_NS, Support, Timing
 
 VERDICTS = ("certified", "certified_band", "plan_held", "no_proof")
 REASONS = (
@@ -35,7 +35,7 @@ REASONS = (
 
 
 UNEVEN = 0.1  # of a check: stamps so far off a whole number of checks are taken for it; W has room for that
-COMPARED_TICKS = 3  # states farther apart are not compared: nothing would contradict anything
+COMPARED_TICKS = 3  # states farther apart are not compared, as nothing would contradict them, nor certified upon
 ONLY_PLAN = "only the plan is left: the inputs show no room for any other action"
 TUBE_TICKS = 3  # the one-step residual counts this often: a contracting closed loop forgets older ones
 HISTORY = 256  # newest inputs of a channel that are kept, to find those of one instant: a quarter second at 1 kHz
@@ -159,13 +159,19 @@ class Gate:
 
     def _forget(self) -> None:
         self._seen: _Seen | None = None
-        self.mismatch.reset()
+        self._apart_s = 0.0  # how far the newest state is from the one before, where the two could not be compared
+        if self.state is not State.LATCHED:  # else it may be what a reset has to ask about
+            self.mismatch.reset()
         self._candidates: CandidateSet | None = None
         self._estimate: Estimate | None = None
         self._sampled: dict[str, Floats] = {}
         self._timing = Timing((0,), self.robot.model.holds, np.zeros((1, 0, len(self.robot.action_names))))
         self._tube: _Tube | None = None
-        self._nominal: Floats | None = None  # where the robot is at the next decision
+        # Where the robot is by the nominal model: in lock-step at the next decision, else at that instant (steady ns).
+        self._nominal: Floats | None = None
+        self._nominal_ns = 0
+        self._at_ns = 0  # instant of the newest state (steady)
+        self._lockstep = False
         self._age_s = 0.0
         self._valid_until_ns: int | None = None
         self._started = False
@@ -220,6 +226,7 @@ class Gate:
         self._missing_since_ns = None
         self._forget()
         self.support.reset(self.support.centre)
+        self.support.surcharge = self.config.mismatch_margin * self.mismatch.level
         if self.state is not State.LATCHED:
             self.state, self.cause = State.CLOSED, "a new episode begins"
 
@@ -244,39 +251,38 @@ class Gate:
         self._candidates = None
         stamps = [items[-1].stamp_ns for name, items in self._inputs.items() if not self._channels[name].latched]
         self._stamp_ns = max(stamps, default=self._stamp_ns)
-        self._missing = self._find_missing(now_ns, steady_ns)
-        if self._missing:
-            self._note_missing(steady_ns)
-            return None
+        self._lockstep = max(latency_s) == 0.0
         try:
-            chosen = self._sample(min(stamps))
-            sampled = {name: item.vector for name, item in chosen.items()}
-            estimate = self.robot.estimate(sampled)
+            chosen, estimate = self._look(now_ns, steady_ns)
         except ValueError as error:
             self._missing = str(error)
             self._note_missing(steady_ns)
             return None
-        self._missing_since_ns = None
+        self._missing, self._missing_since_ns = "", None
+        sampled = {name: item.vector for name, item in chosen.items()}
         model = self.robot.model
         # By both clocks: a stamp clock that was set back must not make an old state look new. In lock-step (no latency)
         # the world waits, so only stamps count.
         timed = [item for name, item in chosen.items() if not self._channels[name].latched]
         ages = [now_ns - item.stamp_ns for item in timed]
-        if max(latency_s) > 0.0:
+        if not self._lockstep:
             ages += [steady_ns - item.arrived_ns for item in timed]
         age_s = max(0, *ages) / 1e9
-        # Every whole number of checks that earlier commands may still act for.
-        low, high = (age_s + min(latency_s)) / model.dt, (age_s + max(latency_s)) / model.dt
+        # Every whole number of checks that earlier commands may still act for. A command takes time to arrive, too.
+        latest_s = max(latency_s) + (0.0 if self._lockstep else TRANSPORT_NS / 1e9)
+        low, high = (age_s + min(latency_s)) / model.dt, (age_s + latest_s) / model.dt
         delays = tuple(range(int(np.floor(low + 1e-6)), int(np.ceil(high - 1e-6)) + 1))
         self._age_s = age_s
         # The next command may come late, too, and this one acts until then.
-        longest = model.checks_per_tick + int(np.ceil((max(latency_s) + late_s) / model.dt - 1e-6))
-        past, known = self.support.past(steady_ns - round(1e9 * age_s), max(delays))
-        self._timing = Timing(delays, tuple(sorted({*model.holds, longest})), past, known)
+        longest = model.checks_per_tick + int(np.ceil((latest_s + late_s) / model.dt - 1e-6))
         # An answer that comes later than the certificate allowed for is none, whatever kept it.
-        self._valid_until_ns = steady_ns + int(max(latency_s) * 1e9) if max(latency_s) > 0.0 else None
+        self._valid_until_ns = None if self._lockstep else steady_ns + int(max(latency_s) * 1e9)
         at = _Seen(sampled, estimate.state, min(item.stamp_ns for item in timed), steady_ns - round(1e9 * age_s))
-        self._compare(at, lockstep=max(latency_s) == 0.0)
+        self._at_ns = at.steady_ns
+        self._compare(at)
+        past, known = self.support.past(at.steady_ns, max(delays))
+        certifiable = known and not self._apart_s
+        self._timing = Timing(delays, tuple(sorted({*model.holds, longest})), past, certifiable)
         if not self._started:
             self.support.start(estimate, self._timing)
             self._started = self._timing.known  # else again, with a state that certifies something
@@ -311,12 +317,12 @@ class Gate:
             return self._decide(candidates.plan, "recorder_stale", not wanted_plan, problem)
         if wanted_plan:
             alone = not bool((candidates.certified & ~candidates.is_plan).any())
-            why = ONLY_PLAN if self._timing.known else self._too_old()
+            why = ONLY_PLAN if self._timing.known else self._unknown()
             return self._decide(index, "plan_requested", False, why if alone else "")
         if not candidates.certified[index]:
             message = f"requested action {np.round(action, 3).tolist()} has margin {candidates.margin[index]:.3f}"
             if not self._timing.known:
-                message = self._too_old()
+                message = self._unknown()
             return self._decide(candidates.plan, "uncertified_request", True, message)
         return self._decide(index, "request", False, "")
 
@@ -366,9 +372,10 @@ class Gate:
         """Leave the latch, unless its cause persists. Returns (done, why not)."""
         if self.state is not State.LATCHED:
             return True, "the gate is not latched"
-        missing = self._find_missing(now_ns, steady_ns)
-        if missing:
-            return False, f"still {missing}"
+        try:
+            self._look(now_ns, steady_ns)
+        except ValueError as error:
+            return False, f"still {error}"
         if problem := self.recorder_problem(steady_ns):
             return False, f"still {problem}"
         if self.mismatch.level >= 1.0:
@@ -379,7 +386,12 @@ class Gate:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _too_old(self) -> str:
+    def _unknown(self) -> str:
+        if self._apart_s:
+            return (
+                f"nothing is certified: the state before was {self._apart_s:.3f} s older, too much to compare the two; "
+                "look at what delays the sensors"
+            )
         return (
             f"nothing is certified: the state is {self._age_s:.3f} s old, and too many commands may have acted since; "
             "look at what delays the sensors"
@@ -396,9 +408,18 @@ class Gate:
                 return f"{name} was never received{said}"
             # The steady clock catches what a stopped or jumping stamp clock would hide.
             age = max(now_ns - item.stamp_ns, steady_ns - item.arrived_ns) / 1e9
-            if not channel.latched and age > channel.max_age:
-                return f"{name} is {age:.2f} s old, allowed {channel.max_age:.2f} s{said}"
+            # In lock-step the world waits: a state of an earlier tick means that one of this tick was refused.
+            allowed = 0.0 if self._lockstep and now_ns > item.stamp_ns else channel.max_age
+            if not channel.latched and age > allowed:
+                return f"{name} is {age:.2f} s old, allowed {allowed:.2f} s{said}"
         return ""
+
+    def _look(self, now_ns: int, steady_ns: int) -> tuple[dict[str, _Input], Estimate]:
+        """The inputs of one instant and the state they tell. Raises ValueError where there is none."""
+        if missing := self._find_missing(now_ns, steady_ns):
+            raise ValueError(missing)
+        chosen = self._sample(self.instant_ns)
+        return chosen, self.robot.estimate({name: item.vector for name, item in chosen.items()})
 
     def _sample(self, stamp_ns: int) -> dict[str, _Input]:
         """The inputs nearest to one instant. A newer speed beside an older scan would hide the way driven in between.
@@ -448,7 +469,9 @@ class Gate:
         self._predict(index, verdict.startswith("certified"))
         assert self._estimate is not None
         executed = candidates.actions[index].astype(np.float64)
-        self._nominal = self._ahead(executed)
+        self._nominal, self._nominal_ns = self._estimate.state, self._at_ns
+        if self._lockstep:
+            self._nominal = self._advance(self._nominal[None], [executed])[0]
         self.support.executed(candidates, index, self._decided_ns)
         self._candidates = None
         self.newest = self._estimate, candidates, index
@@ -466,8 +489,11 @@ class Gate:
         """The state is missing: follow the plan along the nominal prediction, the only place where it is open-loop."""
         action = np.zeros(len(self.robot.action_names), np.float32)
         if self._nominal is not None:
+            if not self._lockstep:
+                self._follow(self._decided_ns)
             action = self.support.plan_action(self._nominal)
-            self._nominal = self._advance(self._nominal[None], [action.astype(np.float64)])[0]
+            if self._lockstep:
+                self._nominal = self._advance(self._nominal[None], [action.astype(np.float64)])[0]
         self.newest = None
         self._tube = None  # what runs blind is not the feedback law that was certified
         self.support.note(action.astype(np.float64), self._decided_ns)
@@ -500,23 +526,28 @@ class Gate:
             return State.NOMINAL
         return State.INTERVENING if intervention else State.BACKUP
 
-    def _compare(self, now: _Seen, lockstep: bool) -> None:
-        """Is the robot where a member predicted it? Residuals beyond W shrink the support and, sustained, latch."""
-        last, self._seen = self._seen, now
-        model = self.robot.model
-        if (
-            not self.watching
-            or last is None
-            or not 0 < now.stamp_ns - last.stamp_ns <= COMPARED_TICKS * self.robot.period * 1e9
-        ):
-            return  # nothing to compare, or nothing new
-        checks = (now.stamp_ns - last.stamp_ns) / 1e9 / model.dt
+    def _compare(self, now: _Seen) -> None:
+        """Is the robot where a member predicted it? Residuals beyond W shrink the support and, sustained, latch.
+
+        `_apart_s` says afterwards whether the newest state stands uncompared: nothing is certified upon it then.
+        """
+        last, model = self._seen, self.robot.model
+        apart_s = (now.stamp_ns - last.stamp_ns) / 1e9 if last is not None else 0.0
+        if last is not None and apart_s == 0.0:
+            return  # nothing new
+        self._seen, self._apart_s = now, 0.0
+        if not self.watching or last is None:
+            return
+        checks = apart_s / model.dt
         fewest, most = int(np.floor(checks + UNEVEN)), int(np.ceil(checks - UNEVEN))
-        # In lock-step the world waited for the last command, which then acted from the state's instant on.
-        past, known = self.support.past(last.steady_ns, most)
-        if lockstep:
+        comparable = 0.0 < apart_s <= COMPARED_TICKS * self.robot.period
+        if comparable and self._lockstep:
+            # The world waited for the last command, which then acted from the state's instant on.
             past = np.tile(self.support.previous, (1, most, 1))
-        elif not known:
+        elif comparable:
+            past, comparable = self.support.past(last.steady_ns, most)
+        if not comparable:
+            self._apart_s = apart_s
             return
         # Every sequence of commands under every member: [P, J].
         shape = (len(past), len(model.members))
@@ -563,18 +594,21 @@ class Gate:
         self._tube.states = self._advance(self._tube.states, actions, past)
         self._tube.ticks += 1
 
-    def _ahead(self, executed: Floats) -> Floats:
-        """The nominal state [S] one period from now: since its stamp under the commands of then, then `executed`.
+    def _follow(self, until_ns: int) -> None:
+        """Move the nominal state on to `until_ns`, under the commands that were sent since (real time).
 
-        A plan that has to run blind starts here, and k of a state that has passed is no feedback.
+        A plan that has to run blind acts on where the robot is now: k of a state that has passed is no feedback.
         """
-        assert self._estimate is not None
+        assert self._nominal is not None
         model, member = self.robot.model, tuple(self.robot.model.members[0])
-        x = tuple(self._estimate.state)
-        until_now = round(self._age_s / model.dt)
-        for command in (*self._timing.past[0, :until_now], *[executed] * model.checks_per_tick):
-            x = model.step(x, tuple(command), member, model.dt)
-        return np.array(x)
+        check_ns = round(1e9 * model.dt)
+        x = tuple(self._nominal)
+        at = max(self._nominal_ns, until_ns - len(model.tightening) * check_ns)  # a longer prediction says nothing
+        while at < until_ns:
+            passed = min(check_ns, until_ns - at)
+            x = model.step(x, tuple(self.support.sent_at(at + passed // 2)), member, passed / 1e9)
+            at += passed
+        self._nominal, self._nominal_ns = np.array(x), until_ns
 
     def _advance(self, states: Floats, actions: list[Floats], past: Floats | None = None) -> Floats:
         """States [n, S] one tick on, each under its own member and action (or all under the one given).

@@ -60,6 +60,12 @@ class Support:
         self.previous = action
         self._sent.append((action, steady_ns))
 
+    def sent_at(self, moment_ns: int) -> Floats:
+        """The command [A] sent last before `moment_ns` (steady); the oldest known, or zero, where there is none."""
+        if not self._sent:
+            return np.zeros_like(self.previous)
+        return next((action for action, sent_ns in reversed(self._sent) if sent_ns <= moment_ns), self._sent[0][0])
+
     def past(self, since_ns: int, checks: int) -> tuple[Floats, bool]:
         """Commands [P, checks, A] that may have acted at each check from `since_ns` (steady) on; whether these are all.
 

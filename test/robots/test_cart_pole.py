@@ -316,3 +316,11 @@ def test_no_joint_state_makes_the_plan_a_command_that_is_no_number(joints: list[
         assert np.abs(decision.action).max() <= robot().parameters.force_limit, tick
         assert decision.verdict == "no_proof"
         gate.begin(10**10, 10**10)
+
+
+def test_settings_that_would_undo_a_guarantee_are_refused() -> None:
+    nothing = {f"parameters.{name}_disturbance": 0.0 for name in ("position", "angle", "speed", "turn")}
+    with pytest.raises(ValueError, match="budget would never be spent"):
+        load_robot("cart_pole", nothing)
+    with pytest.raises(ValueError, match="saturated_ticks is 50, must be at most the 25"):
+        load_robot("cart_pole", {"parameters.saturated_ticks": 50, "parameters.horizon": 0.5})

@@ -14,6 +14,7 @@ SETTINGS = config.load_robot("diff_drive")
 ROBOT = SETTINGS.robot
 PERIOD = 100_000_000
 OPEN = np.full(180, 3.0)
+INSTANT = (0.0, 1e-6)  # latency of a command: real time, and next to none
 SHARED = Gate(ROBOT, SETTINGS.gate, False, 0)  # compiled once; tests renew its episode and state
 SHARED.watching = False  # its inputs are no robot's that does as told; see test_mismatch.py
 
@@ -141,27 +142,55 @@ def test_silence_runs_the_plan_then_latches_and_reset_refuses_while_it_lasts(gat
     assert cycle(gate, 22 * PERIOD, [0.6, 0.0]).state is State.NOMINAL
 
 
-def test_a_blind_plan_starts_where_the_robot_is_and_not_where_it_was_seen_last() -> None:
-    """The cart-pole goes on for input_age before it counts as blind; a plan for where it was then topples it."""
+@pytest.mark.parametrize("uneven", [False, True])
+def test_a_blind_plan_starts_where_the_robot_is_and_not_where_it_was_seen_last(uneven: bool) -> None:
+    """The cart-pole goes on for input_age before it counts as blind; a plan for where it was then topples it.
+
+    In real time blind decisions come when they come, and some twice in an instant.
+    """
     settings = config.load_robot("cart_pole")
     robot, model = settings.robot, settings.robot.model
     gate = Gate(robot, settings.gate, False, 0)
     period = round(1e9 * robot.period)
     gate.receive("goal_pose", np.zeros(1), period, period, period)
-    truth = np.array([0.1, 0.02, 0.1, 0.0])
-    for tick in range(1, 20):
-        now = tick * period
+    truth, now, blind_ticks, command = np.array([0.1, 0.02, 0.1, 0.0]), 0, 0, (0.0,)
+    for tick in range(1, 40):
+        passed = period if tick <= 10 or not uneven else (period * 6 // 5, period * 7 // 5)[tick % 2]
+        truth = np.array(model.step(tuple(truth), command, tuple(model.members[0]), passed / 1e9))
+        assert (robot.truth_margins(truth) > 0).all()
+        now += passed
         if tick <= 10:
             gate.receive("joint_states", truth, now, now, now)
-        if gate.begin(now, now) is not None or tick > 10:
-            decision = gate.expire(now)
-        blind = decision.reason == "input_missing"
-        assert blind is (tick > 15)
-        if blind:
-            assert np.allclose(decision.action, gate.support.plan_action(truth), atol=1e-3), tick
+        gate.begin(now, now, INSTANT)
+        decision = gate.expire(now)
         command = tuple(decision.action.astype(float))
-        truth = np.array(model.step(tuple(truth), command, tuple(model.members[0]), model.dt))
-        assert (robot.truth_margins(truth) > 0).all()
+        if decision.reason == "input_missing":
+            blind_ticks += 1
+            assert np.allclose(decision.action, gate.support.plan_action(truth), atol=2e-2), tick
+            np.testing.assert_array_equal(gate.expire(now).action, decision.action)
+    assert blind_ticks >= 20
+
+
+def test_in_lock_step_a_refused_input_leaves_no_state(gate: Gate) -> None:
+    """The state of the tick before is no substitute: nobody can tell which commands acted since."""
+    cycle(gate, PERIOD, [0.6, 0.0])
+    gate.receive("odom", np.array([0.0, 0, 0, 1, np.nan, 0]), 2 * PERIOD, 2 * PERIOD, 2 * PERIOD)
+    gate.receive("scan", OPEN, 2 * PERIOD, 2 * PERIOD, 2 * PERIOD)
+    assert gate.begin(2 * PERIOD, 2 * PERIOD) is None
+    assert "NaN" in gate.expire(2 * PERIOD).message
+    assert cycle(gate, 3 * PERIOD, [0.6, 0.0]).reason == "request"
+
+
+def test_a_reset_asks_for_a_state_that_makes_sense(gate: Gate) -> None:
+    """Absurd twists latch as missing inputs do, so they must also hold the latch."""
+    cycle(gate, PERIOD, [0.0, 0.0])
+    for tick in range(2, 16):
+        feed(gate, tick * PERIOD, v=60.0)
+        assert gate.begin(tick * PERIOD, tick * PERIOD, INSTANT) is None
+        gate.expire(tick * PERIOD)
+    assert gate.state is State.LATCHED
+    done, why = gate.reset(15 * PERIOD, 15 * PERIOD)
+    assert not done and why.startswith("still odom")
 
 
 def test_a_stopped_stamp_clock_does_not_hide_old_inputs(gate: Gate) -> None:
@@ -173,7 +202,7 @@ def test_a_newer_speed_beside_an_older_scan_is_not_one_state(gate: Gate) -> None
     feed(gate, PERIOD, v=0.6)
     late = PERIOD + 90_000_000
     gate.receive("odom", np.array([0.0, 0, 0, 1, 0.0, 0]), late, late, late)
-    assert gate.begin(late, late) is not None
+    assert gate.begin(late, late, INSTANT) is not None
     assert gate._estimate is not None and gate._estimate.state[3] == 0.6, "the speed at the scan's own time"
     assert gate._timing.delays == (1, 2), "and the way driven since is rolled out"
     gate.expire(late)
@@ -182,7 +211,7 @@ def test_a_newer_speed_beside_an_older_scan_is_not_one_state(gate: Gate) -> None
     gate.receive("scan", OPEN, PERIOD, much_later, much_later)
     gate.receive("goal_pose", np.array([3.0, 0.0]), PERIOD, much_later, much_later)
     gate.receive("odom", np.array([0.0, 0, 0, 1, 0.6, 0]), much_later, much_later, much_later)
-    assert gate.begin(much_later, much_later) is None
+    assert gate.begin(much_later, much_later, INSTANT) is None
     assert "apart" in gate.expire(much_later).message or "away" in gate.cause
 
 
@@ -212,7 +241,7 @@ def test_every_command_since_an_old_state_counts(gate: Gate) -> None:
         gate.support.note(np.zeros(2), now + PERIOD)
         feed(gate, now, scan=wall)
         late = now + 200_000_000
-        candidates = gate.begin(late, late)
+        candidates = gate.begin(late, late, INSTANT)
         assert candidates is not None
         if past[0] == 0.0:
             free = candidates.margin.max()
@@ -270,7 +299,7 @@ def test_what_was_never_certified_is_not_held(gate: Gate) -> None:
 def test_in_real_time_a_command_is_certified_to_act_longer(gate: Gate) -> None:
     feed(gate, PERIOD)
     assert gate.begin(PERIOD, PERIOD, (0.0, 0.2)) is not None
-    assert max(gate._timing.holds) == ROBOT.model.checks_per_tick + 4
+    assert max(gate._timing.holds) == ROBOT.model.checks_per_tick + 5, "0.2 s, and its way to the drive"
 
 
 def test_a_stale_recorder_stops_the_robot(gate: Gate) -> None:

@@ -60,6 +60,57 @@ def test_a_base_that_does_not_do_as_told_loses_its_support_and_latches() -> None
     assert gate.reset(29 * PERIOD, 29 * PERIOD) == (True, "reset")
 
 
+def test_states_too_far_apart_to_compare_certify_nothing() -> None:
+    """Else a robot far from every member would never be noticed, as long as its states came seldom enough."""
+    settings = config.load_robot("diff_drive")
+    gate = Gate(settings.robot, settings.gate, False, 0)
+    step = 310_000_000  # more than three periods
+    reasons = []
+    for tick in range(1, 8):
+        now = tick * step if tick < 6 else 5 * step + (tick - 5) * 100_000_000
+        for name, vector in (("odom", [0, 0, 0, 1, 0, 0]), ("scan", np.full(180, 3.0)), ("goal_pose", [3, 0])):
+            gate.receive(name, np.array(vector, np.float64), now, now, now)
+        candidates = gate.begin(now, now, (0.0, 0.06))
+        assert candidates is not None
+        decision = gate.request(candidates.id, np.array([0.6, 0.0], np.float32), now)
+        assert decision is not None
+        reasons.append(decision.reason)
+        if 1 < tick < 6:
+            assert not candidates.certified.any() and "too much to compare" in decision.message
+        again = gate.begin(now, now, (0.0, 0.06))  # the same state once more is no comparison, either
+        assert again is not None and again.certified.any() == (not 1 < tick < 6)
+        gate.expire(now)
+    assert reasons == ["request", *["uncertified_request"] * 4, "request", "request"], "the next that can be is"
+
+
+def test_a_new_episode_does_not_free_a_latch_of_its_mismatch() -> None:
+    """Deactivation and activation begin one; the evidence must outlive them until states were compared again."""
+    settings = config.load_robot("diff_drive")
+    gate = Gate(settings.robot, settings.gate, False, 0)
+
+    def cycle(now: int) -> None:
+        for name, vector in (("odom", [0, 0, 0, 1, 0, 0]), ("scan", np.full(180, 3.0)), ("goal_pose", [3, 0])):
+            gate.receive(name, np.array(vector, np.float64), now, now, now)
+        candidates = gate.begin(now, now)
+        assert candidates is not None
+        gate.request(candidates.id, np.array([0.6, 0.0], np.float32), now)
+
+    tick = 0
+    while gate.state is not State.LATCHED:
+        tick += 1
+        cycle(tick * 100_000_000)  # it is told to drive, and stands
+    assert gate.mismatch.spent
+    tick += 1
+    gate.new_episode(1)
+    cycle(tick * 100_000_000)
+    done, why = gate.reset(tick * 100_000_000, tick * 100_000_000)
+    assert not done and "mismatch" in why and gate.support.surcharge > 0.0
+    for _ in range(30):
+        tick += 1
+        cycle(tick * 100_000_000)  # the plan runs, and it stands as it should
+    assert gate.reset(tick * 100_000_000, tick * 100_000_000) == (True, "reset")
+
+
 def test_a_lidar_that_suddenly_sees_nothing_is_no_free_space() -> None:
     robot = config.load_robot("diff_drive").robot
     odom, room = np.array([0.0, 0, 0, 1, 0, 0]), np.full(180, 2.0)
