@@ -277,7 +277,7 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
     if channel.type.endswith("/JointState"):
         return [
             lie("frozen odometry", ("freeze", None), lost),
-            lie("jumping odometry", ("shift one", (0, 0.2))),
+            lie("jumping odometry", ("shift one", (0, 0.2)), "the plan steers by it, and has less room than the lie"),
         ]
     return []
 

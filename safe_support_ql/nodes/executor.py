@@ -11,10 +11,16 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor, TimeoutException
+from rclpy.executors import (
+    ExternalShutdownException,
+    ShutdownException,
+    SingleThreadedExecutor,
+    TimeoutException,
+)
 from rclpy.impl.implementation_singleton import rclpy_implementation
 
 REST_NS = 50_000_000
+LEAVE = (ExternalShutdownException, ShutdownException, TimeoutException)  # how rclpy ends a wait
 BURST = 20  # messages of one subscription before the others have their turn
 
 
@@ -55,13 +61,14 @@ class ShortPathExecutor(SingleThreadedExecutor):
                     for _ in range(BURST):
                         try:
                             taken = subscription.handle.take_message(subscription.msg_type, False)
-                        except rclpy_implementation.RCLError as error:  # what cannot be read is a message lost
-                            text = f"{subscription.topic_name}: a message cannot be read: {error}"
-                            node.get_logger().error(text, throttle_duration_sec=1.0)
+                            if taken is None:
+                                break
+                            subscription.callback(taken[0])
+                        except LEAVE:
+                            raise
+                        except Exception as error:  # see _pass_over
+                            self._pass_over(subscription.topic_name, error)
                             break
-                        if taken is None:
-                            break
-                        subscription.callback(taken[0])
             for timer in timers:
                 if timer.handle.pointer in due and timer.handle.is_timer_ready():
                     timer.handle.call_timer()
@@ -72,7 +79,20 @@ class ShortPathExecutor(SingleThreadedExecutor):
         try:
             while True:
                 handler, _, _ = self.wait_for_ready_callbacks(timeout_sec=0)
-                handler()
-                handler.result()
+                try:
+                    handler()
+                    handler.result()
+                except LEAVE:
+                    raise
+                except Exception as error:  # see _pass_over
+                    self._pass_over("a service, an event or a message", error)
         except TimeoutException:
             return
+
+    def _pass_over(self, what: str, error: Exception) -> None:
+        """A node's own callbacks are guarded, so rclpy failed: on a message that it cannot read, a call without sense.
+
+        Whoever sent that must not end the process, and with it the plan: it counts as lost.
+        """
+        text = f"{what} cannot be handled and is passed over: {type(error).__name__}: {error}"
+        next(iter(self.get_nodes())).get_logger().error(text, throttle_duration_sec=1.0)

@@ -32,6 +32,7 @@ from safe_support_ql.nodes import lifecycle, messages
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Decision, Gate, State
+from safe_support_ql.safety.mismatch import Mismatch
 from safe_support_ql.safety.picture import draw
 
 LOCKSTEP_CHECK_S = 0.02
@@ -61,6 +62,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         # For the life of the process: a cleanup neither releases the button nor resets a latch.
         self.e_stop = False
         self.latched_by = ""
+        self.mismatch: Mismatch | None = None
 
     def configure(self) -> None:
         """Compile the certificate and create the topics."""
@@ -76,6 +78,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.gate.recorder_required = self.param("recorder_required")
         if cause := self.latched_by or (E_STOPPED if self.e_stop else ""):
             self.gate.latch(cause)
+            if self.mismatch is not None:
+                self.gate.mismatch.keep(self.mismatch)
         # A cycle ends with its period at the latest, whatever deadline is asked for.
         deadline = min(settings.gate.request_deadline_s or robot.period / 2, robot.period)
         self.deadline_ns = round(1e9 * (settings.gate.lockstep_timeout_s if self.lockstep else deadline))
@@ -153,6 +157,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """A last stop, if a stop was cut short; then nothing is known any more but why the gate is latched."""
         if self.gate is not None:
             self.latched_by = self.gate.cause if self.gate.state is State.LATCHED else ""
+            self.mismatch = self.gate.mismatch if self.latched_by else None
         if self.gate is not None and time.monotonic_ns() < self.stopping_until:
             self.publish(self.gate.expire(time.monotonic_ns()))
         self.stopping_until = 0

@@ -55,6 +55,7 @@ class Model:
     residual: Floats  # [S], W: how far a state may lie outside of what the members predict for it, one tick ahead
     slack: Floats  # [S], by how much the tube of a stored plan widens in a tick: W, and what an uneven period adds
     margins_from: Callable[..., tuple[Any, ...]] | None = None
+    uneven: float = 0.0  # of a check: W has room for stamps so far off a whole number of checks
 
 
 @dataclass(frozen=True)

@@ -477,6 +477,7 @@ def _model(p: Parameters) -> Model:
         step_residual=float((later @ w / limits).max()),
         band_budget=p.band_budget,
         residual=residual,
+        uneven=0.01,
         slack=residual + late,
     )
 

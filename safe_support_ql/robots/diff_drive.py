@@ -28,6 +28,7 @@ from safe_support_ql.robots.world import (
 )
 
 FAR = 1.0e3  # m, stands for "no occupied point within reach": keeps the point list non-empty and finite
+ROUNDED = 1.0 + 1e-6  # ranges are 32 bit floats: the largest may come a little larger
 FARTHEST_GOAL = 8.0  # m, goals farther away look this far in the observation
 
 
@@ -224,7 +225,16 @@ class DiffDrive(Robot):
     def objection(self) -> str:
         """See Robot."""
         p = self.parameters
-        creep = (1 + p.motion_mismatch) * p.terminal_speed * p.lag * (1 + p.lag_mismatch)
+        braking = p.terminal_speed / (2 * p.acceleration * (1 - p.braking_mismatch))  # s, where the slew limit acts
+        creep = (1 + p.motion_mismatch) * p.terminal_speed * (p.lag * (1 + p.lag_mismatch) + braking)
+        gap = self._reach * 2 * np.pi / p.scan_rays
+        if gap > 2 * p.obstacle_half_width_min:
+            return (
+                f"obstacle_half_width_min is {p.obstacle_half_width_min:g} m, must be half of the {gap:.3f} m between "
+                "two rays at the end of a stop; or drive slower, or take more rays"
+            )
+        if p.drive_timeout < 2 * self.period:
+            return f"drive_timeout is {p.drive_timeout:g} s, must be {2 * self.period:g} s: a late command is none yet"
         if creep > p.margin_terminal:
             return f"margin_terminal is {p.margin_terminal:g} m, must cover the {creep:.4f} m left at terminal_speed"
         if 3 * p.scan_noise > p.lidar_noise + 1e-9:
@@ -254,8 +264,7 @@ class DiffDrive(Robot):
         REP-117: +Inf is clear up to the largest range; -Inf, NaN and anything else say nothing, so the ray is occupied.
         """
         p = self.parameters
-        ranges = np.where(scan == np.inf, p.scan_range, scan)
-        ranges = np.where((ranges >= 0.0) & (ranges <= p.scan_range), ranges, 0.0)
+        ranges = self._ranges(scan)
         free = np.minimum(ranges, np.minimum(np.roll(ranges, 1), np.roll(ranges, -1)))
         free = np.maximum(free - p.lidar_noise - free * (np.pi / p.scan_rays), 0.0)
         near = free < self._reach
@@ -263,15 +272,18 @@ class DiffDrive(Robot):
             return np.array([[FAR, FAR]])
         return np.asarray(self._directions[near] * free[near, None])
 
+    def _ranges(self, scan: Floats) -> Floats:
+        """Ranges in metres: +Inf is the largest one, what says nothing is zero."""
+        largest = self.parameters.scan_range
+        ranges = np.where(scan == np.inf, largest, scan)
+        return np.where((ranges >= 0.0) & (ranges <= ROUNDED * largest), np.minimum(ranges, largest), 0.0)
+
     def observation(
         self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: float, threshold: float
     ) -> Singles:
         """See `observation_names`. Invalid rays show as 0 m, the way the certificate treats them."""
         p = self.parameters
-        scan = inputs["scan"]
-        ranges = np.where(scan == np.inf, p.scan_range, scan)
-        ranges = np.where((ranges >= 0.0) & (ranges <= p.scan_range), ranges, 0.0)
-        sectors = np.array([part.min() for part in np.array_split(ranges, p.policy_rays)])
+        sectors = np.array([part.min() for part in np.array_split(self._ranges(inputs["scan"]), p.policy_rays)])
         x, y, yaw, gx, gy = estimate.task
         distance, bearing = np.hypot(gx - x, gy - y), np.arctan2(gy - y, gx - x) - yaw
         goal = (min(distance, FARTHEST_GOAL), np.cos(bearing), np.sin(bearing))
@@ -292,7 +304,7 @@ class DiffDrive(Robot):
         p = self.parameters
         odometry = super().residuals(before, now, low, high)
         old, new = (
-            np.where(((r > 0.0) & (r <= p.scan_range)) | (r == np.inf), r, np.nan)
+            np.where(((r > 0.0) & (r <= ROUNDED * p.scan_range)) | (r == np.inf), r, np.nan)
             for r in (before["scan"], now["scan"])
         )
         pose, deviation, disagree = match_scans(old, new, self._angles, self.relative(before, now)[:3], p.scan_range)
@@ -388,6 +400,7 @@ def _model(p: Parameters, period: float) -> Model:
         step_residual=p.step_residual,
         band_budget=p.band_budget,
         residual=residual,
+        uneven=0.1,
         slack=3.0 * residual,
     )
 

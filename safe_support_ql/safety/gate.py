@@ -34,7 +34,6 @@ REASONS = (
 )
 
 
-UNEVEN = 0.1  # of a check: stamps so far off a whole number of checks are taken for it; W has room for that
 COMPARED_TICKS = 3  # states farther apart are not compared, as nothing would contradict them, nor certified upon
 ONLY_PLAN = "only the plan is left: the inputs show no room for any other action"
 TUBE_TICKS = 3  # the one-step residual counts this often: a contracting closed loop forgets older ones
@@ -160,6 +159,7 @@ class Gate:
     def _forget(self) -> None:
         self._seen: _Seen | None = None
         self._apart_s = 0.0  # how far the newest state is from the one before, where the two could not be compared
+        self._unchecked = False  # whether more than the plan acted since the newest state
         if self.state is not State.LATCHED:  # else it may be what a reset has to ask about
             self.mismatch.reset()
         self._candidates: CandidateSet | None = None
@@ -250,8 +250,8 @@ class Gate:
         """
         self._candidates = None
         stamps = [items[-1].stamp_ns for name, items in self._inputs.items() if not self._channels[name].latched]
-        self._stamp_ns = max(stamps, default=self._stamp_ns)
         self._lockstep = max(latency_s) == 0.0
+        self._stamp_ns = now_ns if self._lockstep else max(stamps, default=self._stamp_ns)
         try:
             chosen, estimate = self._look(now_ns, steady_ns)
         except ValueError as error:
@@ -407,9 +407,10 @@ class Gate:
             if item is None:
                 return f"{name} was never received{said}"
             # The steady clock catches what a stopped or jumping stamp clock would hide.
-            age = max(now_ns - item.stamp_ns, steady_ns - item.arrived_ns) / 1e9
-            # In lock-step the world waits: a state of an earlier tick means that one of this tick was refused.
-            allowed = 0.0 if self._lockstep and now_ns > item.stamp_ns else channel.max_age
+            age, allowed = max(now_ns - item.stamp_ns, steady_ns - item.arrived_ns) / 1e9, channel.max_age
+            if self._lockstep:
+                # The world waits: a state of an earlier tick means that one of this tick was refused.
+                age, allowed = (now_ns - item.stamp_ns) / 1e9, 0.0
             if not channel.latched and age > allowed:
                 return f"{name} is {age:.2f} s old, allowed {allowed:.2f} s{said}"
         return ""
@@ -469,6 +470,7 @@ class Gate:
         self._predict(index, verdict.startswith("certified"))
         assert self._estimate is not None
         executed = candidates.actions[index].astype(np.float64)
+        self._unchecked |= not candidates.is_plan[index]
         self._nominal, self._nominal_ns = self._estimate.state, self._at_ns
         if self._lockstep:
             self._nominal = self._advance(self._nominal[None], [executed])[0]
@@ -535,19 +537,23 @@ class Gate:
         apart_s = (now.stamp_ns - last.stamp_ns) / 1e9 if last is not None else 0.0
         if last is not None and apart_s == 0.0:
             return  # nothing new
+        unchecked, self._unchecked = self._unchecked, False
         self._seen, self._apart_s = now, 0.0
         if not self.watching or last is None:
             return
         checks = apart_s / model.dt
-        fewest, most = int(np.floor(checks + UNEVEN)), int(np.ceil(checks - UNEVEN))
+        fewest, most = int(np.floor(checks + model.uneven)), int(np.ceil(checks - model.uneven))
         comparable = 0.0 < apart_s <= COMPARED_TICKS * self.robot.period
         if comparable and self._lockstep:
-            # The world waited for the last command, which then acted from the state's instant on.
-            past = np.tile(self.support.previous, (1, most, 1))
+            # The world waited for each command, which then acted from the state's instant on.
+            past = np.repeat(self.support.newest(round(apart_s / self.robot.period)), model.checks_per_tick, 0)[None]
         elif comparable:
             past, comparable = self.support.past(last.steady_ns, most)
         if not comparable:
             self._apart_s = apart_s
+            if unchecked:
+                self.mismatch.missed(apart_s)
+                self._judge(True)
             return
         # Every sequence of commands under every member: [P, J].
         shape = (len(past), len(model.members))
@@ -562,8 +568,10 @@ class Gate:
             if t + 1 >= fewest:
                 ends = np.array(x).reshape(len(x), -1)
                 low, high = np.minimum(low, ends.min(axis=1)), np.maximum(high, ends.max(axis=1))
-        if self.mismatch.observe(self.robot.residuals(last.inputs, now.inputs, low, high)):
-            self.counters.mismatches += 1
+        self._judge(self.mismatch.observe(self.robot.residuals(last.inputs, now.inputs, low, high)))
+
+    def _judge(self, counts: bool) -> None:
+        self.counters.mismatches += counts
         self.support.surcharge = self.config.mismatch_margin * self.mismatch.level
         if self.mismatch.spent:
             self.latch(f"mismatch: {self.mismatch.what}; check wheels, load and sensors, then call the reset service")

@@ -25,6 +25,10 @@ class Mismatch:
         self.largest = 0.0  # residual of the newest tick, in W
         self.what = ""
 
+    def keep(self, other: Mismatch) -> None:
+        """Go on where `other` was, whose gate was latched and cleaned up."""
+        self.level, self.what = min(other.level, self.budget), other.what
+
     def observe(self, residuals: Mapping[str, float]) -> bool:
         """Take the residuals of one tick, by name and in units of W; returns whether one is beyond W."""
         # A residual that is no number is the largest: every comparison with it is false, and max would pass over it.
@@ -37,6 +41,14 @@ class Mismatch:
         else:
             self.level = max(self.level - FORGIVEN, 0.0)
         return beyond
+
+    def missed(self, apart_s: float) -> None:
+        """States were too far apart to compare, and more than the plan acted: as bad as a residual.
+
+        Else a robot would never be noticed that is only seen while the plan runs.
+        """
+        self.level = min(self.level + 1.0, self.budget)
+        self.what = f"states are {apart_s:.3f} s apart, so nobody can tell what the robot did"
 
     @property
     def spent(self) -> bool:

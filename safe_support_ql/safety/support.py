@@ -45,6 +45,7 @@ class Support:
         self._sent: deque[tuple[Floats, int]] = deque(
             maxlen=LOOK_BACK
         )  # command, steady ns; not forgotten by a reset: they may still act
+        self._timeout_ns = round(1e9 * robot.world.drive.timeout)  # of the drive: then it acts as under zero
         self.surcharge = 0.0  # scaled margin that a non-plan action needs beyond the certificate's
         self.reset(0)
 
@@ -60,6 +61,11 @@ class Support:
         self.previous = action
         self._sent.append((action, steady_ns))
 
+    def newest(self, count: int) -> Floats:
+        """The last `count` commands [count, A], oldest first; the oldest known stands for those before it."""
+        sent = [action for action, _ in self._sent][-count:] or [np.zeros_like(self.previous)]
+        return np.array(sent[:1] * (count - len(sent)) + sent)
+
     def sent_at(self, moment_ns: int) -> Floats:
         """The command [A] sent last before `moment_ns` (steady); the oldest known, or zero, where there is none."""
         if not self._sent:
@@ -70,24 +76,30 @@ class Support:
         """Commands [P, checks, A] that may have acted at each check from `since_ns` (steady) on; whether these are all.
 
         At a check, each may have that was sent before its end, and after which no other had surely arrived by its
-        start; what happens in the middle of a check lies between. P sequences are made of these, the first of them of
-        the newest; where there would be more than MOST_PASTS, only that one is told. The oldest command that is known
-        stands for those before it; without any, zero.
+        start; what happens in the middle of a check lies between. Zero may have where one is older than the drive's
+        timeout. P sequences are made of these, the first of them of the newest; where there would be more than
+        MOST_PASTS, only that one is told. The oldest command that is known stands for those before it; without any,
+        zero.
         """
-        if not checks:
-            return np.zeros((1, 0, len(self.previous))), True
+        if not checks or not self._sent:
+            return np.zeros((1, checks, len(self.previous))), True
         dt_ns = round(1e9 * self.robot.model.dt)
         sent = np.array([moment for _, moment in self._sent])
-        actions = np.array([action for action, _ in self._sent] or [np.zeros_like(self.previous)])
+        actions = np.array([action for action, _ in self._sent])
         starts = since_ns + dt_ns * np.arange(checks)
         newest, oldest = (
             np.maximum(np.searchsorted(sent, before) - 1, 0) for before in (starts + dt_ns, starts - TRANSPORT_NS)
         )
         oldest = np.minimum(oldest, newest)  # whatever order they were noted in
-        options = [
-            dict.fromkeys(tuple(actions[i]) for i in range(last, first - 1, -1))
-            for first, last in zip(oldest, newest, strict=True)
-        ]
+        options = []
+        for start, first, last in zip(starts, oldest, newest, strict=True):
+            those: dict[tuple[float, ...], None] = {}
+            for i in range(last, first - 1, -1):
+                if start - sent[i] <= self._timeout_ns + TRANSPORT_NS:
+                    those[tuple(actions[i])] = None
+                if start + dt_ns - sent[i] > self._timeout_ns:
+                    those[(0.0,) * len(self.previous)] = None
+            options.append(those)
         if math.prod(len(those) for those in options) > MOST_PASTS:
             return np.array([[next(iter(those)) for those in options]]), False
         return np.array(list(product(*options))), True

@@ -8,8 +8,13 @@ import pytest
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
+from std_msgs.msg import Bool
 
+from safe_support_ql.nodes.executor import ShortPathExecutor
 from safe_support_ql.nodes.lifecycle import PARAMETERS, ManagedNode
 
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
@@ -130,3 +135,35 @@ def test_every_parameter_is_described() -> None:
     for node, table in PARAMETERS.items():
         assert len({item.name for item in table}) == len(table), node
         assert all(item.doc for item in table)
+
+
+def test_what_rclpy_cannot_handle_is_passed_over(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody on the network can send a parameter of an unknown type."""
+    executor = ShortPathExecutor()
+    executor.add_node(probe)
+    heard: list[bool] = []
+    probe.subscribe(Bool, "heard", lambda message: heard.append(message.data), 10)
+    probe.every(0.01, lambda: None)
+    other = rclpy.create_node("other")
+    client = other.create_client(SetParameters, "simulator/set_parameters")
+    publisher = other.create_publisher(Bool, "heard", 10)
+    assert client.wait_for_service(20.0)
+    said: list[str] = []
+    passed_over = ShortPathExecutor._pass_over
+    monkeypatch.setattr(
+        ShortPathExecutor, "_pass_over", lambda self, what, e: (said.append(str(e)), passed_over(self, what, e))
+    )
+    client.call_async(SetParameters.Request(parameters=[ParameterMessage(name="seed", value=ParameterValue(type=99))]))
+    for _ in range(2000):
+        executor.spin_once()
+        if said:
+            break
+    assert said and "99" in said[0]
+
+    publisher.publish(Bool(data=True))
+    for _ in range(2000):
+        executor.spin_once()
+        if heard:
+            break
+    assert heard == [True], "and what comes after is handled as ever"
+    other.destroy_node()

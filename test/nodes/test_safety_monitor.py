@@ -92,6 +92,20 @@ def test_a_released_e_stop_stays_latched_over_a_cleanup(monitor: SafetyMonitor) 
     assert reset(monitor)
 
 
+def test_a_mismatch_outlives_a_cleanup_until_states_were_compared(monitor: SafetyMonitor) -> None:
+    assert monitor.gate is not None
+    while not monitor.gate.mismatch.spent:
+        monitor.gate.mismatch.observe({"x": 2.0})
+    monitor.gate.latch("mismatch")
+    round_trip(monitor)
+    feed(monitor, 10**9)
+    assert not reset(monitor)
+    for tick in range(2, 20):
+        feed(monitor, tick * 10**8 + 10**9)
+        monitor.publish(monitor.gate.expire(0))
+    assert reset(monitor)
+
+
 def test_a_heartbeat_that_confirms_too_little_keeps_the_gate_in_backup(monitor: SafetyMonitor) -> None:
     long_ago = time.monotonic_ns() - 10**10
     for _ in range(3):

@@ -150,3 +150,23 @@ def test_a_wrong_speed_costs_no_more_than_its_margin() -> None:
         commands = [before] * rng.integers(0, 7) + [asked] * rng.integers(2, 6)
         apart = path(v + rng.choice([-error, error]), w, commands) - path(v, w, commands)
         assert (np.hypot(*np.moveaxis(apart, 1, 0)).max(axis=1) <= granted[1:] + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"obstacle_half_width_min": 0.05, "speed": 2.5, "acceleration": 1.2}, "half of the"),
+        ({"acceleration": 0.1, "terminal_speed": 0.05, "margin_terminal": 0.008}, "must cover"),
+        ({"drive_timeout": 0.1}, "drive_timeout is 0.1 s, must be 0.2 s"),
+    ],
+)
+def test_settings_that_would_undo_a_guarantee_are_refused(changes: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        config.load_robot("diff_drive", {f"parameters.{name}": value for name, value in changes.items()})
+
+
+def test_a_lidar_that_reports_its_largest_range_sees_free_space() -> None:
+    """Ranges are 32 bit floats, and 10.1 of these is a little more than 10.1."""
+    robot = config.load_robot("diff_drive", {"parameters.scan_range": 10.1}).robot
+    scan = np.full(P.scan_rays, np.float32(10.1)).astype(float)
+    assert scan[0] > 10.1 and len(robot.occupied(scan)) == 1

@@ -195,7 +195,8 @@ def test_a_reset_asks_for_a_state_that_makes_sense(gate: Gate) -> None:
 
 def test_a_stopped_stamp_clock_does_not_hide_old_inputs(gate: Gate) -> None:
     feed(gate, PERIOD)
-    assert gate.begin(PERIOD, PERIOD + 10 * PERIOD) is None, "stamps say fresh, the steady clock says old"
+    assert gate.begin(PERIOD, 11 * PERIOD, INSTANT) is None, "stamps say fresh, the steady clock says old"
+    assert gate.begin(PERIOD, 11 * PERIOD) is not None, "in lock-step the world waits"
 
 
 def test_a_newer_speed_beside_an_older_scan_is_not_one_state(gate: Gate) -> None:
@@ -265,6 +266,17 @@ def test_past_commands_are_rolled_out_in_every_way_in_which_they_may_have_acted(
     rows, known = support.past(12 * dt, 2)
     assert known
     np.testing.assert_array_equal(rows, [[two, three], [two, two], [one, three], [one, two]])
+
+
+def test_a_drive_that_has_stopped_by_itself_acts_as_under_zero(gate: Gate) -> None:
+    """A command older than the drive's timeout acts no more, and around it nobody can tell."""
+    sent, timeout = 10 * PERIOD, round(1e9 * SETTINGS.robot.parameters.drive_timeout)
+    gate.support.note(np.array([0.6, 0.0]), sent)
+    for since, acting in (
+        (sent + 10_000_000, {0.6}), (sent + timeout - 10_000_000, {0.6, 0.0}), (sent + timeout + 10_000_000, {0.0})
+    ):  # fmt: skip
+        past, known = gate.support.past(since, 1)
+        assert known and set(past[:, 0, 0]) == acting
 
 
 def test_where_nobody_can_tell_what_acted_nothing_is_certified(gate: Gate) -> None:

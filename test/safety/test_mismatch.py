@@ -83,6 +83,76 @@ def test_states_too_far_apart_to_compare_certify_nothing() -> None:
     assert reasons == ["request", *["uncertified_request"] * 4, "request", "request"], "the next that can be is"
 
 
+def test_a_robot_that_is_seen_only_while_the_plan_runs_latches() -> None:
+    """States in pairs, and a silence between: every comparison would be of the plan, and nothing else ever compared."""
+    settings = config.load_robot("diff_drive")
+    gate = Gate(settings.robot, settings.gate, False, 0)
+    now, certified = 0, 0
+    for _ in range(20):
+        for wait in (400_000_000, 100_000_000):
+            now += wait
+            for name, vector in (("odom", [0, 0, 0, 1, 0, 0]), ("scan", np.full(180, 3.0)), ("goal_pose", [3, 0])):
+                gate.receive(name, np.array(vector, np.float64), now, now, now)
+            candidates = gate.begin(now, now, (0.0, 0.06))
+            assert candidates is not None
+            decision = gate.request(candidates.id, np.array([0.6, 0.0], np.float32), now)
+            assert decision is not None
+            certified += decision.reason == "request"
+        if gate.state is State.LATCHED:
+            break
+    assert gate.state is State.LATCHED and "0.400 s apart" in gate.cause
+    assert certified <= 8
+
+
+def test_in_lock_step_every_tick_of_a_gap_has_its_own_command() -> None:
+    """A refused input leaves two ticks to compare, and a healthy robot is as predicted under what acted in each."""
+    settings = config.load_robot("cart_pole")
+    model = settings.robot.model
+    gate = Gate(settings.robot, settings.gate, False, 0)
+    truth, tick_ns = np.array([0.1, 0.02, 0.1, 0.0]), 20_000_000
+    gate.receive("goal_pose", np.zeros(1), tick_ns, tick_ns, tick_ns)
+    for tick in range(1, 60):
+        now = tick * tick_ns
+        sensed = truth if tick % 3 else np.full(4, np.nan)
+        gate.receive("joint_states", sensed, now, now, now)
+        candidates = gate.begin(now, now)
+        assert (candidates is None) == (tick % 3 == 0)
+        decision = None
+        if candidates is not None:
+            choice = np.flatnonzero(candidates.certified)
+            decision = gate.request(candidates.id, candidates.actions[choice[tick % len(choice)]], now)
+        decision = decision or gate.expire(now)
+        assert decision.stamp_ns == now
+        command = tuple(decision.action.astype(float))
+        truth = np.array(model.step(tuple(truth), command, tuple(model.members[0]), model.dt))
+    assert gate.counters.mismatches == 0
+
+
+@pytest.mark.parametrize("pattern", [(22,), (22, 22, 16), (18, 22)])
+def test_states_that_come_at_uneven_times_are_no_mismatch(pattern: tuple[int, ...]) -> None:
+    settings = config.load_robot("cart_pole")
+    model = settings.robot.model
+    gate = Gate(settings.robot, settings.gate, False, 0)
+    rng = np.random.default_rng(0)
+    truth, now, command = np.array([0.1, 0.02, 0.1, 0.0]), 0, (0.0,)
+    for tick in range(400):
+        passed = pattern[tick % len(pattern)]
+        for _ in range(passed):
+            truth = np.array(model.step(tuple(truth), command, (*model.members[0][:-1], 0.001), 0.001))
+        now += passed * 1_000_000
+        gate.receive("joint_states", truth, now, now, now)
+        if not tick:
+            gate.receive("goal_pose", np.zeros(1), now, now, now)
+        candidates = gate.begin(now, now, (0.0, 0.00875), 0.00625)
+        assert candidates is not None
+        choice = np.flatnonzero(candidates.offered)
+        index = rng.choice(choice) if len(choice) else candidates.plan
+        decision = gate.request(candidates.id, candidates.actions[index], now)
+        assert decision is not None
+        command = tuple(decision.action.astype(float))
+    assert gate.counters.mismatches == 0 and gate.state is not State.LATCHED
+
+
 def test_a_new_episode_does_not_free_a_latch_of_its_mismatch() -> None:
     """Deactivation and activation begin one; the evidence must outlive them until states were compared again."""
     settings = config.load_robot("diff_drive")
