@@ -86,6 +86,7 @@ class ShortPathExecutor(SingleThreadedExecutor):
                     raise
                 except Exception as error:  # see _pass_over
                     self._pass_over("a service, an event or a message", error)
+                    return  # it may be there again at once
         except TimeoutException:
             return
 
