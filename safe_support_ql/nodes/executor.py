@@ -76,9 +76,10 @@ class ShortPathExecutor(SingleThreadedExecutor):
 
     def _run_the_rest(self) -> None:
         """rclpy's own round over everything that is ready now."""
+        entity: Any
         try:
             while True:
-                handler, _, _ = self.wait_for_ready_callbacks(timeout_sec=0)
+                handler, entity, _ = self.wait_for_ready_callbacks(timeout_sec=0)
                 try:
                     handler()
                     handler.result()
@@ -86,6 +87,7 @@ class ShortPathExecutor(SingleThreadedExecutor):
                     raise
                 except Exception as error:  # see _pass_over
                     self._pass_over("a service, an event or a message", error)
+                    _let_go(entity)
                     return  # it may be there again at once
         except TimeoutException:
             return
@@ -97,3 +99,11 @@ class ShortPathExecutor(SingleThreadedExecutor):
         """
         text = f"{what} cannot be handled and is passed over: {type(error).__name__}: {error}"
         next(iter(self.get_nodes())).get_logger().error(text, throttle_duration_sec=1.0)
+
+
+def _let_go(entity: Any) -> None:
+    """Where taking a message failed, rclpy leaves its entity, and with it the callback group, marked as running."""
+    entity._executor_event = False
+    group = entity.callback_group
+    if getattr(group, "_active_entity", None) is entity:
+        group.ending_execution(entity)

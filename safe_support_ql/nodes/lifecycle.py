@@ -160,12 +160,14 @@ class ManagedNode(LifecycleNode):
         return path
 
     def subscribe(
-        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile, native: bool = False
-    ) -> Any:
-        """A guarded subscription that lives until cleanup. A `native` topic warns of a robot's incompatible QoS."""
+        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile, native: bool = False,
+        lasting: bool = False,
+    ) -> Any:  # fmt: skip
+        """A guarded subscription that lives until cleanup, or longer. A `native` topic warns of an incompatible QoS."""
         events = SubscriptionEventCallbacks(use_default_callbacks=native)
         entity = self.create_subscription(kind, topic, self._guarded(callback), qos, event_callbacks=events)
-        self._own.append((self.destroy_subscription, entity))
+        if not lasting:
+            self._own.append((self.destroy_subscription, entity))
         return entity
 
     def advertise(self, kind: Any, topic: str, qos: QoSProfile, native: bool = False) -> Any:

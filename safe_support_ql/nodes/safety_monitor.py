@@ -63,6 +63,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.e_stop = False
         self.latched_by = ""
         self.mismatch: Mismatch | None = None
+        self.subscribe(Bool, messages.E_STOP, self.on_e_stop, messages.CHAIN, native=True, lasting=True)
 
     def configure(self) -> None:
         """Compile the certificate and create the topics."""
@@ -111,7 +112,6 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.subscribe(JointState, messages.REQUEST, self.on_request, messages.ONCE)
         self.subscribe(DiagnosticArray, messages.EPISODE, self.on_episode, messages.CHAIN)
         self.subscribe(UInt64, messages.HEARTBEAT, self.on_heartbeat, messages.LATEST)
-        self.subscribe(Bool, messages.E_STOP, self.on_e_stop, messages.CHAIN, native=True)
         self.serve(Trigger, "~/reset", self.on_reset)
         self.every(look_s, self.on_timer)
         self.every(1.0, self.on_second)

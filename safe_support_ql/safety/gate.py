@@ -159,7 +159,8 @@ class Gate:
     def _forget(self) -> None:
         self._seen: _Seen | None = None
         self._apart_s = 0.0  # how far the newest state is from the one before, where the two could not be compared
-        self._unchecked = False  # whether more than the plan acted since the newest state
+        self._moving = False  # whether the last decision was for more than the plan
+        self._moved_ns = 0  # until when (steady) more than the plan may have acted, before that decision
         if self.state is not State.LATCHED:  # else it may be what a reset has to ask about
             self.mismatch.reset()
         self._candidates: CandidateSet | None = None
@@ -470,7 +471,7 @@ class Gate:
         self._predict(index, verdict.startswith("certified"))
         assert self._estimate is not None
         executed = candidates.actions[index].astype(np.float64)
-        self._unchecked |= not candidates.is_plan[index]
+        self._note_motion(not candidates.is_plan[index])
         self._nominal, self._nominal_ns = self._estimate.state, self._at_ns
         if self._lockstep:
             self._nominal = self._advance(self._nominal[None], [executed])[0]
@@ -487,6 +488,11 @@ class Gate:
             candidates.actions[index].copy(), index, verdict, reason, message, intervention, candidates
         )
 
+    def _note_motion(self, moving: bool) -> None:
+        if self._moving and not moving:
+            self._moved_ns = self._decided_ns + TRANSPORT_NS
+        self._moving = moving
+
     def _decide_blind(self) -> Decision:
         """The state is missing: follow the plan along the nominal prediction, the only place where it is open-loop."""
         action = np.zeros(len(self.robot.action_names), np.float32)
@@ -496,6 +502,7 @@ class Gate:
             action = self.support.plan_action(self._nominal)
             if self._lockstep:
                 self._nominal = self._advance(self._nominal[None], [action.astype(np.float64)])[0]
+        self._note_motion(False)
         self.newest = None
         self._tube = None  # what runs blind is not the feedback law that was certified
         self.support.note(action.astype(np.float64), self._decided_ns)
@@ -537,21 +544,22 @@ class Gate:
         apart_s = (now.stamp_ns - last.stamp_ns) / 1e9 if last is not None else 0.0
         if last is not None and apart_s == 0.0:
             return  # nothing new
-        unchecked, self._unchecked = self._unchecked, False
         self._seen, self._apart_s = now, 0.0
         if not self.watching or last is None:
             return
-        checks = apart_s / model.dt
+        moved = self._moving or self._moved_ns > last.steady_ns
+        checks, ticks = apart_s / model.dt, round(apart_s / self.robot.period)
         fewest, most = int(np.floor(checks + model.uneven)), int(np.ceil(checks - model.uneven))
         comparable = 0.0 < apart_s <= COMPARED_TICKS * self.robot.period
         if comparable and self._lockstep:
             # The world waited for each command, which then acted from the state's instant on.
-            past = np.repeat(self.support.newest(round(apart_s / self.robot.period)), model.checks_per_tick, 0)[None]
+            past = np.repeat(self.support.newest(ticks), model.checks_per_tick, 0)[None]
+            comparable = past.shape[1] == fewest == most  # whole ticks
         elif comparable:
             past, comparable = self.support.past(last.steady_ns, most)
         if not comparable:
             self._apart_s = apart_s
-            if unchecked:
+            if moved:
                 self.mismatch.missed(apart_s)
                 self._judge(True)
             return
@@ -568,7 +576,9 @@ class Gate:
             if t + 1 >= fewest:
                 ends = np.array(x).reshape(len(x), -1)
                 low, high = np.minimum(low, ends.min(axis=1)), np.maximum(high, ends.max(axis=1))
-        self._judge(self.mismatch.observe(self.robot.residuals(last.inputs, now.inputs, low, high)))
+        # A robot that only did what the plan says shows less, so that forgives less; a latch leaves it nothing else.
+        told = moved or self.state is State.LATCHED
+        self._judge(self.mismatch.observe(self.robot.residuals(last.inputs, now.inputs, low, high), told))
 
     def _judge(self, counts: bool) -> None:
         self.counters.mismatches += counts

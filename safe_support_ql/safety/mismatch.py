@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 FORGIVEN = 0.25  # of a residual beyond W, by every tick without one: single ones are forgotten, frequent ones add up
+FORGIVEN_AT_REST = 0.025  # by every tick that can hardly tell; not zero, or a narrow support would stay so for ever
 
 
 class Mismatch:
@@ -29,8 +30,11 @@ class Mismatch:
         """Go on where `other` was, whose gate was latched and cleaned up."""
         self.level, self.what = min(other.level, self.budget), other.what
 
-    def observe(self, residuals: Mapping[str, float]) -> bool:
-        """Take the residuals of one tick, by name and in units of W; returns whether one is beyond W."""
+    def observe(self, residuals: Mapping[str, float], told: bool = True) -> bool:
+        """Take the residuals of one tick, by name and in units of W; returns whether one is beyond W.
+
+        `told`: whether the tick could tell anything, as one in which the robot was only to stand still hardly does.
+        """
         # A residual that is no number is the largest: every comparison with it is false, and max would pass over it.
         name = max(residuals, key=lambda n: math.inf if math.isnan(residuals[n]) else residuals[n], default="")
         self.largest = residuals.get(name, 0.0)
@@ -39,7 +43,7 @@ class Mismatch:
             self.level = min(self.level + max(1.0, 0.5 * self.largest), self.budget)
             self.what = f"{name} is off by {residuals[name]:.1f} times what the models leave open"
         else:
-            self.level = max(self.level - FORGIVEN, 0.0)
+            self.level = max(self.level - (FORGIVEN if told else FORGIVEN_AT_REST), 0.0)
         return beyond
 
     def missed(self, apart_s: float) -> None:

@@ -63,14 +63,15 @@ class Support:
 
     def newest(self, count: int) -> Floats:
         """The last `count` commands [count, A], oldest first; the oldest known stands for those before it."""
-        sent = [action for action, _ in self._sent][-count:] or [np.zeros_like(self.previous)]
+        sent = [action for action, _ in self._sent][-max(count, 1) :] or [np.zeros_like(self.previous)]
         return np.array(sent[:1] * (count - len(sent)) + sent)
 
     def sent_at(self, moment_ns: int) -> Floats:
-        """The command [A] sent last before `moment_ns` (steady); the oldest known, or zero, where there is none."""
-        if not self._sent:
-            return np.zeros_like(self.previous)
-        return next((action for action, sent_ns in reversed(self._sent) if sent_ns <= moment_ns), self._sent[0][0])
+        """The command [A] that acts at `moment_ns` (steady); zero where none was sent, or none acts any more."""
+        for action, sent_ns in reversed(self._sent):
+            if sent_ns <= moment_ns:
+                return action if moment_ns - sent_ns <= self._timeout_ns else np.zeros_like(action)
+        return self._sent[0][0] if self._sent else np.zeros_like(self.previous)
 
     def past(self, since_ns: int, checks: int) -> tuple[Floats, bool]:
         """Commands [P, checks, A] that may have acted at each check from `since_ns` (steady) on; whether these are all.

@@ -14,7 +14,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
 
-from safe_support_ql.nodes.executor import ShortPathExecutor
+from safe_support_ql.nodes.executor import ShortPathExecutor, _let_go
 from safe_support_ql.nodes.lifecycle import PARAMETERS, ManagedNode
 
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
@@ -167,3 +167,14 @@ def test_what_rclpy_cannot_handle_is_passed_over(probe: Probe, monkeypatch: pyte
             break
     assert heard == [True], "and what comes after is handled as ever"
     other.destroy_node()
+
+
+def test_after_a_message_that_cannot_be_taken_the_services_go_on(probe: Probe) -> None:
+    """rclpy marks a callback group as occupied before it takes the message, and frees it only behind the callback."""
+    group = probe.default_callback_group
+    entity = probe.subscribe(Bool, "heard", lambda _: None, 10)
+    assert group.beginning_execution(entity) and not group.can_execute(
+        probe.subscribe(Bool, "other", lambda _: None, 1)
+    )
+    _let_go(entity)
+    assert group.can_execute(entity) and not entity._executor_event

@@ -92,6 +92,16 @@ def test_a_released_e_stop_stays_latched_over_a_cleanup(monitor: SafetyMonitor) 
     assert reset(monitor)
 
 
+def test_an_e_stop_counts_before_the_monitor_is_configured(monitor: SafetyMonitor) -> None:
+    monitor.trigger_deactivate()
+    monitor.trigger_cleanup()
+    assert [s.topic_name for s in monitor.subscriptions if s.topic_name.endswith("e_stop")]
+    monitor.on_e_stop(Bool(data=True))
+    monitor.trigger_configure()
+    monitor.trigger_activate()
+    assert monitor.gate is not None and monitor.gate.state is State.LATCHED
+
+
 def test_a_mismatch_outlives_a_cleanup_until_states_were_compared(monitor: SafetyMonitor) -> None:
     assert monitor.gate is not None
     while not monitor.gate.mismatch.spent:

@@ -83,25 +83,42 @@ def test_states_too_far_apart_to_compare_certify_nothing() -> None:
     assert reasons == ["request", *["uncertified_request"] * 4, "request", "request"], "the next that can be is"
 
 
-def test_a_robot_that_is_seen_only_while_the_plan_runs_latches() -> None:
-    """States in pairs, and a silence between: every comparison would be of the plan, and nothing else ever compared."""
+@pytest.mark.parametrize(
+    ("waits", "asks", "late"),
+    [
+        ((400, 100), (1,), 0),  # every comparison is of the plan
+        ((450, 100, 100, 100, 100, 100), (5,), 0),  # and there are many of them
+        ((400, 100, 100, 100), (1, 2), 200),  # the plan is asked for last, but what went before still acts in the gap
+    ],
+)
+def test_a_robot_that_moves_only_while_nobody_looks_latches(
+    waits: tuple[int, ...], asks: tuple[int, ...], late: int
+) -> None:
+    """States in bursts, and a silence between: in these something else than the plan acts."""
     settings = config.load_robot("diff_drive")
+    model, period_ms = settings.robot.model, 10
     gate = Gate(settings.robot, settings.gate, False, 0)
-    now, certified = 0, 0
-    for _ in range(20):
-        for wait in (400_000_000, 100_000_000):
-            now += wait
-            for name, vector in (("odom", [0, 0, 0, 1, 0, 0]), ("scan", np.full(180, 3.0)), ("goal_pose", [3, 0])):
-                gate.receive(name, np.array(vector, np.float64), now, now, now)
-            candidates = gate.begin(now, now, (0.0, 0.06))
-            assert candidates is not None
-            decision = gate.request(candidates.id, np.array([0.6, 0.0], np.float32), now)
-            assert decision is not None
-            certified += decision.reason == "request"
+    member = (*model.members[0][:2], 1.0 - (1.0 - model.members[0][2]) ** 0.2, *model.members[0][3:])
+    state, command, trace, ms = (0.0,) * 5, (0.0, 0.0), [(0.0,) * 5] * (late // period_ms), 1000
+    for wait, i in [(wait, i) for _ in range(40) for i, wait in enumerate(waits)]:
+        for _ in range(wait // period_ms):
+            state = tuple(float(v) for v in model.step(state, command, member, period_ms / 1000))
+            trace.append(state)
+            ms += period_ms
+        x, y, yaw, v, w = trace[-1 - late // period_ms]
+        stamp, now = (ms - late) * 1_000_000, ms * 1_000_000
+        odom = [x, y, np.sin(yaw / 2), np.cos(yaw / 2), v, w]
+        for name, vector in (("odom", odom), ("scan", np.full(180, 3.0)), ("goal_pose", [3, 0])):
+            gate.receive(name, np.array(vector, np.float64), stamp, now, now)
+        candidates = gate.begin(now, now, (0.0, 0.06))
+        assert candidates is not None
+        action = np.array([0.0, 1.5 if i in asks else 0.0], np.float32)  # turning, in a round room: nothing else to see
+        decision = gate.request(candidates.id, action, now)
+        assert decision is not None
+        command = tuple(decision.action.astype(float))
         if gate.state is State.LATCHED:
             break
-    assert gate.state is State.LATCHED and "0.400 s apart" in gate.cause
-    assert certified <= 8
+    assert gate.state is State.LATCHED and " apart" in gate.cause
 
 
 def test_in_lock_step_every_tick_of_a_gap_has_its_own_command() -> None:
