@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from safe_support_ql import robots
 from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.config import load_robot
 from safe_support_ql.experiments.episodes import play
+from safe_support_ql.experiments.mismatch import in_world
 from safe_support_ql.safety.gate import VERDICTS, Gate, State
 from safe_support_ql.simulation.simulation import Simulation
 
@@ -29,10 +29,7 @@ def collect(name: str, world: str, continuous: bool, ticks: int) -> dict[str, An
     """Whole episodes until `ticks` are played: counts of ticks, visits and what the gate decided."""
     config = load_robot(name)
     robot = config.robot
-    drive: Any = replace(robot.world.drive, **robot.mismatches.get(world, {}))
-    truth = load_robot(name).robot
-    truth.world = replace(robot.world, drive=drive)
-    sim, gate = Simulation(truth), Gate(robot, config.gate, continuous, FIRST_SEED)
+    sim, gate = Simulation(in_world(robot, world)), Gate(robot, config.gate, continuous, FIRST_SEED)
     played = episode = latched = 0
     while played < ticks:
         gate.state, gate.cause = State.CLOSED, ""

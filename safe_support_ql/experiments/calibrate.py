@@ -12,7 +12,7 @@ physical parameters are estimated from each manoeuvre by themselves (ensemble.py
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from safe_support_ql import robots
 from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.experiments import ensemble
 from safe_support_ql.experiments.episodes import Policy, look
+from safe_support_ql.experiments.falsify import NOMINAL
+from safe_support_ql.experiments.mismatch import in_world
 from safe_support_ql.robots.base import Estimate, Floats, Robot
 from safe_support_ql.safety.gate import Decision, Gate
 from safe_support_ql.simulation.simulation import Simulation
@@ -31,7 +33,6 @@ from safe_support_ql.simulation.world import DriveWorld
 
 FIRST_SEED = 850_000_000  # between the seeds of training and the held-out ones
 CONFIDENCE = 0.95
-NOMINAL = "nominal"
 LONGEST_S = 6.0  # the manoeuvre begins up to this long after the start of its episode
 NEAR = 0.3  # m; scan points farther away than this do not decide a plan
 
@@ -162,12 +163,7 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
     zero = [name for name in (*spec.model, *spec.growth) if not _value(robot, name) > 0.0]
     if zero:
         raise ValueError(f"{zero[0]} is 0, must be above 0: what is needed is found by scaling it")
-    if world not in (NOMINAL, *robot.mismatches):
-        raise ValueError(f"world is '{world}', must be one of: {', '.join((NOMINAL, *robot.mismatches))}")
-    truth = robots.make(robot.name, config.raw.get("parameters") or {}, "calibration")
-    drive: Any = replace(truth.world.drive, **robot.mismatches.get(world, {}))
-    truth.world = replace(truth.world, drive=drive)
-    sim, gate = Simulation(truth), Gate(robot, config.gate, False, FIRST_SEED)
+    sim, gate = Simulation(in_world(robot, world)), Gate(robot, config.gate, False, FIRST_SEED)
     found: list[Manoeuvre] = []
     for number in range(10 * episodes):
         seed = FIRST_SEED + number
@@ -237,11 +233,11 @@ def _record(sim: Simulation, gate: Gate, spec: Spec, estimate: Estimate, decisio
         action = gate.expire(0).action
         measured.append(robot.estimate(inputs).state)
 
-    states = np.array(truths[:: sim.substeps])[:, : len(estimate.state)]
-    errors = np.abs(np.array(measured) - states)
-    seen_by_robot = list(ensemble.ENSEMBLES[robot.name].measured)
-    states[:, seen_by_robot] = np.array(measured)[:, seen_by_robot]
-    factors = ensemble.fit(robot, states, np.array(commands))
+    lived = np.array(truths[:: sim.substeps])[:, : len(estimate.state)]
+    errors = np.abs(np.array(measured) - lived)
+    sensed = list(ensemble.ENSEMBLES[robot.name].measured)
+    lived[:, sensed] = np.array(measured)[:, sensed]
+    factors = ensemble.fit(robot, lived, np.array(commands))
     states, end = _predict(robot, estimate.state, decision.action.astype(np.float64), centre, checks)
     predicted = np.array([[robot.truth_margins(_placed(sim, start, x)) for x in members] for members in states])
     h = np.array([robot.truth_margins(truth) for truth in truths])

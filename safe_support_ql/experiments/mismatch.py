@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.config import Config
 from safe_support_ql.experiments.episodes import look
+from safe_support_ql.experiments.falsify import NOMINAL
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.world import WorldSpec
 from safe_support_ql.safety.gate import Gate, State
@@ -31,6 +33,19 @@ class Encounter:
     largest: float
     unsafe_visits: int
     cause: str
+
+
+def in_world(robot: Robot, mismatch: str) -> Robot:
+    """`robot` in the world of `mismatch`, or in its own ('nominal'); the monitor keeps the robot that it has.
+
+    Raises ValueError for an unknown one.
+    """
+    if mismatch not in (NOMINAL, *robot.mismatches):
+        raise ValueError(f"world is '{mismatch}', must be one of: {', '.join((NOMINAL, *robot.mismatches))}")
+    drive: Any = replace(robot.world.drive, **robot.mismatches.get(mismatch, {}))
+    truth = copy.copy(robot)
+    truth.world = replace(robot.world, drive=drive)
+    return truth
 
 
 def twice(robot: Robot) -> dict[str, WorldSpec]:
