@@ -31,6 +31,7 @@ FLOOD_HZ = 1000.0
 HEARTBEAT_S = 0.2  # of the recorder
 WATCH_S = 1.0  # the monitor looks for foreign publishers this often
 MISMATCH_S = 4.0  # for which a lie about the motion lasts, and within which it must latch: it shows when speeds change
+SHOWN_S = 1.0  # in motion meanwhile, after which it must have
 PERSON_S = 1.0  # a service answers within this
 REQUEST, COMMAND = "request", "command"  # topics beside the robot's channels
 MISMATCH = "mismatch"  # what the cause says where prediction and measurement contradict each other
@@ -85,6 +86,8 @@ class Seen:
     stood_s: float | None = None  # when the robot stood
     silent_s: float | None = None  # when the last command was that the drive's own timeout ran out
     refused: int = 0  # messages refused meanwhile, as counted in /diagnostics
+    tries: int = 0
+    moved_s: float = 0.0  # for which the robot was in motion while the fault lasted
     visits: int = 0
     visit_s: float | None = None  # when the first visit began
     state: str = ""  # of the gate at the end
@@ -108,6 +111,7 @@ class Result:
     limit_s: float
     uncoverable: str
     time_to_loss_s: float | None
+    tries: int  # more than one: the episode ended meanwhile, or the robot hardly moved
     why: str
 
 
@@ -407,6 +411,13 @@ def reaction(fault: Fault, seen: Seen) -> tuple[float, str] | None:
     return None
 
 
+def hidden(fault: Fault, seen: Seen) -> bool:
+    """Whether a lie about the motion could not show: a robot that stands before a phantom, say, is told nothing."""
+    found = reaction(fault, seen)
+    noticed = found is not None and found[0] <= fault.seconds
+    return fault.cause == MISMATCH and not noticed and seen.moved_s < SHOWN_S
+
+
 def judge(fault: Fault, seen: Seen, robot: str, phase: str, timed: bool = True) -> Result:
     """A row of the table. Without `timed` order, state and visits count, but no reaction time."""
     found = reaction(fault, seen)
@@ -427,7 +438,8 @@ def judge(fault: Fault, seen: Seen, robot: str, phase: str, timed: bool = True) 
         name=fault.name, robot=robot, phase=phase, covered=fault.covered, unsafe_visits=seen.visits,
         reaction_s=None if found is None else round(found[0], 4), state=state, message=found[1] if found else last,
         passed=not why, kind=fault.kind, limit_s=round(fault.limit_s, 4), uncoverable=fault.uncoverable,
-        time_to_loss_s=None if seen.visit_s is None else round(seen.visit_s, 3), why="; ".join(why),
+        time_to_loss_s=None if seen.visit_s is None else round(seen.visit_s, 3), tries=seen.tries,
+        why="; ".join(why),
     )  # fmt: skip
 
 
@@ -467,13 +479,16 @@ def closing(results: Sequence[Result], faults: Sequence[Fault]) -> str:
     return "\n".join(lines)
 
 
-def tiny_policy(raw_config: Mapping[str, Any], path: str, ticks: int = 300) -> None:
-    """Train for `ticks` control ticks and write policy.onnx to `path`: what a deployment needs, not a good one."""
+def tiny_policy(raw_config: Mapping[str, Any], path: str, ticks: int = 6000) -> None:
+    """Train for `ticks` control ticks and write policy.onnx to `path`: not a good one, but it drives.
+
+    Under a policy that hardly moves the robot a lie about the motion does not show.
+    """
     logging.disable(logging.WARNING)  # the exporter's remarks
     warnings.simplefilter("ignore")
     from safe_support_ql.experiments.train import train  # torch, which the campaign itself does not need
 
-    short = {"hidden": 32, "extraction_updates": 100, "updates_per_tick": 0.5}
+    short = {"hidden": 32, "extraction_updates": 2000, "updates_per_tick": 0.5}
     raw = dict(raw_config) | {
         "run": {**raw_config.get("run", {}), "ticks": ticks},
         "learner": {**raw_config.get("learner", {}), **short},

@@ -48,8 +48,8 @@ RELAY_S = 0.002  # delayed messages are looked at this often
 CLOCK_S = 0.005
 FLOOD_NS = 1000  # by which the stamps of a flood differ
 WARM_S = 1.5  # of an episode before its first fault
-ATTEMPTS = 3  # to have a fault with the robot moving from its onset to its end
-MOVE_S = 8.0  # for the robot to move, in one episode
+ATTEMPTS = 5  # to have a fault with the robot moving from its onset to its end
+MOVE_S = 20.0  # for the robot to move, in one episode
 BACK_S = 30.0  # for the gate to come back after a fault
 LEAVE_S = 10.0  # for a node that is asked to leave
 AFTER_S = 0.3  # and for a robot that is still under way
@@ -154,6 +154,7 @@ class Campaign(conductor.Conductor):
         self.state_now: Floats | None = None
         self.stood_at: float | None = None
         self.sensed_at = self.commanded_at = 0.0
+        self.moved_s = 0.0  # in motion so far
         self.refused = 0
         self.visits: list[float] = []  # when each unsafe visit was told of
         self._session: dict[str, float] = {}
@@ -234,6 +235,8 @@ class Campaign(conductor.Conductor):
             return
         estimate: Estimate = self.robot.estimate(self.inputs)
         self.state_now, self.sensed_at = estimate.state, time.monotonic()
+        if self.decisions and in_motion(self.robot, estimate.state, self.decisions[-1][1].centre):
+            self.moved_s += self.robot.period
         stands = bool(self.robot.model.terminal(estimate.state, 0.0, self.robot.model.constants))
         if not (faults.has_passive_stop(self.robot) and stands):
             self.stood_at = None
@@ -343,8 +346,9 @@ class Campaign(conductor.Conductor):
         return False
 
     def play_fault(self, fault: faults.Fault, seen: Seen) -> None:
-        """The fault, with the robot moving; tried again where the episode ended meanwhile. Fills in `seen`."""
+        """The fault, with the robot moving; tried again where it could not show. Fills in `seen`."""
         for _ in range(ATTEMPTS):
+            seen.tries += 1
             self.arrange(fault)
             if not self.get_moving(quiet=fault.expect is Expect.REFUSED):
                 seen.trouble = "the robot could not be brought to move"
@@ -352,19 +356,21 @@ class Campaign(conductor.Conductor):
             episode, visits = self.outcome()["episode"], len(self.visits)
             self.observe(fault, seen)
             ended = self.outcome().get("episode") != episode and fault.target not in ("simulator", "safety_monitor")
-            if len(self.visits) > visits or not ended:
+            if len(self.visits) > visits or not (ended or faults.hidden(fault, seen)):
                 return
             self.back()
-        seen.trouble = "the episode ended meanwhile, each time"
+        seen.trouble = "the episode ended, or the robot hardly moved, each time"
 
     def observe(self, fault: faults.Fault, seen: Seen) -> None:
         """Onset, duration, end and what follows."""
         decided, logged, refused, visits = len(self.decisions), len(self.logs), self.refused, len(self.visits)
+        moved = self.moved_s
         end = self.begin(fault, seen)
         try:
             onset = self._wait_out(fault, seen, time.monotonic())
         finally:
             end()
+        seen.moved_s = self.moved_s - moved
 
         def settled() -> bool:
             if fault.expect is Expect.LATCHED:

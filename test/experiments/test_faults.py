@@ -103,6 +103,19 @@ def test_each_expectation_has_its_own_proof(expect: Expect, given: dict[str, obj
     assert faults.judge(fault, Seen(**given), "r", "collection").passed is passes  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("at", "moved_s", "again"),
+    [(0.5, 0.1, False), (4.005, 0.1, True), (None, 0.1, True), (None, faults.SHOWN_S, False)],
+)
+def test_a_lie_about_the_motion_is_told_again_to_a_robot_that_stood(
+    at: float | None, moved_s: float, again: bool
+) -> None:
+    lie = replace(FAULT, cause=faults.MISMATCH, seconds=faults.MISMATCH_S, limit_s=faults.MISMATCH_S)
+    told = [] if at is None else [(at, "latched", "mismatch: v is off by 2.0 times what the models leave open")]
+    assert faults.hidden(lie, seen(decisions=told, moved_s=moved_s)) is again
+    assert not faults.hidden(FAULT, seen(decisions=[])), "any other fault shows at a robot that stands, too"
+
+
 def test_an_alteration_leaves_what_came_before_alone() -> None:
     vector, first = np.arange(8.0), np.full(8, 7.0)
     arguments = {"scale one": (1, 2.0), "shift one": (1, 2.0)}

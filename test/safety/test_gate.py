@@ -436,6 +436,8 @@ EVENTS = st.lists(
                 "heartbeat",
                 "estop",
                 "reset",
+                "reset_blind",
+                "reset_unrecorded",
             ]
         ),
         st.integers(0, 53),
@@ -452,14 +454,23 @@ def test_every_sequence_executes_a_certified_action_or_the_plan(events: list[tup
     gate = fresh()
     now, sequence, threshold = PERIOD, -1, 0.0
     for event, index, tenths in events:
-        now += PERIOD * (tenths if event == "no_input" else 1)
+        unseen = event in ("no_input", "reset_blind")
+        now += PERIOD * (max(tenths, 3 if event == "reset_blind" else 0) if unseen else 1)
         if event == "heartbeat":
             gate.recorder_alive(gate.sequence, now)
         if event == "estop":
             gate.latch("e-stop")
         if event == "reset":
             gate.reset(now, now)
-        if event != "no_input":
+        if event == "reset_blind" and gate.state is State.LATCHED:
+            done, why = gate.reset(now, now)
+            assert not done and "old" in why, "nothing was seen for three periods"
+        if event == "reset_unrecorded" and gate.state is State.LATCHED:
+            gate.recorder_alive(gate.sequence, now - 20 * PERIOD)
+            feed(gate, now)
+            done, why = gate.reset(now, now)
+            assert not done and "recorder" in why, "the recorder was last heard of two seconds ago"
+        if not unseen:
             scan = np.full(180, 0.3 + 0.02 * index) if event == "near" else OPEN.copy()
             if event == "nan_scan":
                 scan[index] = np.nan
