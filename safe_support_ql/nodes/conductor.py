@@ -43,6 +43,7 @@ from safe_support_ql.summary import Counts, Progress, Tail, summarise, write_jso
 START_S = 60.0  # until a new process answers: torch and a cold disk are slow
 CONFIGURE_S = 120.0  # the monitor compiles its certificate
 CALL_S = 10.0
+ACTIVATE_S = 30.0  # a monitor waits for a dead predecessor to leave the graph
 LEARNER_CALL_S = 60.0  # a learner at idle priority answers late, and ends an update and saves first
 HEALTH_S = 5.0
 LEDGER_S = 0.25
@@ -274,7 +275,7 @@ class Conductor:
 
     def activate(self, node: str) -> None:
         """inactive -> active."""
-        self.change(node, Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE, CALL_S)
+        self.change(node, Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE, ACTIVATE_S)
 
     def deactivate(self, node: str) -> None:
         """active -> inactive; nothing to do where it is not active."""

@@ -314,20 +314,10 @@ class Campaign(conductor.Conductor):
             self.progress = summary.progress(self.run.folder)  # numbers go on after the last one that is accounted for
             self.launch(node)
         self.down.discard(node)
-        end = time.monotonic() + BACK_S
-        while True:
-            state = self.state(node, conductor.START_S)
-            try:
-                if state == State.PRIMARY_STATE_UNCONFIGURED:
-                    self.configure(node)
-                elif state == State.PRIMARY_STATE_INACTIVE and node != "simulator":
-                    self.activate(node)
-                else:
-                    return
-            except conductor.Refused:  # the ghost of its predecessor may still be in the graph
-                if time.monotonic() > end:
-                    raise
-                self.spin(lambda: False, 0.5)
+        if self.state(node, conductor.START_S) == State.PRIMARY_STATE_UNCONFIGURED:
+            self.configure(node)
+        if self.state(node) == State.PRIMARY_STATE_INACTIVE and node != "simulator":
+            self.activate(node)
 
     # --- one fault ---------------------------------------------------------------------------------------------------
 

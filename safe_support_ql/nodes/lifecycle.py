@@ -183,15 +183,16 @@ class ManagedNode(LifecycleNode):
         self._own.append((self.destroy_timer, entity))
         return entity
 
-    def serve(self, kind: Any, name: str, callback: Callable[[Any, Any], Any]) -> Any:
-        """A service that lives until cleanup. On an exception the answer is `response` as it stands, success false."""
+    def serve(self, kind: Any, name: str, callback: Callable[[Any, Any], Any], lasting: bool = False) -> Any:
+        """A service that lives until cleanup, or longer. On an exception the answer is `response` as it stands."""
 
         def guarded(request: Any, response: Any) -> Any:
             self._guarded(lambda: callback(request, response))()
             return response
 
         entity = self.create_service(kind, name, guarded)
-        self._own.append((self.destroy_service, entity))
+        if not lasting:
+            self._own.append((self.destroy_service, entity))
         return entity
 
     def _guarded(self, callback: Callable[..., Any]) -> Callable[..., None]:

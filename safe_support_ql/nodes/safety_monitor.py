@@ -1,8 +1,9 @@
 """The gate as a node, and the only publisher of the robot's command.
 
 Takes the robot's channels, `request`, `episode`, `recorder/heartbeat`, `e_stop`; publishes `candidates`, `decision`,
-the command, `episode_ack`, `gate_state` (latched), `markers` and /diagnostics (1 Hz and on change). Service `~/reset`
-(std_srvs/Trigger) leaves a latch unless its cause persists. Parameters of its own: first_sequence, recorder_required.
+the command, `episode_ack`, `gate_state` (latched), `markers` and /diagnostics (1 Hz and on change). Services: `~/reset`
+(std_srvs/Trigger) leaves a latch unless its cause persists, `~/e_stop` (std_srvs/SetBool) does what the topic does.
+Parameters of its own: first_sequence, recorder_required.
 
 Lock-step: a cycle begins when every channel has the same new stamp and the goal is known; time is that stamp. The
 steady timer only notices silence. A state that was decided on is answered with the stored decision again, one whose
@@ -12,8 +13,10 @@ first acceptable answer or at its deadline, half a period by default, and the co
 
 Fails closed: an exception in any callback latches the gate with its cause and runs the plan. On deactivation and on
 SIGINT the plan goes on for as long as a stop may take (real time); on a killed process the drive's own timeout does.
-Activation is refused while anyone else publishes the command, and a foreign publisher that comes later latches. A
-latch outlives deactivation and cleanup: only the reset service ends it.
+Activation is refused while anyone else publishes the command, after waiting for a dead predecessor to leave the graph,
+and a foreign publisher that comes later latches. So does a recorder that is lost for longer than `latch_after_s`: the
+plan runs at once, and nothing moves unrecorded. A latch outlives deactivation and cleanup: only the reset service ends
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import Bool, String, UInt64
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
 from safe_support_ql.nodes import lifecycle, messages
@@ -38,8 +41,21 @@ from safe_support_ql.safety.picture import draw
 LOCKSTEP_CHECK_S = 0.02
 EARLY, LATE = 0.95, 1.25  # of a period: a state so much newer begins a cycle; without one it begins so much later
 DRAW_S = 0.2
+GHOST_S = 22.0  # a killed participant stays in the graph for its lease: 20 s by default, 4 s with config/fastdds.xml
+GHOST_LOOK_S = 0.1
 FOREIGN = "another node publishes the robot's command: {}; stop it, then call the reset service"
 E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
+REMEDY = {  # where the cause itself names none; by the reason of the newest decision
+    "request": "",
+    "plan_requested": "look at what the policy is shown: it asked for the plan",
+    "uncertified_request": "none is needed: the plan ran instead; a policy that is often refused was trained elsewhere",
+    "malformed_request": "look at the policy and its log",
+    "no_request": "look at the policy's node and its log, and give it a processor",
+    "recorder_stale": "look at the recorder's log and at the disk",
+    "latched": "remove the cause, then call the reset service",
+    "input_missing": "look at the sensor, its driver and its clock",
+    "closed": "start the sensors and the simulator or the robot's driver",
+}
 LEVEL = {
     State.CLOSED: "warn",
     State.NOMINAL: "ok",
@@ -64,6 +80,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.latched_by = ""
         self.mismatch: Mismatch | None = None
         self.subscribe(Bool, messages.E_STOP, self.on_e_stop, messages.CHAIN, native=True, lasting=True)
+        self.serve(SetBool, "~/e_stop", self.on_e_stop_service, lasting=True)
 
     def configure(self) -> None:
         """Compile the certificate and create the topics."""
@@ -93,7 +110,10 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.stop_ns = round(1e9 * robot.model.dt * len(robot.model.tightening))
         self.stopping_until = 0
         self.certificate_us = 0
-        self.told: State | None = None
+        self.told: tuple[State, str] | None = None
+        self.reason = "closed"
+        self.recorder_heard = False
+        self.unrecorded_since = 0
         self.episode_key = -1
         self.forget(0)
 
@@ -126,11 +146,10 @@ class SafetyMonitor(lifecycle.ManagedNode):
 
     def activate(self) -> None:
         """Open for inputs. Raises ValueError where someone else could move the robot."""
-        foreign = self.foreign_publishers()
-        if foreign:
+        if foreign := self._wait_for_ghosts():
             raise ValueError(
                 f"another node publishes the robot's command '{self.command_output.topic_name}': {foreign}; "
-                "stop it first (a killed one disappears within 20 s)"
+                "stop it first"
             )
         assert self.gate is not None
         self.gate.new_episode(self.gate.episode)
@@ -139,6 +158,22 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.forget(0)
         self.next_cycle = time.monotonic_ns()
         self.tell_state()
+
+    def _wait_for_ghosts(self) -> str:
+        """Who else publishes the command, once whoever has this node's own name had the time to leave the graph.
+
+        A killed predecessor stays there for its lease; nobody can tell it from a living namesake before that is over.
+        """
+        own = f"{self.get_namespace().rstrip('/')}/{self.get_name()}"
+        end, told = time.monotonic() + GHOST_S, False
+        while True:
+            foreign = self.foreign_publishers()
+            if not foreign or set(foreign.split(", ")) != {own} or time.monotonic() > end:
+                return foreign
+            if not told:
+                self.get_logger().info("waiting for a predecessor of this name to leave the graph")
+                told = True
+            time.sleep(GHOST_LOOK_S)  # DDS has threads of its own
 
     def deactivate(self) -> None:
         """Run the plan, at once and (real time, `on_timer`) for as long as a stop may take."""
@@ -263,6 +298,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Up to which decision the recorder has written."""
         if self.gate is not None:
             self.gate.recorder_alive(message.data, time.monotonic_ns())
+            self.recorder_heard = True
+            if not self.gate.recorder_problem(time.monotonic_ns()):
+                self.unrecorded_since = 0
 
     def on_e_stop(self, message: Bool) -> None:
         """Latch at once; the reset service refuses until false was sent."""
@@ -274,6 +312,12 @@ class SafetyMonitor(lifecycle.ManagedNode):
             if self.active and self.open:
                 self.publish(self.gate.expire(time.monotonic_ns()))
             self.tell_state()
+
+    def on_e_stop_service(self, request: Any, response: Any) -> None:
+        """The same as a service: true latches, false releases."""
+        self.on_e_stop(Bool(data=request.data))
+        response.success = True
+        response.message = E_STOPPED if self.e_stop else "released; call the reset service to go on"
 
     def on_reset(self, request: Any, response: Any) -> None:
         """Leave the latch, or say why not."""
@@ -327,7 +371,21 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.decision_output.publish(self.decision_message)
         if self.lockstep:
             self.command_output.publish(command)
+        self.reason = decision.reason
+        self._watch_recorder()
         self.tell_state()
+
+    def _watch_recorder(self) -> None:
+        """Latch where a recorder was heard before and is lost for too long."""
+        assert self.gate is not None
+        now = time.monotonic_ns()
+        problem = self.gate.recorder_problem(now) if self.recorder_heard else ""
+        if not problem:
+            self.unrecorded_since = 0
+        elif not self.unrecorded_since:
+            self.unrecorded_since = now
+        elif now - self.unrecorded_since > round(1e9 * self.gate.config.latch_after_s):
+            self.gate.latch(f"{problem}; then call the reset service")
 
     def repeat(self) -> None:
         """Lock-step: the simulator asks again, so something was lost on the way."""
@@ -377,15 +435,16 @@ class SafetyMonitor(lifecycle.ManagedNode):
         return ", ".join(sorted(f"{space.rstrip('/')}/{name}" for name, space in names))
 
     def tell_state(self) -> None:
-        """Latched state and diagnostics, when the state changed."""
+        """Latched state and diagnostics, when the state or the reason for it changed."""
         assert self.gate is not None
-        if self.gate.state is self.told:
+        now = self.gate.state, "" if self.gate.state is State.NOMINAL else self.reason
+        before, self.told = self.told, now
+        if now == before or (before is not None and before[0] is now[0] is State.LATCHED):
             return
-        self.told = self.gate.state
-        if self.told is State.LATCHED and self.gate.mismatch.spent and (foreign := self.foreign_publishers()):
+        if self.gate.state is State.LATCHED and self.gate.mismatch.spent and (foreign := self.foreign_publishers()):
             # What contradicts the predictions may be somebody else's commands.
             self.gate.cause = f"{FOREIGN.format(foreign)}; {self.gate.cause}"
-        text = f"{self.told.value}: {self.gate.cause}" if self.gate.cause else self.told.value
+        text = f"{now[0].value}: {self.gate.cause}" if self.gate.cause else now[0].value
         self.state_output.publish(String(data=text))
         if self.gate.state is State.LATCHED:
             self.get_logger().error(f"latched: {self.gate.cause}")
@@ -412,12 +471,19 @@ class SafetyMonitor(lifecycle.ManagedNode):
         except Exception as error:  # a picture that cannot be drawn is no reason to stop a robot
             self.get_logger().error(f"no markers: {error}", throttle_duration_sec=10.0)
 
+    def remedy(self) -> str:
+        """What to do about the cause."""
+        assert self.gate is not None
+        return self.gate.cause.partition("; ")[2] or REMEDY[self.reason]
+
     def send_diagnostics(self) -> None:
         """Counters and state."""
         assert self.gate is not None
         counters = self.gate.counters
         values = {
             "state": self.gate.state.value,
+            "reason": self.reason,
+            "remedy": self.remedy(),
             "episode": self.gate.episode,
             "decisions": counters.decisions,
             "interventions": counters.interventions,

@@ -13,11 +13,12 @@ import pytest
 import rclpy
 from rclpy.parameter import Parameter
 from std_msgs.msg import Bool, UInt64
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from safe_support_ql import config
-from safe_support_ql.nodes.safety_monitor import SafetyMonitor
-from safe_support_ql.safety.gate import State
+from safe_support_ql.nodes import messages
+from safe_support_ql.nodes.safety_monitor import REMEDY, SafetyMonitor
+from safe_support_ql.safety.gate import REASONS, State
 
 SETTINGS = config.load_robot("diff_drive")
 STATE = {"odom": [0, 0, 0, 1, 0, 0], "scan": [3.0] * 180, "goal_pose": [3, 0]}
@@ -124,6 +125,134 @@ def test_a_heartbeat_that_confirms_too_little_keeps_the_gate_in_backup(monitor: 
     assert "decision 2 is not written" in monitor.gate.recorder_problem(time.monotonic_ns())
     monitor.on_heartbeat(UInt64(data=3))
     assert not monitor.gate.recorder_problem(time.monotonic_ns())
+
+
+@pytest.fixture
+def realtime(monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch) -> tuple[SafetyMonitor, list[Any]]:
+    """The monitor on the real-time clock with a complete state, and the commands that it sends from then on."""
+    monitor.trigger_deactivate()
+    monitor.trigger_cleanup()
+    monitor.set_parameters([Parameter("clock", value="realtime")])
+    monitor.trigger_configure()
+    monitor.trigger_activate()
+    assert monitor.get_state() == "active"
+    stamp_ns = monitor.get_clock().now().nanoseconds
+    for codec in monitor.codecs:
+        monitor.on_channel(codec, codec.encode(np.array(STATE[codec.channel.name], float), stamp_ns))
+    sent: list[Any] = []
+    monkeypatch.setattr(monitor.command_output, "publish", sent.append)
+    return monitor, sent
+
+
+@pytest.mark.parametrize("ways", [["deactivate"], ["shutdown"], ["deactivate", "cleanup"], ["deactivate", "shutdown"]])
+def test_every_way_out_sends_the_plan(realtime: tuple[SafetyMonitor, list[Any]], ways: list[str]) -> None:
+    monitor, sent = realtime
+    for way in ways:
+        before = len(sent)
+        getattr(monitor, f"trigger_{way}")()
+        assert len(sent) > before, f"no command on {way}"
+        np.testing.assert_array_equal(monitor.commands.decode(sent[-1]), 0.0)
+
+
+def test_a_deactivated_monitor_goes_on_with_the_plan_until_the_robot_stands(
+    realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor, sent = realtime
+    monitor.trigger_deactivate()
+    before, until = len(sent), monitor.stopping_until
+    monitor.next_cycle = 0
+    monitor.on_timer()
+    assert len(sent) > before
+    monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: until + 1)
+    before = len(sent)
+    monitor.on_timer()
+    assert len(sent) == before, "the stop is over"
+
+
+def test_an_exception_sends_the_plan_and_latches(realtime: tuple[SafetyMonitor, list[Any]]) -> None:
+    monitor, sent = realtime
+    monitor._guarded(lambda: 1 / 0)()
+    assert monitor.gate is not None and monitor.gate.state is State.LATCHED
+    np.testing.assert_array_equal(monitor.commands.decode(sent[-1]), 0.0)
+
+
+def test_an_exception_in_the_plan_itself_sends_zero(
+    realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor, sent = realtime
+    monkeypatch.setattr(monitor.gate, "expire", lambda now: 1 / 0)
+    monitor._guarded(lambda: 1 / 0)()
+    np.testing.assert_array_equal(monitor.commands.decode(sent[-1]), 0.0)
+
+
+def test_a_recorder_that_is_lost_for_too_long_latches(monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert monitor.gate is not None
+    monitor.gate.recorder_required = True
+    steady = [10**15]
+    monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
+
+    def decide(seconds: float) -> str:
+        steady[0] += round(1e9 * seconds)
+        monitor.publish(monitor.gate.expire(steady[0]))  # type: ignore[union-attr]
+        return str(monitor.gate.state.value)  # type: ignore[union-attr]
+
+    assert decide(10.0) != "latched" and decide(10.0) != "latched", "none was heard yet: it may still start"
+    monitor.on_heartbeat(UInt64(data=monitor.gate.sequence))
+    assert decide(0.1) != "latched"
+    lost_s = SETTINGS.gate.recorder_timeout_s + 0.1
+    assert decide(lost_s) != "latched" and decide(0.5 * SETTINGS.gate.latch_after_s) != "latched"
+    monitor.on_heartbeat(UInt64(data=monitor.gate.sequence))
+    assert decide(lost_s) != "latched" and decide(0.5 * SETTINGS.gate.latch_after_s) != "latched", "it was back"
+    assert decide(SETTINGS.gate.latch_after_s) == "latched" and "recorder" in monitor.gate.cause
+    assert not reset(monitor)
+
+
+def test_diagnostics_come_with_reason_and_remedy_whenever_one_changes(
+    monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, str]] = []
+    monkeypatch.setattr(monitor.diagnostics, "publish", lambda message: sent.append(messages.decode_status(message)))
+    assert monitor.gate is not None
+    feed(monitor, 10**9)
+    monitor.publish(monitor.gate.expire(0))
+    assert (sent[-1]["reason"], sent[-1]["state"]) == ("no_request", "backup") and "policy" in sent[-1]["remedy"]
+    told = len(sent)
+    feed(monitor, 10**9 + 10**8)
+    monitor.publish(monitor.gate.expire(0))
+    assert len(sent) == told, "nothing new"
+    monitor.publish(monitor.gate.expire(0))  # blind: no state of this tick
+    assert (sent[-1]["reason"], sent[-1]["state"]) == ("input_missing", "backup") and "sensor" in sent[-1]["remedy"]
+    monitor.on_e_stop(Bool(data=True))
+    assert sent[-1]["state"] == "latched" and "send false" in sent[-1]["remedy"]
+    assert set(REASONS) == set(REMEDY)
+    for reason in REASONS:
+        assert REMEDY[reason] or reason == "request"
+
+
+def test_the_e_stop_service_does_what_the_topic_does(monitor: SafetyMonitor) -> None:
+    feed(monitor, 10**9)
+    monitor.on_e_stop_service(SetBool.Request(data=True), SetBool.Response())
+    assert monitor.gate is not None and monitor.gate.state is State.LATCHED and not reset(monitor)
+    monitor.on_e_stop_service(SetBool.Request(data=False), response := SetBool.Response())
+    assert response.success and monitor.gate.state is State.LATCHED and reset(monitor)
+
+
+def test_activation_waits_for_a_namesake_and_for_nobody_else(
+    monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor.trigger_deactivate()
+    answers = ["/safety_monitor", "/safety_monitor", ""]
+    monkeypatch.setattr(monitor, "foreign_publishers", lambda: answers.pop(0))
+    monitor.trigger_activate()
+    assert monitor.get_state() == "active" and not answers
+    monitor.trigger_deactivate()
+    monkeypatch.setattr(monitor, "foreign_publishers", lambda: "/safety_monitor, /teleop")
+    monitor.trigger_activate()
+    assert monitor.get_state() == "inactive"
+    monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.GHOST_S", 0.3)
+    monkeypatch.setattr(monitor, "foreign_publishers", lambda: "/safety_monitor")
+    monitor.trigger_activate()
+    assert monitor.get_state() == "inactive", "a namesake that stays is no ghost"
 
 
 def test_a_request_deadline_beyond_the_period_certifies_no_longer_delay(monitor: SafetyMonitor, tmp_path: Path) -> None:

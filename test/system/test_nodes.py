@@ -27,7 +27,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
 from safe_support_ql import config
@@ -140,10 +140,10 @@ class Graph:
         process.kill()
         process.wait()
 
-    def stop(self, *nodes: str) -> None:
-        """SIGINT; every node must leave by itself, with status 0."""
+    def stop(self, *nodes: str, number: signal.Signals = signal.SIGINT) -> None:
+        """A signal; every node must leave by itself, with status 0."""
         for node in nodes:
-            self.processes[node].send_signal(signal.SIGINT)
+            self.processes[node].send_signal(number)
         for node in nodes:
             self.until(lambda node=node: self.processes[node].poll() is not None, 20.0, f"{node} ends")
             assert self.processes.pop(node).returncode == 0, node
@@ -153,6 +153,10 @@ class Graph:
 
     def stands(self, timeout: float = 5.0) -> None:
         self.until(lambda: self.speed < 0.02, timeout, "the robot stands")
+
+    def reset(self) -> Any:
+        """The answer of the monitor's reset service."""
+        return self.call(Trigger, "safety_monitor/reset", Trigger.Request())
 
     def reason(self, reason: str, timeout: float = 10.0) -> None:
         since = len(self.decisions)
@@ -268,8 +272,11 @@ def test_deaths_in_motion_leave_the_robot_safe_and_no_decision_unaccounted(graph
     graph.reason("recorder_stale")
     graph.stands()
 
+    graph.until(lambda: graph.gate.startswith("latched: the recorder"), 10.0, "nothing moves unrecorded until a reset")
+    assert "recorder" in graph.reset().message
     graph.spawn("recorder", "realtime")
     assert graph.change("recorder", CONFIGURE) and graph.change("recorder", ACTIVATE)
+    graph.until(lambda: graph.reset().success, LONG, "reset once a recorder is there")
     graph.moving()
     assert graph.outcome["unsafe_visits"] == 0
     graph.stop("simulator", "behavior_policy", "safety_monitor", "recorder")
@@ -280,7 +287,7 @@ def test_deaths_in_motion_leave_the_robot_safe_and_no_decision_unaccounted(graph
 
 
 def test_a_full_disk_stops_the_robot_and_loses_nothing(graph: Graph) -> None:
-    """The recorder cannot write: no heartbeat, so only the plan runs; once it can, everything is there."""
+    """The recorder cannot write: no heartbeat, so the plan runs and latches; once it can, everything is there."""
     nodes = ("safety_monitor", "recorder", "behavior_policy", "simulator")
     graph.start("lockstep", *nodes, safety_monitor={"recorder_required": True})
     graph.until(lambda: graph.outcome.get("control_ticks", 0) >= 20, LONG, "the first ticks")
@@ -288,7 +295,11 @@ def test_a_full_disk_stops_the_robot_and_loses_nothing(graph: Graph) -> None:
     pid = graph.processes["recorder"].pid
     unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
     graph.reason("recorder_stale", LONG)
+    graph.until(lambda: graph.gate.startswith("latched: the recorder"), LONG, "latched")
+    answer = graph.reset()
+    assert not answer.success and "recorder" in answer.message, "the disk is still full"
     resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+    graph.until(lambda: graph.reset().success, LONG, "reset once the disk takes it")
     graph.reason("request", LONG)
     graph.until(lambda: graph.decisions[-1].reason == "request", LONG, "back to what is asked for")
 
@@ -305,7 +316,8 @@ def test_a_full_disk_stops_the_robot_and_loses_nothing(graph: Graph) -> None:
 
 
 def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
-    """E-stop and reset; a second monitor is refused; SIGINT in motion runs the plan to the end of the stop."""
+    """E-stop and reset; a second monitor is refused; SIGTERM or SIGINT in motion runs the plan to the end of the stop;
+    after SIGKILL the next monitor waits for the ghost of the dead one."""
     graph.start("realtime", "safety_monitor", "behavior_policy", "simulator")
     graph.moving()
     stop = graph.node.create_publisher(Bool, messages.E_STOP, messages.CHAIN)
@@ -316,14 +328,18 @@ def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
     assert graph.diagnosed["state"] == "latched" and int(graph.diagnosed["decisions"]) > 0
     assert int(graph.diagnosed["mismatches"]) == 0 and float(graph.diagnosed["largest residual, in W"]) <= 1.0
     graph.stands()
-    answer = graph.call(Trigger, "safety_monitor/reset", Trigger.Request())
+    answer = graph.reset()
     assert not answer.success and "e-stop" in answer.message
     stop.publish(Bool(data=False))
+    graph.until(lambda: graph.reset().success, 5.0, "reset once the e-stop is released")
 
-    def reset() -> bool:
-        return bool(graph.call(Trigger, "safety_monitor/reset", Trigger.Request()).success)
-
-    graph.until(reset, 5.0, "reset once the e-stop is released")
+    graph.moving()
+    assert graph.call(SetBool, "safety_monitor/e_stop", SetBool.Request(data=True)).success
+    graph.until(lambda: graph.gate.startswith("latched: e-stop"), 5.0, "the service does what the topic does")
+    graph.stands()
+    assert "e-stop" in graph.reset().message
+    assert graph.call(SetBool, "safety_monitor/e_stop", SetBool.Request(data=False)).success
+    assert graph.reset().success
 
     graph.processes["second"] = subprocess.Popen(
         [sys.executable, "-m", "safe_support_ql.nodes.safety_monitor", "--ros-args", "-r", "__node:=second"]
@@ -333,13 +349,26 @@ def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
     assert graph.change("second", CONFIGURE)
     graph.until(lambda: "another node publishes" in graph.gate, 10.0, "a second publisher of the command latches")
     assert not graph.change("second", ACTIVATE)
+    answer = graph.reset()
+    assert not answer.success and "still another publisher" in answer.message and "second" in answer.message
     graph.stop("second")
+    graph.until(lambda: graph.reset().success, LONG, "reset once the other publisher is gone")
 
-    graph.until(reset, LONG, "reset once the other publisher is gone")
+    def again() -> None:
+        graph.spawn("safety_monitor", "realtime")
+        assert graph.change("safety_monitor", CONFIGURE) and graph.change("safety_monitor", ACTIVATE)
+
     graph.moving()
-    graph.stop("safety_monitor")
+    graph.kill("safety_monitor")
     graph.stands()
-    assert not graph.command.any(), "the last command is the plan's stop"
+    again()  # while the dead one still stands in the graph
+    for number in (signal.SIGTERM, signal.SIGINT):
+        graph.moving()
+        graph.stop("safety_monitor", number=number)
+        graph.stands()
+        assert not graph.command.any(), "the last command is the plan's stop"
+        if number is signal.SIGTERM:
+            again()
     assert graph.outcome["unsafe_visits"] == 0
 
 
