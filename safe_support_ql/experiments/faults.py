@@ -28,7 +28,7 @@ from safe_support_ql.robots.world import Channel
 PHASES = ("collection", "deployment")
 LONG_S = 2.0  # how long a fault lasts that is not a single message
 FLOOD_HZ = 1000.0
-HEARTBEAT_S = 0.2  # of the recorder
+LATCH_S = 3.0  # for the recorder: its timeout and `latch_after_s` are over then
 WATCH_S = 1.0  # the monitor looks for foreign publishers this often
 MISMATCH_S = 4.0  # for which a lie about the motion lasts, and within which it must latch: it shows when speeds change
 SHOWN_S = 1.0  # in motion meanwhile, after which it must have
@@ -37,7 +37,8 @@ REQUEST, COMMAND = "request", "command"  # topics beside the robot's channels
 MISMATCH = "mismatch"  # what the cause says where prediction and measurement contradict each other
 
 NO_PASSIVE_STATE = "no passive safe state: without state or command this robot falls"
-BYPASS = "what it publishes reaches the drive past the gate"
+STEERED_BY_IT = "no passive safe state: the plan steers by the lie, and has less room than it"
+BYPASS = "nothing could contradict it: what it publishes reaches the drive past the gate"
 
 
 class Expect(enum.Enum):
@@ -49,6 +50,7 @@ class Expect(enum.Enum):
     DRIVE = "drive"  # nobody can command: the drive's own timeout
     PARAMETER = "parameter"  # a parameter that is refused, with the reason
     GOES_ON = "goes on"  # within what is tolerated: the gate goes on deciding
+    EITHER = "either"  # a lie too short to be sure of: the gate goes on deciding, or latches with the cause
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def catalogue(settings: Config, phase: str) -> list[Fault]:
     for channel in robot.channels:
         faults += _goal_faults(robot, channel) if channel.latched else _input_faults(settings, channel)
         faults += _lies(settings, channel)
-    faults += _request_faults(robot)
+    faults += _request_faults(settings)
     faults += _actuator_faults(robot)
     faults += _node_faults(settings, phase)
     faults += _host_faults(settings)
@@ -180,7 +182,7 @@ def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
     silent = period + channel.max_age  # until an input that no longer comes counts as missing
 
     def once(kind: str, verb: str, option: Any, cause: str, expect: Expect = Expect.REFUSED) -> Fault:
-        limits = {Expect.GOES_ON: 2 * period, Expect.BACKUP: _answered(settings)}
+        limits = {Expect.GOES_ON: _answered(settings), Expect.BACKUP: _answered(settings)}
         limit_s = limits.get(expect, period)
         return Fault(f"{kind}: {name}, once", kind, verb, name, option, 0.0, expect, cause, limit_s)
 
@@ -223,8 +225,11 @@ def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
         once("silence", "drop", None, "", Expect.GOES_ON),
         long("silence", "drop", None, f"{name} is .* old"),
         long("flood", "flood", FLOOD_HZ, "", Expect.GOES_ON, 2 * period),
+        once("latency", "delay", (0.4 * channel.max_age,) * 2, "", Expect.GOES_ON),
         long("latency", "delay", (0.4 * channel.max_age,) * 2, "", Expect.GOES_ON, period + channel.max_age),
+        replace(once("excessive latency", "delay", (1.5 * channel.max_age,) * 2, "", Expect.GOES_ON), kind="latency"),
         replace(long("excessive latency", "delay", (1.5 * channel.max_age,) * 2, f"{name} is .* old"), kind="latency"),
+        once("jitter", "delay", (0.0, 0.4 * channel.max_age), "", Expect.GOES_ON),
         long("jitter", "delay", (0.0, 0.4 * channel.max_age), "", Expect.GOES_ON, period + channel.max_age),
     ]
     return faults
@@ -239,8 +244,9 @@ def _goal_faults(robot: Robot, channel: Channel) -> list[Fault]:
         ("future stamp", "stamp", 3600.0, f"{name}: stamp lies .* in the future"),
     ]
     return [
-        Fault(f"{kind}: {name}, once", kind, verb, name, option, 0.0, Expect.REFUSED, cause, robot.period)
+        Fault(f"{kind}: {name}, {text}", kind, verb, name, option, seconds, Expect.REFUSED, cause, robot.period)
         for kind, verb, option, cause in cases
+        for text, seconds in (("once", 0.0), ("2 s", LONG_S))
     ]
 
 
@@ -250,11 +256,16 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
     name = channel.name
     lost = "" if has_passive_stop(robot) else NO_PASSIVE_STATE
 
-    def lie(kind: str, option: Any, uncoverable: str = "") -> Fault:
-        return Fault(
-            f"{kind}: {name}", kind, "vector", name, option, MISMATCH_S, Expect.LATCHED, MISMATCH,
-            MISMATCH_S, uncoverable,
-        )  # fmt: skip
+    def lie(kind: str, option: Any, uncoverable: str = "") -> list[Fault]:
+        def of(text: str, seconds: float, expect: Expect, why: str = "") -> Fault:
+            title = f"{kind}: {name}, {text}"
+            return Fault(title, kind, "vector", name, option, seconds, expect, MISMATCH, MISMATCH_S, why)
+
+        return [
+            of("once", 0.0, Expect.EITHER),
+            of("2 s", LONG_S, Expect.EITHER, uncoverable),
+            of(f"{MISMATCH_S:.0f} s", MISMATCH_S, Expect.LATCHED, uncoverable),
+        ]
 
     def blind(kind: str, option: Any) -> list[Fault]:
         return [
@@ -267,28 +278,29 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
         return [
             *blind("NaN sector", ("front", np.nan)),
             *blind("-Inf ranges", ("front", -np.inf)),
-            lie("shrunken ranges", ("scale", 0.7)),
-            lie("frozen ranges", ("freeze", None)),
-            lie("tilted lidar", ("cut front", 0.8)),
+            *lie("shrunken ranges", ("scale", 0.7)),
+            *lie("frozen ranges", ("freeze", None)),
+            *lie("tilted lidar", ("cut front", 0.8)),
         ]
     if channel.type.endswith("/Odometry"):
         speed = channel.fields.index("twist.twist.linear.x")
         return [
-            lie("frozen odometry", ("freeze", None)),
-            lie("jumping odometry", ("shift one", (channel.fields.index("pose.pose.position.x"), 1.0))),
-            lie("slipping wheels", ("scale one", (speed, 0.5))),
+            *lie("frozen odometry", ("freeze", None)),
+            *lie("jumping odometry", ("shift one", (channel.fields.index("pose.pose.position.x"), 1.0))),
+            *lie("slipping wheels", ("scale one", (speed, 0.5))),
         ]
     if channel.type.endswith("/JointState"):
         return [
-            lie("frozen odometry", ("freeze", None), lost),
-            lie("jumping odometry", ("shift one", (0, 0.2)), "the plan steers by it, and has less room than the lie"),
+            *lie("frozen odometry", ("freeze", None), lost),
+            *lie("jumping odometry", ("shift one", (0, 0.2)), STEERED_BY_IT),
         ]
     return []
 
 
-def _request_faults(robot: Robot) -> list[Fault]:
+def _request_faults(settings: Config) -> list[Fault]:
     """Whatever the policy says."""
-    period = robot.period
+    robot = settings.robot
+    period, limit_s = robot.period, _answered(settings)
     beyond = ("put", float(10.0 * np.abs(robot.action_high).max()))
     late = (1.5 * period,) * 2
     cases: list[tuple[str, str, Any, Expect, str]] = [
@@ -302,10 +314,10 @@ def _request_faults(robot: Robot) -> list[Fault]:
         ("repeated stamp", "repeat", None, Expect.GOES_ON, ""),
     ]
     return [
-        Fault(f"{kind}: request, {text}", kind, verb, REQUEST, option, seconds, expect, cause, 2 * period)
+        Fault(f"{kind}: request, {text}", kind, verb, REQUEST, option, seconds, expect, cause, limit_s)
         for kind, verb, option, expect, cause in cases
         for text, seconds in (("once", 0.0), ("2 s", LONG_S))
-    ] + [Fault("flood: request, 2 s", "flood", "flood", REQUEST, FLOOD_HZ, LONG_S, Expect.GOES_ON, "", 2 * period)]
+    ] + [Fault("flood: request, 2 s", "flood", "flood", REQUEST, FLOOD_HZ, LONG_S, Expect.GOES_ON, "", limit_s)]
 
 
 def _actuator_faults(robot: Robot) -> list[Fault]:
@@ -322,14 +334,14 @@ def _node_faults(settings: Config, phase: str) -> list[Fault]:
     period = robot.period
     passive = has_passive_stop(robot)
     silent = period + min(channel.max_age for channel in robot.channels if not channel.latched)
-    stale = settings.gate.recorder_timeout_s + HEARTBEAT_S + 2 * period
+    stale = settings.gate.recorder_timeout_s + _answered(settings)
     braking = robot.world.drive.timeout + robot.model.dt * len(robot.model.tightening)
     lost = "" if passive else NO_PASSIVE_STATE
     policy = "behavior_policy" if phase == "collection" else "inference"
     monitor = (Expect.DRIVE, "", braking, lost)
     reactions: dict[str, tuple[Expect, str, float, str]] = {
-        policy: (Expect.BACKUP, "no request answered", 2 * period, ""),
-        "recorder": (Expect.BACKUP, "recorder", stale, ""),
+        policy: (Expect.BACKUP, "no request answered", _answered(settings), ""),
+        "recorder": (Expect.LATCHED, "recorder", stale, ""),
         "simulator": (Expect.LATCHED, "is .* old", silent, ""),  # its world stands still with it
         "safety_monitor": monitor,
     }
@@ -337,7 +349,7 @@ def _node_faults(settings: Config, phase: str) -> list[Fault]:
         reactions["learner"] = (Expect.GOES_ON, "", 2 * period, "")
     return [
         Fault(f"{node} {what}", f"node {what}" if node != "safety_monitor" else f"monitor {what}", verb, node, None,
-              LONG_S, expect, cause, limit_s, reason)
+              LATCH_S if node == "recorder" else LONG_S, expect, cause, limit_s, reason)
         for node, (expect, cause, limit_s, reason) in reactions.items()
         for what, verb in (("killed", "kill"), ("stopped", "stop"), ("restarted", "restart"))
     ]  # fmt: skip
@@ -349,7 +361,7 @@ def _host_faults(settings: Config) -> list[Fault]:
     period = robot.period
     lost = "" if has_passive_stop(robot) else NO_PASSIVE_STATE
     silent = period + min(channel.max_age for channel in robot.channels if not channel.latched)
-    stale = settings.gate.recorder_timeout_s + HEARTBEAT_S + 2 * period
+    stale = settings.gate.recorder_timeout_s + _answered(settings)
     nonsense = [("clock", "sundial"), ("seed", -1), ("first_sequence", "seven"), ("config", ""), ("stamped_cmd", 3)]
     return [
         *(
@@ -363,7 +375,7 @@ def _host_faults(settings: Config) -> list[Fault]:
               "in the future", silent, lost),
         Fault("paused simulation", "paused simulation", "clock", "safety_monitor", None, LONG_S, Expect.LATCHED,
               "in the future", silent + settings.gate.future_tolerance_s, lost),
-        Fault("full disk", "full disk", "disk", "recorder", None, LONG_S, Expect.BACKUP, "recorder", stale),
+        Fault("full disk", "full disk", "disk", "recorder", None, LATCH_S, Expect.LATCHED, "recorder", stale),
         Fault("CPU hog", "CPU hog", "hog", "", None, LONG_S, Expect.GOES_ON, "", silent),
         Fault("foreign publisher, silent", "foreign publisher", "foreign", COMMAND, 0.0, LONG_S, Expect.LATCHED,
               "another node publishes", WATCH_S + period),
@@ -400,7 +412,8 @@ def reaction(fault: Fault, seen: Seen) -> tuple[float, str] | None:
         return None if seen.silent_s is None else (seen.silent_s, "nobody is left to react: no command comes any more")
     if fault.expect is Expect.DRIVE:
         return None if seen.stood_s is None else (seen.stood_s, "no commander: the drive stopped by its own timeout")
-    if fault.expect is Expect.GOES_ON:
+    latched = seen.state.startswith("latched")
+    if fault.expect is Expect.GOES_ON or (fault.expect is Expect.EITHER and not latched):
         return (seen.decisions[0][0], "tolerated: the gate goes on") if seen.decisions else None
     if fault.expect is Expect.REFUSED:
         said = [(at, text) for at, text in seen.logs if re.search(fault.cause, text)]
@@ -415,7 +428,8 @@ def hidden(fault: Fault, seen: Seen) -> bool:
     """Whether a lie about the motion could not show: a robot that stands before a phantom, say, is told nothing."""
     found = reaction(fault, seen)
     noticed = found is not None and found[0] <= fault.seconds
-    return fault.cause == MISMATCH and not noticed and seen.moved_s < SHOWN_S
+    must_show = fault.cause == MISMATCH and fault.expect is Expect.LATCHED
+    return must_show and not noticed and seen.moved_s < SHOWN_S
 
 
 def judge(fault: Fault, seen: Seen, robot: str, phase: str, timed: bool = True) -> Result:
@@ -431,7 +445,8 @@ def judge(fault: Fault, seen: Seen, robot: str, phase: str, timed: bool = True) 
         why.append(f"reacted after {found[0]:.3f} s, allowed {fault.limit_s:.3f} s")
     if fault.expect is Expect.LATCHED and state != "latched":
         why.append(f"the gate is {state or 'silent'}, not latched")
-    if fault.expect not in (Expect.LATCHED, Expect.DRIVE) and state == "latched" and not fault.uncoverable:
+    free = (Expect.LATCHED, Expect.DRIVE, Expect.EITHER)
+    if fault.expect not in free and state == "latched" and not fault.uncoverable:
         why.append("latched, though it could have gone on")
     last = next((text for _, _, text in reversed(seen.decisions) if text), "")
     return Result(

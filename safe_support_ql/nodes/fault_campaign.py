@@ -354,10 +354,10 @@ class Campaign(conductor.Conductor):
     def observe(self, fault: faults.Fault, seen: Seen) -> None:
         """Onset, duration, end and what follows."""
         decided, logged, refused, visits = len(self.decisions), len(self.logs), self.refused, len(self.visits)
-        moved = self.moved_s
+        moved, asked = self.moved_s, time.monotonic()
         end = self.begin(fault, seen)
         try:
-            onset = self._wait_out(fault, seen, time.monotonic())
+            onset = self._wait_out(fault, seen, asked if fault.expect is Expect.DRIVE else time.monotonic())
         finally:
             end()
         seen.moved_s = self.moved_s - moved
@@ -553,7 +553,7 @@ class Campaign(conductor.Conductor):
         return lambda: self._signal(fault.target, signal.SIGCONT)
 
     def _restart(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
-        """Asked to leave; the onset is when it has left, as it may have something to finish."""
+        """Asked to leave; the onset is when it has left, as it may have something to finish: the monitor, the stop."""
         processes = self.processes
         assert processes is not None
         self.down.add(fault.target)

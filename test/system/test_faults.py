@@ -15,7 +15,7 @@ SHORT = {
     "diff_drive": (
         "NaN: odom, once",
         "silence: scan, 2 s",
-        "shrunken ranges: scan",
+        "shrunken ranges: scan, 4 s",
         "nonsense parameter: clock",
         "behavior_policy killed",
         "foreign publisher, silent",
