@@ -159,7 +159,7 @@ def catalogue(settings: Config, phase: str) -> list[Fault]:
     robot = settings.robot
     faults: list[Fault] = []
     for channel in robot.channels:
-        faults += _goal_faults(robot, channel) if channel.latched else _input_faults(settings, channel)
+        faults += _goal_faults(settings, channel) if channel.latched else _input_faults(settings, channel)
         faults += _lies(settings, channel)
     faults += _request_faults(settings)
     faults += _actuator_faults(robot)
@@ -182,9 +182,7 @@ def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
     silent = period + channel.max_age  # until an input that no longer comes counts as missing
 
     def once(kind: str, verb: str, option: Any, cause: str, expect: Expect = Expect.REFUSED) -> Fault:
-        limits = {Expect.GOES_ON: _answered(settings), Expect.BACKUP: _answered(settings)}
-        limit_s = limits.get(expect, period)
-        return Fault(f"{kind}: {name}, once", kind, verb, name, option, 0.0, expect, cause, limit_s)
+        return Fault(f"{kind}: {name}, once", kind, verb, name, option, 0.0, expect, cause, _answered(settings))
 
     def long(
         kind: str, verb: str, option: Any, cause: str, expect: Expect = Expect.LATCHED, limit_s: float = silent
@@ -219,9 +217,9 @@ def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
         long("late stamp", "stamp", -1.0, f"{name} is .* old"),
         *both("future stamp", "stamp", 1.0, f"{name}: stamp lies .* in the future"),
         once("repeated stamp", "repeat", None, f"{name}: stamp did not advance"),
-        long("repeated stamp", "repeat", None, f"{name}: stamp did not advance", Expect.REFUSED, period),
+        long("repeated stamp", "repeat", None, f"{name}: stamp did not advance", Expect.REFUSED, _answered(settings)),
         once("reordered stamps", "swap", None, f"{name}: stamp did not advance"),
-        long("reordered stamps", "swap", None, f"{name}: stamp did not advance", Expect.REFUSED, 2 * period),
+        long("reordered stamps", "swap", None, f"{name}: stamp did not advance", Expect.REFUSED, _answered(settings)),
         once("silence", "drop", None, "", Expect.GOES_ON),
         long("silence", "drop", None, f"{name} is .* old"),
         long("flood", "flood", FLOOD_HZ, "", Expect.GOES_ON, 2 * period),
@@ -235,16 +233,16 @@ def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
     return faults
 
 
-def _goal_faults(robot: Robot, channel: Channel) -> list[Fault]:
+def _goal_faults(settings: Config, channel: Channel) -> list[Fault]:
     """A goal has no age: a bad one is refused, and the last one stays."""
-    name = channel.name
+    name, limit_s = channel.name, _answered(settings)
     cases = [
         ("NaN", "vector", ("put", np.nan), f"{name}: holds a NaN or infinity"),
         ("wrong name", "names", None, f"{name}: .* is .*, expected"),
         ("future stamp", "stamp", 3600.0, f"{name}: stamp lies .* in the future"),
     ]
     return [
-        Fault(f"{kind}: {name}, {text}", kind, verb, name, option, seconds, Expect.REFUSED, cause, robot.period)
+        Fault(f"{kind}: {name}, {text}", kind, verb, name, option, seconds, Expect.REFUSED, cause, limit_s)
         for kind, verb, option, cause in cases
         for text, seconds in (("once", 0.0), ("2 s", LONG_S))
     ]
@@ -335,7 +333,8 @@ def _node_faults(settings: Config, phase: str) -> list[Fault]:
     passive = has_passive_stop(robot)
     silent = period + min(channel.max_age for channel in robot.channels if not channel.latched)
     stale = settings.gate.recorder_timeout_s + _answered(settings)
-    braking = robot.world.drive.timeout + robot.model.dt * len(robot.model.tightening)
+    stop = robot.model.dt * len(robot.model.tightening)
+    braking = robot.world.drive.timeout + stop
     lost = "" if passive else NO_PASSIVE_STATE
     policy = "behavior_policy" if phase == "collection" else "inference"
     monitor = (Expect.DRIVE, "", braking, lost)
@@ -349,7 +348,8 @@ def _node_faults(settings: Config, phase: str) -> list[Fault]:
         reactions["learner"] = (Expect.GOES_ON, "", 2 * period, "")
     return [
         Fault(f"{node} {what}", f"node {what}" if node != "safety_monitor" else f"monitor {what}", verb, node, None,
-              LATCH_S if node == "recorder" else LONG_S, expect, cause, limit_s, reason)
+              LATCH_S if node == "recorder" else LONG_S, expect, cause,
+              limit_s + (stop if reason and verb == "restart" else 0.0), reason)  # asked to leave, it stops first
         for node, (expect, cause, limit_s, reason) in reactions.items()
         for what, verb in (("killed", "kill"), ("stopped", "stop"), ("restarted", "restart"))
     ]  # fmt: skip
