@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from safe_support_ql import bringup
     from safe_support_ql.bringup import Run
     from safe_support_ql.config import Config
+    from safe_support_ql.robots.base import Robot
     from safe_support_ql.summary import LedgerReport, Progress
 
 BAD_INPUT, FAULT, INTERRUPTED = 2, 3, 130
 LOOK_S = 2.0  # for another safety_monitor, in a domain that the user chose
+LEAST_NEAR = 0.2  # of the counted steps of a falsification must come near the boundary, or it shows little
 
 
 class Parser(argparse.ArgumentParser):
@@ -224,7 +226,12 @@ def print_ledger(report: LedgerReport, folder: Path) -> None:
     print(f"{folder / 'journal.bin'}: {report.journalled} records, checksums right")
     if report.damaged_bytes:
         print(f"  the last {report.damaged_bytes} bytes are torn or damaged")
+    joined: list[tuple[int, int, str]] = []  # the recorder lists a long silence in pieces
     for first, last, why in report.gaps:
+        if joined and joined[-1][1:] == (first - 1, why):
+            first = joined.pop()[0]
+        joined.append((first, last, why))
+    for first, last, why in joined:
         print(f"  decisions {first} to {last} are listed as not journalled: {why}")
     for first, last in report.missing:
         print(f"  decisions {first} to {last} are MISSING: neither journalled nor listed")
@@ -239,6 +246,10 @@ def print_ledger(report: LedgerReport, folder: Path) -> None:
             f"{bound:>11}{phase['interventions']:>8}{phase['empty_supports']:>7}"
         )
     print("'per hour <': one-sided 95 % Poisson bound on unsafe visits per simulated hour\n")
+    print(f"{'verdicts':<21}" + "".join(f"{name:>15}" for name in report.summary["verdicts"]))
+    for name, phase in report.summary["phases"].items():
+        print(f"{name:<21}" + "".join(f"{count:>15}" for count in phase["verdicts"].values()))
+    print()
     if report.summary["evaluation"]:
         print(panel.table(report.summary))
     for text in report.latches:
@@ -467,11 +478,37 @@ def falsify(options: argparse.Namespace) -> int:
     results = search.campaign(shards, folder / "shards", options.workers, lambda text: print(text, flush=True))
     rows = search.summarise(results)
     (folder / "falsify.json").write_text(json.dumps({"robot": options.robot, "edges": search.EDGES, "worlds": rows}))
-    print(f"\n{search.table(rows)}")
+    print(f"\n{search.table(rows)}\n\n{bounds(settings.robot, results)}")
     for row in rows:
         for text in row["visits"]:
             print(f"UNSAFE VISIT in world {row['mismatch']}: {text}")
-    return 1 if any(row["unsafe_visits"] for row in rows) else 0
+    near = sum(row["near"] for row in rows) / max(sum(row["counted_steps"] for row in rows), 1)
+    if near < LEAST_NEAR:
+        print(f"only {near:.1%} of the counted steps came near the boundary, {LEAST_NEAR:.0%} are asked for")
+    return 1 if near < LEAST_NEAR or any(row["unsafe_visits"] for row in rows) else 0
+
+
+def bounds(robot: Robot, results: list[dict[str, Any]]) -> str:
+    """What the random search bounds: trials are drawn independently from a fixed distribution, which steps are not.
+
+    For a robot on joints episodes are not either: they start again from states that earlier ones met, so a trial is a
+    shard. An episode ends with its first visit.
+    """
+    from safe_support_ql.robots.world import DifferentialDrive
+    from safe_support_ql.safety.ledger import proportion_interval
+
+    trial = "episodes" if isinstance(robot.world.drive, DifferentialDrive) else "shards"
+    lines = [f"random search, a trial is one of its {trial}:"]
+    drawn = [result for result in results if result["kind"] == "random"]
+    for world in dict.fromkeys(result["mismatch"] for result in drawn):
+        rows = [result for result in drawn if result["mismatch"] == world]
+        episodes, latched = (sum(row[key] for row in rows) for key in ("episodes", "latched"))
+        unsafe = sum(row["unsafe_visits"] if trial == "episodes" else row["unsafe_visits"] > 0 for row in rows)
+        trials = episodes if trial == "episodes" else len(rows)
+        upper = proportion_interval(min(unsafe, trials), trials)[1]
+        lines.append(f"  {world:<16}{unsafe} of {trials} unsafe, below {upper:.1e} at 95 %")
+        lines.append(f"  {'':<16}{latched} of {episodes} episodes latched though all was within W")
+    return "\n".join(lines)
 
 
 # --- calibrate -------------------------------------------------------------------------------------------------------

@@ -160,6 +160,7 @@ def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[st
         phases[phase] = {name: int(counts.of(phase, name)) for name in COUNTS} | {
             "simulated_hours": hours,
             "unsafe_rate_upper95_per_hour": _finite(rate_upper_bound(visits, hours)),
+            "verdicts": {name: int(counts.phases[phase]["verdicts"].get(name, 0)) for name in VERDICTS},
         }
     hours = counts.total("seconds") / 3600
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safe_support_ql import config
+from safe_support_ql import cli, config
 from safe_support_ql.experiments import falsify, margins
 from safe_support_ql.robots import cart_pole
 from safe_support_ql.simulation.simulation import Simulation
@@ -172,3 +172,13 @@ def test_a_mismatch_is_what_it_says() -> None:
 def test_an_unknown_mismatch_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="no mismatch 'heavy'; known: nominal, ground_fast"):
         falsify.true_world(config.load_robot("diff_drive").robot, "heavy")
+
+
+def test_only_independent_trials_of_the_random_search_are_bounded() -> None:
+    shards = [
+        {"mismatch": "nominal", "kind": kind, "episodes": 150, "latched": 1, "unsafe_visits": 0}
+        for kind in ("random", "random", "search")
+    ]
+    text = cli.bounds(config.load_robot("diff_drive").robot, shards)
+    assert "0 of 300 unsafe, below 1.2e-02" in text and "2 of 300 episodes latched" in text
+    assert "0 of 2 unsafe" in cli.bounds(config.load_robot("cart_pole").robot, shards), "its episodes are not"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,20 @@ def test_a_run_learns_evaluates_and_survives_a_killed_learner(start: Callable[..
         assert (folder / name).stat().st_size > 0, name
     assert list((folder / "tensorboard").iterdir())
     accounted(folder)
+
+    def ledger(folder: Path) -> tuple[int, str]:
+        run = subprocess.run([*CLI, "ledger", str(folder)], capture_output=True, text=True, cwd=ROOT)
+        return run.returncode, run.stdout
+
+    status, text = ledger(folder)
+    assert status == 0 and "collection" in text and "certified_band" in text and max(map(len, text.split("\n"))) <= 120
+    damaged = folder.with_name("damaged")
+    shutil.copytree(folder, damaged)
+    with open(damaged / "journal.bin", "r+b") as file:
+        file.truncate((damaged / "journal.bin").stat().st_size - 100)
+    status, text = ledger(damaged)
+    assert status == 1 and "torn or damaged" in text and "MISSING" in text
+    shutil.rmtree(damaged)
 
 
 def test_ctrl_c_keeps_everything_and_the_run_resumes(start: Callable[..., Command]) -> None:
