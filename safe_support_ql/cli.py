@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = BAD_INPUT
     except KeyboardInterrupt:
         status = INTERRUPTED
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(status)

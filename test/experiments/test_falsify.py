@@ -66,7 +66,13 @@ def test_the_cross_entropy_search_reports_a_margin(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("robot", "margin"), [("diff_drive", "motion_mismatch"), ("diff_drive", "drive_timeout"), ("cart_pole", "gain_mis")]
+    ("robot", "margin"),
+    [
+        ("diff_drive", "motion_mismatch"),
+        ("diff_drive", "drive_timeout"),
+        ("diff_drive", "age of"),
+        ("cart_pole", "gain_mis"),
+    ],
 )
 def test_a_margin_is_what_keeps_it_safe(robot: str, margin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(margins, "EPISODES", 6)
@@ -81,7 +87,7 @@ def test_every_parameter_that_is_a_margin_stands_in_a_table() -> None:
     for robot in ROBOTS:
         made = config.load_robot(robot).robot
         named = " ".join(case.margin for case in margins.cases(made))
-        endings = ("_mismatch", "_error", "_disturbance", "_noise", "_delay", "_timeout")
+        endings = ("_mismatch", "_error", "_disturbance", "_noise", "_delay", "_timeout", "_swings", "nonlinearity")
         for name in vars(made.parameters):  # type: ignore[attr-defined]  # every robot keeps its Parameters
             if name.endswith(endings) and name != "scan_noise" or name.startswith(("margin_", "between_", "band")):
                 assert name in named, f"{robot}: {name}"
