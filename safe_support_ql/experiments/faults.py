@@ -369,10 +369,10 @@ def _host_faults(settings: Config) -> list[Fault]:
                   0.0, Expect.PARAMETER, f"{name}|[Ww]rong parameter type", PERSON_S)
             for name, value in nonsense
         ),
-        Fault("clock jumps ahead", "clock jump", "clock", "safety_monitor", 5.0, LONG_S, Expect.LATCHED, "is .* old",
-              period + 0.05, lost),
+        Fault("clock jumps ahead", "clock jump", "clock", "safety_monitor", 5.0, LONG_S, Expect.LATCHED,
+              "the clock jumped", _answered(settings), lost),
         Fault("clock jumps back", "clock jump", "clock", "safety_monitor", -5.0, LONG_S, Expect.LATCHED,
-              "in the future", silent, lost),
+              "the clock jumped", _answered(settings), lost),
         Fault("paused simulation", "paused simulation", "clock", "safety_monitor", None, LONG_S, Expect.LATCHED,
               "in the future", silent + settings.gate.future_tolerance_s, lost),
         Fault("full disk", "full disk", "disk", "recorder", None, LATCH_S, Expect.LATCHED, "recorder", stale),

@@ -418,7 +418,7 @@ def _pole_cases() -> tuple[Case, ...]:
         ),
         Case(
             "between_members", "", "", "",
-            why_not="a reserve for models between the members: no scenario was found in which deleting it alone is unsafe",
+            why_not="a reserve for models between the members: no scenario was found in which deleting it is unsafe",
         ),
         Case(
             "drive_timeout", "", "", "",

@@ -401,6 +401,8 @@ class Campaign(conductor.Conductor):
             self.clock_offset = 0.0
             self.clock_timer = self.node.create_timer(CLOCK_S, self._tick_clock)
             self.set("safety_monitor", use_sim_time=True)
+            self.spin(lambda: False, AFTER_S)  # until /clock is heard, it is the year 1970
+            self.recover()
 
     def back(self) -> None:
         """As before the fault."""

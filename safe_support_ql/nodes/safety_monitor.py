@@ -43,6 +43,7 @@ EARLY, LATE = 0.95, 1.25  # of a period: a state so much newer begins a cycle; w
 DRAW_S = 0.2
 GHOST_S = 22.0  # a killed participant stays in the graph for its lease: 20 s by default, 4 s with config/fastdds.xml
 GHOST_LOOK_S = 0.1
+JUMP_S = 0.5  # of the clock against the steady one between two looks: no clock that is only slow or fast does that
 FOREIGN = "another node publishes the robot's command: {}; stop it, then call the reset service"
 E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
 REMEDY = {  # where the cause itself names none; by the reason of the newest decision
@@ -157,6 +158,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.stopping_until = 0
         self.forget(0)
         self.next_cycle = time.monotonic_ns()
+        self.clock_ahead_ns: int | None = None
         self.tell_state()
 
     def _wait_for_ghosts(self) -> str:
@@ -400,10 +402,23 @@ class SafetyMonitor(lifecycle.ManagedNode):
             return
         assert self.gate is not None
         now = time.monotonic_ns()
+        if not self.lockstep:
+            self._watch_clock(now)
         if self.open and now - self.opened >= self.deadline_ns:
             self.publish(self.gate.expire(now))
         if not self.lockstep and (now >= self.next_cycle or self.fresh(now)):
             self.cycle()
+
+    def _watch_clock(self, now: int) -> None:
+        """A clock that jumps makes every stamp wrong; that inputs look old or new is only what follows."""
+        assert self.gate is not None
+        ahead_ns = self.get_clock().now().nanoseconds - now
+        jumped_s = (ahead_ns - (self.clock_ahead_ns or ahead_ns)) / 1e9
+        self.clock_ahead_ns = ahead_ns
+        if abs(jumped_s) > JUMP_S:
+            self.gate.latch(
+                f"the clock jumped by {jumped_s:+.1f} s; synchronise the clocks, then call the reset service"
+            )
 
     def fresh(self, now: int) -> bool:
         """Real time: whether a complete state waits, a period newer than that of the last cycle."""
@@ -444,11 +459,23 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if self.gate.state is State.LATCHED and self.gate.mismatch.spent and (foreign := self.foreign_publishers()):
             # What contradicts the predictions may be somebody else's commands.
             self.gate.cause = f"{FOREIGN.format(foreign)}; {self.gate.cause}"
+        if self.reason == "input_missing" and not self.lockstep:
+            self._look_at_types()
         text = f"{now[0].value}: {self.gate.cause}" if self.gate.cause else now[0].value
         self.state_output.publish(String(data=text))
         if self.gate.state is State.LATCHED:
             self.get_logger().error(f"latched: {self.gate.cause}")
         self.send_diagnostics()
+
+    def _look_at_types(self) -> None:
+        """DDS matches nobody with a publisher of another type, and tells neither side."""
+        assert self.gate is not None
+        for codec in self.codecs:
+            kind = codec.channel.type.replace("/msg/", "/").replace("/", "/msg/")
+            infos = self.get_publishers_info_by_topic(codec.channel.name)
+            if others := sorted({info.topic_type for info in infos} - {kind}):
+                problem = f"{codec.channel.name}: somebody publishes {', '.join(others)}, expected {kind}"
+                self.get_logger().error(self.gate.refuse(codec.channel.name, problem), throttle_duration_sec=1.0)
 
     def on_second(self) -> None:
         """Diagnostics, and a look for another publisher of the command."""

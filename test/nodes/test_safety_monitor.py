@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from rclpy.duration import Duration
 from rclpy.parameter import Parameter
+from rclpy.time import Time
 from std_msgs.msg import Bool, UInt64
 from std_srvs.srv import SetBool, Trigger
 
@@ -227,6 +229,44 @@ def test_diagnostics_come_with_reason_and_remedy_whenever_one_changes(
     assert set(REASONS) == set(REMEDY)
     for reason in REASONS:
         assert REMEDY[reason] or reason == "request"
+
+
+def test_a_clock_that_jumps_latches_and_says_so(
+    realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor, sent = realtime
+    monitor.on_timer()
+    monitor.on_timer()
+    assert monitor.gate is not None and monitor.gate.state is not State.LATCHED
+    true = monitor.get_clock()
+
+    class Ahead:
+        def now(self) -> Time:
+            return true.now() + Duration(seconds=5)
+
+    monkeypatch.setattr(monitor, "get_clock", Ahead)
+    monitor.on_timer()
+    assert monitor.gate.state is State.LATCHED and "the clock jumped by +5.0 s" in monitor.gate.cause
+
+
+def test_a_publisher_of_another_type_is_named(realtime: tuple[SafetyMonitor, list[Any]], ros_domain) -> None:
+    monitor, sent = realtime
+    elsewhere = rclpy.Context()  # one participant cannot hold two types of a topic
+    elsewhere.init()
+    other = rclpy.create_node("other", context=elsewhere)
+    publisher = other.create_publisher(Bool, "odom", 1)
+    end = time.monotonic() + 20.0
+    while not monitor.get_publishers_info_by_topic("odom") and time.monotonic() < end:
+        time.sleep(0.05)
+    assert monitor.gate is not None
+    monitor.reason = "input_missing"
+    monitor._look_at_types()
+    assert monitor.gate._problems["odom"] == (
+        "odom: somebody publishes std_msgs/msg/Bool, expected nav_msgs/msg/Odometry"
+    )
+    other.destroy_publisher(publisher)
+    other.destroy_node()
+    elsewhere.shutdown()
 
 
 def test_the_e_stop_service_does_what_the_topic_does(monitor: SafetyMonitor) -> None:
