@@ -83,6 +83,7 @@ class Seen:
     """What happened from the onset of a fault on; times in seconds since the onset, on the steady clock."""
 
     decisions: list[tuple[float, str, str]] = field(default_factory=list)  # (time, reason, message)
+    states: list[tuple[float, str]] = field(default_factory=list)  # of the gate, with their causes, as published
     logs: list[tuple[float, str]] = field(default_factory=list)  # what the monitor logged
     answer: tuple[float, str] | None = None  # to a parameter change: (time, why it was refused)
     stood_s: float | None = None  # when the robot stood
@@ -418,10 +419,11 @@ def reaction(fault: Fault, seen: Seen) -> tuple[float, str] | None:
     if fault.expect is Expect.REFUSED:
         said = [(at, text) for at, text in seen.logs if re.search(fault.cause, text)]
         return said[0] if said and seen.refused else None
-    for at, reason, message in seen.decisions:
-        if (reason not in PASSED_ON or "only the plan" in message) and re.search(fault.cause, message):
-            return at, message
-    return None
+    safe = [d for d in seen.decisions if d[1] not in PASSED_ON or "only the plan" in d[2]]
+    said = [(at, message) for at, _, message in safe] + [
+        (max(at, safe[0][0]), text) for at, text in seen.states if safe
+    ]
+    return min(((at, text) for at, text in said if re.search(fault.cause, text)), default=None)
 
 
 def hidden(fault: Fault, seen: Seen) -> bool:

@@ -150,6 +150,7 @@ class Campaign(conductor.Conductor):
         self.down: set[str] = set()  # nodes that a fault took down
         self.decisions: list[tuple[float, messages.Verdict]] = []
         self.logs: list[tuple[float, str]] = []
+        self.states: list[tuple[float, str]] = []
         self.inputs: dict[str, Floats] = {}
         self.state_now: Floats | None = None
         self.stood_at: float | None = None
@@ -245,6 +246,10 @@ class Campaign(conductor.Conductor):
 
     def _on_decision(self, message: DiagnosticArray) -> None:
         self.decisions.append((time.monotonic(), messages.decode_decision(message)))
+
+    def _on_gate(self, message: String) -> None:
+        super()._on_gate(message)
+        self.states.append((time.monotonic(), message.data))
 
     def _on_log(self, message: Log) -> None:
         if message.name.endswith("safety_monitor"):
@@ -370,6 +375,7 @@ class Campaign(conductor.Conductor):
         self.spin(settled, SETTLE_S)
         self.spin(lambda: False, AFTER_S)
         seen.decisions = [(at - onset, v.reason, v.message) for at, v in self.decisions[decided:] if at >= onset]
+        seen.states = [(at - onset, text) for at, text in self.states if at >= onset]
         seen.logs = [(at - onset, text) for at, text in self.logs[logged:] if at >= onset]
         seen.refused = self.refused - refused
         seen.visit_s = self.visits[visits] - onset if len(self.visits) > visits else None

@@ -73,6 +73,13 @@ def test_what_is_not_as_it_must_be_fails_and_is_said(changes: dict[str, object],
     assert why in faults.closing([result], [FAULT])
 
 
+def test_a_cause_may_stand_in_the_state_of_the_gate_and_the_plan_must_run_by_then() -> None:
+    blind = [(0.05, "request", ""), (0.3, "input_missing", "scan is 0.27 s old")]
+    result = faults.judge(FAULT, seen(decisions=blind, states=[(0.2, f"latched: {SILENT}")]), "r", "collection")
+    assert result.passed and result.reaction_s == 0.3 and SILENT in result.message
+    assert not faults.judge(FAULT, seen(decisions=blind[:1], states=[(0.2, SILENT)]), "r", "collection").passed
+
+
 def test_the_short_campaign_does_not_judge_time() -> None:
     slow = seen(decisions=[(0.4, "input_missing", SILENT)])
     assert faults.judge(FAULT, slow, "r", "collection", timed=False).passed
