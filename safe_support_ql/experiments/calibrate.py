@@ -54,7 +54,7 @@ class Spec:
 
 SPECS = {
     "diff_drive": Spec(
-        ("margin_model",), ("margin_growth",), ("margin_terminal", "margin_speed_estimate"),
+        ("margin_model",), ("margin_growth",), ("margin_terminal", "margin_speed_estimate", "between_members"),
         {"margin_speed_estimate": 3}, 3, 0.1, ("margin_terminal", "terminal_speed"), "lidar_noise", True,
     ),
     "cart_pole": Spec(

@@ -30,6 +30,8 @@ def test_shipped_margins_cover_a_few_manoeuvres(name: str) -> None:
         for one in result.manoeuvres:
             t = np.minimum(np.arange(1, len(one.alone)), one.end)
             assert (one.alone[1:, 0] <= model["margin_model"] + model["margin_growth"] * t * dt + 1e-9).all()
+        (between,) = [line for line in result.lines if line.name == "[clearance between checks]"]
+        assert between.shipped == pytest.approx(0.0225), "half the way between two checks, and no other margin"
     assert "too small" in table(result) and "Population" in table(result)
 
 
