@@ -415,7 +415,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         ahead_ns = self.get_clock().now().nanoseconds - now
         jumped_s = (ahead_ns - (self.clock_ahead_ns or ahead_ns)) / 1e9
         self.clock_ahead_ns = ahead_ns
-        if abs(jumped_s) > JUMP_S:
+        # A closed gate has seen nothing yet, and a simulated clock begins with a jump.
+        if abs(jumped_s) > JUMP_S and self.gate.state is not State.CLOSED:
             self.gate.latch(
                 f"the clock jumped by {jumped_s:+.1f} s; synchronise the clocks, then call the reset service"
             )

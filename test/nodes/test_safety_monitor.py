@@ -245,6 +245,12 @@ def test_a_clock_that_jumps_latches_and_says_so(
             return true.now() + Duration(seconds=5)
 
     monkeypatch.setattr(monitor, "get_clock", Ahead)
+    monitor.gate.state = State.CLOSED
+    monitor._watch_clock(time.monotonic_ns())
+    assert monitor.gate.state is not State.LATCHED, "a simulated clock begins with a jump"
+    assert monitor.clock_ahead_ns is not None
+    monitor.clock_ahead_ns -= 5 * 10**9
+    monitor.gate.state = State.NOMINAL
     monitor.on_timer()
     assert monitor.gate.state is State.LATCHED and "the clock jumped by +5.0 s" in monitor.gate.cause
 
