@@ -226,6 +226,12 @@ def test_diagnostics_come_with_reason_and_remedy_whenever_one_changes(
     assert (sent[-1]["reason"], sent[-1]["state"]) == ("input_missing", "backup") and "sensor" in sent[-1]["remedy"]
     monitor.on_e_stop(Bool(data=True))
     assert sent[-1]["state"] == "latched" and "send false" in sent[-1]["remedy"]
+    told = len(sent)
+    monitor.gate.counters.mismatches, monitor.gate.mismatch.largest = 3, 1.25
+    monitor.on_second()
+    assert len(sent) == told + 1, "once a second, too"
+    assert (sent[-1]["mismatches"], sent[-1]["largest residual, in W"]) == ("3", "1.25")
+    assert int(sent[-1]["verdict no_proof"]) == monitor.gate.counters.verdicts["no_proof"] > 0
     assert set(REASONS) == set(REMEDY)
     for reason in REASONS:
         assert REMEDY[reason] or reason == "request"
