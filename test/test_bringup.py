@@ -190,6 +190,28 @@ def test_a_number_that_was_counted_is_not_used_again(recorded: Path) -> None:
     assert summary.progress(recorded).first_sequence == 121
 
 
+def test_a_ledger_that_grows_while_it_is_read_is_not_damaged(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, whole, writes = recorded / "ledger.jsonl", Path.read_bytes, [2]
+
+    def read_bytes(self: Path) -> bytes:
+        content = whole(self)
+        if self == path and writes[0]:
+            writes[0] -= 1
+            newest = json.loads(content.splitlines()[-1])
+            with open(path, "ab") as file:
+                file.write((json.dumps({**newest, "seq": newest["seq"] + 1}) + "\n").encode())
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert summary.progress(recorded).ticks == 100
+    assert not writes[0]
+    monkeypatch.undo()
+    with open(path, "ab") as file:
+        file.write(b"no event\n")
+    with pytest.raises(ValueError, match="is damaged"):
+        summary.progress(recorded)
+
+
 def test_a_policy_trained_on_more_is_evaluated_anew(recorded: Path) -> None:
     ledger = LedgerWriter(recorded / "ledger.jsonl")
     ledger.append("phase", {"time": 70.0, "phase": "collection"})
