@@ -16,6 +16,7 @@ import pytest
 
 from safe_support_ql import bringup, cli, config
 from safe_support_ql.deployment.manifest import Manifest, encode_manifest
+from safe_support_ql.experiments import faults
 
 Refused = Callable[..., str]
 
@@ -167,3 +168,28 @@ def test_the_run_folder_holds_the_configuration_as_used(begun: bringup.Run) -> N
     assert settings.safety_hash == config.load_robot("diff_drive").safety_hash
     assert json.loads((begun.folder / "session.json").read_text())["seed"] == 3
     assert "latch_after_s" in begun.config_file.read_text()  # defaults, too: they may change later
+
+
+@pytest.mark.parametrize(("visits", "status"), [(0, 0), (1, 1)])
+def test_the_fault_campaign_ends_with_a_table_json_and_its_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, visits: int, status: int
+) -> None:
+    """The graph is not started here: test/system/test_faults.py plays faults on it."""
+
+    def play(settings: object, phase: str, picked: list[faults.Fault], runs: Path, show: Callable[..., None]) -> None:
+        for fault in picked:
+            seen = faults.Seen([(0.001, "request", "")], logs=[(0.001, fault.cause)], refused=1, visits=visits)
+            show(faults.judge(fault, replace(seen, state="nominal"), "cart_pole", phase))
+
+    monkeypatch.setattr(cli, "play", play)
+    path = tmp_path / "faults.json"
+    with pytest.raises(SystemExit) as left:
+        cli.main(["faults", "--robot", "cart_pole", "--only", "NaN: joint_states, once", "--json", str(path)])
+    assert left.value.code == status
+    rows = json.loads(path.read_text())["faults"]
+    assert [row["phase"] for row in rows] == ["collection", "deployment"]
+    keys = {"name", "robot", "phase", "covered", "unsafe_visits", "reaction_s", "state", "message", "passed"}
+    assert all(keys <= set(row) and row["passed"] is not bool(visits) for row in rows)
+    text = capsys.readouterr().out
+    assert f"{0 if visits else 2} of 2 faults passed" in text and ("1 unsafe visits" in text) is bool(visits)
+    assert max(len(line) for line in text.splitlines() if line.startswith("NaN")) <= 80
