@@ -621,6 +621,7 @@ class Campaign(conductor.Conductor):
 
     def _clock(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
         self.clock_offset = fault.option
+        self._tick_clock()  # the onset is now
 
         def end() -> None:
             self.clock_offset = 0.0

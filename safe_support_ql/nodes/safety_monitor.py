@@ -307,13 +307,19 @@ class SafetyMonitor(lifecycle.ManagedNode):
     def on_e_stop(self, message: Bool) -> None:
         """Latch at once; the reset service refuses until false was sent."""
         self.e_stop = message.data
-        if self.e_stop and self.gate is not None:
-            self.gate.latch(E_STOPPED)
-            if self.active and not self.open and not self.lockstep:
-                self.begin(self.get_clock().now().nanoseconds)  # at once, not with the next cycle
-            if self.active and self.open:
-                self.publish(self.gate.expire(time.monotonic_ns()))
-            self.tell_state()
+        if self.e_stop:
+            self._latch_at_once(E_STOPPED)
+
+    def _latch_at_once(self, cause: str) -> None:
+        """The plan goes out now, not with the next cycle."""
+        if self.gate is None:
+            return
+        self.gate.latch(cause)
+        if self.active and not self.open and not self.lockstep:
+            self.begin(self.get_clock().now().nanoseconds)
+        if self.active and self.open:
+            self.publish(self.gate.expire(time.monotonic_ns()))
+        self.tell_state()
 
     def on_e_stop_service(self, request: Any, response: Any) -> None:
         """The same as a service: true latches, false releases."""
@@ -417,7 +423,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.clock_ahead_ns = ahead_ns
         # A closed gate has seen nothing yet, and a simulated clock begins with a jump.
         if abs(jumped_s) > JUMP_S and self.gate.state is not State.CLOSED:
-            self.gate.latch(
+            self._latch_at_once(
                 f"the clock jumped by {jumped_s:+.1f} s; synchronise the clocks, then call the reset service"
             )
 
