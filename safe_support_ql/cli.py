@@ -249,9 +249,9 @@ def print_ledger(report: LedgerReport, folder: Path) -> None:
             f"{bound:>11}{phase['interventions']:>8}{phase['empty_supports']:>7}"
         )
     print("'per hour <': one-sided 95 % Poisson bound on unsafe visits per simulated hour\n")
-    print(f"{'verdicts':<21}" + "".join(f"{name:>15}" for name in report.summary["verdicts"]))
+    print(f"{'verdicts':<20}" + "".join(f"{name:>15}" for name in report.summary["verdicts"]))
     for name, phase in report.summary["phases"].items():
-        print(f"{name:<21}" + "".join(f"{count:>15}" for count in phase["verdicts"].values()))
+        print(f"{name:<20}" + "".join(f"{count:>15}" for count in phase["verdicts"].values()))
     print()
     if report.summary["evaluation"]:
         print(panel.table(report.summary))
