@@ -20,12 +20,13 @@ from safe_support_ql.robots.base import Floats
 from safe_support_ql.safety.certificate import Certificate
 
 
-def members(mismatches: tuple[float, ...]) -> Floats:
+def box() -> Floats:
     """The models [81, 7] at low, nominal and high of cart mass, pole mass, length and gain."""
     nominal = ROBOT.model.members[0]
+    mismatches = np.array([P.mass_mismatch, P.mass_mismatch, P.length_mismatch, P.gain_mismatch])
     rows = []
     for signs in product((-1, 0, 1), repeat=4):
-        cart, pole, length, gain = 1.0 + np.array(mismatches) * signs
+        cart, pole, length, gain = 1.0 + mismatches * signs
         rows.append(nominal * np.array([cart, pole, length, pole * length**2, gain, 1.0, 1.0]))
     return np.array(rows)
 
@@ -54,11 +55,8 @@ def terminal_set() -> None:
     pushed = max(norm(signs * W + s * measured * b, lyapunov).max() for _, b in linear for s in (-1, 1))
     print(f"rate of the common Lyapunov function: {rate:.3f} per tick")
     root = np.linalg.cholesky(lyapunov).T
-    box = [
-        a - np.outer(b, GAIN)
-        for a, b in map(cp._linear, members((P.mass_mismatch,) * 2 + (P.length_mismatch, P.gain_mismatch)))
-    ]
-    rates = [np.linalg.norm(root @ loop @ np.linalg.inv(root), 2) for loop in box]
+    corners = [a - np.outer(b, GAIN) for a, b in map(cp._linear, box())]
+    rates = [np.linalg.norm(root @ loop @ np.linalg.inv(root), 2) for loop in corners]
     print(f"  on the 81 combinations of low, nominal and high parameters: {max(rates):.3f}")
     radius = float(np.sqrt(MODEL.constants[-3]))
     asked = radius * float(np.sqrt(GAIN @ np.linalg.inv(lyapunov) @ GAIN))
@@ -94,8 +92,7 @@ def tube() -> None:
     fastest = np.max([np.abs(cp.accelerations(*corner, tuple(m))) for m in MODEL.members], axis=0)
     x, theta = MODEL.dt**2 / 8 * fastest
     print(f"between checks: {1e3 * x:.2f} mm, {1e3 * theta:.1f} mrad")
-    box = members((P.mass_mismatch,) * 2 + (P.length_mismatch, P.gain_mismatch))
-    beyond = np.max([np.abs(cp.accelerations(*corner, tuple(m))) for m in box], axis=0) - fastest
+    beyond = np.max([np.abs(cp.accelerations(*corner, tuple(m))) for m in box()], axis=0) - fastest
     share = float((beyond / fastest).max())
     x, theta = 1e6 * MODEL.dt**2 / 8 * beyond
     print(f"  the box accelerates by {share:.1%} more than the members: {x:.0f} micrometres, {theta:.0f} microradians")

@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from safe_support_ql import bringup
     from safe_support_ql.bringup import Run
     from safe_support_ql.config import Config
-    from safe_support_ql.robots.base import Robot
     from safe_support_ql.summary import LedgerReport, Progress
 
 BAD_INPUT, FAULT, INTERRUPTED = 2, 3, 130
 LOOK_S = 2.0  # for another safety_monitor, in a domain that the user chose
-LEAST_NEAR = 0.2  # of the counted steps of a falsification must come near the boundary, or it shows little
 
 
 class Parser(argparse.ArgumentParser):
@@ -229,12 +227,7 @@ def print_ledger(report: LedgerReport, folder: Path) -> None:
     print(f"{folder / 'journal.bin'}: {report.journalled} records, checksums right")
     if report.damaged_bytes:
         print(f"  the last {report.damaged_bytes} bytes are torn or damaged")
-    joined: list[tuple[int, int, str]] = []  # the recorder lists a long silence in pieces
     for first, last, why in report.gaps:
-        if joined and joined[-1][1:] == (first - 1, why):
-            first = joined.pop()[0]
-        joined.append((first, last, why))
-    for first, last, why in joined:
         print(f"  decisions {first} to {last} are listed as not journalled: {why}")
     for first, last in report.missing:
         print(f"  decisions {first} to {last} are MISSING: neither journalled nor listed")
@@ -457,6 +450,7 @@ def falsify(options: argparse.Namespace) -> int:
     """A resumable campaign, or the table of deleted margins; 1 where a visit happened or a deleted margin cost none."""
     from safe_support_ql import config
     from safe_support_ql.experiments import falsify as search
+    from safe_support_ql.experiments import trials
 
     settings = config.load_robot(options.robot, chosen(options))
     folder = options.out or Path("runs") / f"falsify-{options.robot}"
@@ -481,37 +475,13 @@ def falsify(options: argparse.Namespace) -> int:
     results = search.campaign(shards, folder / "shards", options.workers, lambda text: print(text, flush=True))
     rows = search.summarise(results)
     (folder / "falsify.json").write_text(json.dumps({"robot": options.robot, "edges": search.EDGES, "worlds": rows}))
-    print(f"\n{search.table(rows)}\n\n{bounds(settings.robot, results)}")
+    print(f"\n{search.table(rows)}\n\n{trials.bounds(settings.robot, results)}")
     for row in rows:
         for text in row["visits"]:
             print(f"UNSAFE VISIT in world {row['mismatch']}: {text}")
-    near = sum(row["near"] for row in rows) / max(sum(row["counted_steps"] for row in rows), 1)
-    if near < LEAST_NEAR:
-        print(f"only {near:.1%} of the counted steps came near the boundary, {LEAST_NEAR:.0%} are asked for")
-    return 1 if near < LEAST_NEAR or any(row["unsafe_visits"] for row in rows) else 0
-
-
-def bounds(robot: Robot, results: list[dict[str, Any]]) -> str:
-    """What the random search bounds: trials are drawn independently from a fixed distribution, which steps are not.
-
-    For a robot on joints episodes are not either: they start again from states that earlier ones met, so a trial is a
-    shard. An episode ends with its first visit.
-    """
-    from safe_support_ql.robots.world import DifferentialDrive
-    from safe_support_ql.safety.ledger import proportion_interval
-
-    trial = "episodes" if isinstance(robot.world.drive, DifferentialDrive) else "shards"
-    lines = [f"random search, a trial is one of its {trial}:"]
-    drawn = [result for result in results if result["kind"] == "random"]
-    for world in dict.fromkeys(result["mismatch"] for result in drawn):
-        rows = [result for result in drawn if result["mismatch"] == world]
-        episodes, latched = (sum(row[key] for row in rows) for key in ("episodes", "latched"))
-        unsafe = sum(row["unsafe_visits"] if trial == "episodes" else row["unsafe_visits"] > 0 for row in rows)
-        trials = episodes if trial == "episodes" else len(rows)
-        upper = proportion_interval(min(unsafe, trials), trials)[1]
-        lines.append(f"  {world:<16}{unsafe} of {trials} unsafe, below {upper:.1e} at 95 %")
-        lines.append(f"  {'':<16}{latched} of {episodes} episodes latched though all was within W")
-    return "\n".join(lines)
+    if objection := trials.objection(results):
+        print(objection)
+    return 1 if objection or any(row["unsafe_visits"] for row in rows) else 0
 
 
 # --- calibrate -------------------------------------------------------------------------------------------------------

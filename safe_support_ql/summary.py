@@ -79,7 +79,7 @@ class Tail:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Events of a ledger that may be written just now: one that grows between two looks at it is not damaged."""
+    """Events of a ledger that may be written just now. `read_ledger` looks twice; what grew between is not damaged."""
     for _ in range(LOOKS - 1):
         try:
             return read_ledger(path)
@@ -266,12 +266,22 @@ class LedgerReport:
     summary: dict[str, Any]
     events: int
     journalled: int
-    gaps: list[tuple[int, int, str]]  # listed in the ledger: first, last, why
+    gaps: list[tuple[int, int, str]]  # listed in the ledger: first, last, why; neighbours of one reason as one
     missing: list[tuple[int, int]]  # neither journalled nor listed
     damaged_bytes: int  # at the end of the journal
     latches: list[str]
     visits: list[str]
     ended: bool  # the recorder closed it; otherwise the newest seconds come from the journal alone
+
+
+def _joined(gaps: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """The recorder lists a long silence in pieces."""
+    joined: list[tuple[int, int, str]] = []
+    for first, last, why in gaps:
+        if joined and joined[-1][1:] == (first - 1, why):
+            first = joined.pop()[0]
+        joined.append((first, last, why))
+    return joined
 
 
 def verify(run_dir: Path, robot: str, seed: int, must_reach: bool) -> LedgerReport:
@@ -291,7 +301,7 @@ def verify(run_dir: Path, robot: str, seed: int, must_reach: bool) -> LedgerRepo
         summary=summarise(run_dir, robot, seed, must_reach),
         events=len(events),
         journalled=len(records),
-        gaps=listed,
+        gaps=_joined(listed),
         missing=unaccounted(records["sequence"], [(first, last) for first, last, _ in listed], last),
         damaged_bytes=damaged,
         latches=[str(event["cause"]) for event in events if event["event"] == "latch"],

@@ -169,9 +169,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         own = f"{self.get_namespace().rstrip('/')}/{self.get_name()}"
         end, told = time.monotonic() + GHOST_S, False
         while True:
-            foreign = self.foreign_publishers()
-            if not foreign or set(foreign.split(", ")) != {own} or time.monotonic() > end:
-                return foreign
+            names = self._strangers()
+            if set(names) != {own} or time.monotonic() > end:
+                return ", ".join(names)
             if not told:
                 self.get_logger().info("waiting for a predecessor of this name to leave the graph")
                 told = True
@@ -449,12 +449,15 @@ class SafetyMonitor(lifecycle.ManagedNode):
 
     def foreign_publishers(self) -> str:
         """Names of others that publish the command, '' if there are none."""
+        return ", ".join(self._strangers())
+
+    def _strangers(self) -> list[str]:
         own = (self.get_name(), self.get_namespace())
         infos = self.get_publishers_info_by_topic(self.command_output.topic_name)
         names = [(info.node_name, info.node_namespace) for info in infos]
         if own in names:
             names.remove(own)
-        return ", ".join(sorted(f"{space.rstrip('/')}/{name}" for name, space in names))
+        return sorted(f"{space.rstrip('/')}/{name}" for name, space in names)
 
     def tell_state(self) -> None:
         """Latched state and diagnostics, when the state or the reason for it changed."""

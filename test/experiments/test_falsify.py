@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safe_support_ql import cli, config
-from safe_support_ql.experiments import falsify, margins
+from safe_support_ql import config
+from safe_support_ql.experiments import falsify, margins, trials
 from safe_support_ql.robots import cart_pole
 from safe_support_ql.simulation.simulation import Simulation
 
@@ -185,6 +185,11 @@ def test_only_independent_trials_of_the_random_search_are_bounded() -> None:
         {"mismatch": "nominal", "kind": kind, "episodes": 150, "latched": 1, "unsafe_visits": 0}
         for kind in ("random", "random", "search")
     ]
-    text = cli.bounds(config.load_robot("diff_drive").robot, shards)
+    text = trials.bounds(config.load_robot("diff_drive").robot, shards)
     assert "0 of 300 unsafe, below 1.2e-02" in text and "2 of 300 episodes latched" in text
-    assert "0 of 2 unsafe" in cli.bounds(config.load_robot("cart_pole").robot, shards), "its episodes are not"
+    assert "0 of 2 unsafe" in trials.bounds(config.load_robot("cart_pole").robot, shards), "its episodes are not"
+
+
+def test_a_search_that_stays_away_from_the_boundary_shows_too_little() -> None:
+    near, far = {"near": 30, "counted_steps": 100}, {"near": 0, "counted_steps": 100}
+    assert not trials.objection([near]) and "only 15.0%" in trials.objection([near, far])

@@ -292,16 +292,16 @@ def test_activation_waits_for_a_namesake_and_for_nobody_else(
     monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monitor.trigger_deactivate()
-    answers = ["/safety_monitor", "/safety_monitor", ""]
-    monkeypatch.setattr(monitor, "foreign_publishers", lambda: answers.pop(0))
+    answers = [["/safety_monitor"], ["/safety_monitor"], []]
+    monkeypatch.setattr(monitor, "_strangers", lambda: answers.pop(0))
     monitor.trigger_activate()
     assert monitor.get_state() == "active" and not answers
     monitor.trigger_deactivate()
-    monkeypatch.setattr(monitor, "foreign_publishers", lambda: "/safety_monitor, /teleop")
+    monkeypatch.setattr(monitor, "_strangers", lambda: ["/safety_monitor", "/teleop"])
     monitor.trigger_activate()
     assert monitor.get_state() == "inactive"
     monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.GHOST_S", 0.3)
-    monkeypatch.setattr(monitor, "foreign_publishers", lambda: "/safety_monitor")
+    monkeypatch.setattr(monitor, "_strangers", lambda: ["/safety_monitor"])
     monitor.trigger_activate()
     assert monitor.get_state() == "inactive", "a namesake that stays is no ghost"
 
