@@ -122,7 +122,11 @@ def parameters(node: str, run: Run, progress: Progress) -> dict[str, Any]:
         "robot_id": run.robot_id,
     }
     own: dict[str, dict[str, Any]] = {
-        "safety_monitor": {"first_sequence": progress.first_sequence, "recorder_required": True},
+        "safety_monitor": {
+            "first_sequence": progress.first_sequence,
+            "recorder_required": True,
+            "simulated": True,
+        },
         "simulator": {"first_episode": progress.first_episode} | ({"gui": True} if run.gui else {}),
         "inference": {"model": str(run.model)},
     }

@@ -61,8 +61,8 @@ class Declared:
 COMMON = (
     Declared("config", "", "path of the configuration (YAML) that the run uses"),
     Declared("run_dir", "", "folder of the run: journal, ledger, checkpoint, policy"),
-    Declared("clock", "lockstep", "lockstep: each state waits for its decision; realtime: late is late",
-             options=("lockstep", "realtime")),
+    Declared("clock", "realtime", "lockstep: each state waits for its decision, and nothing is ever late",
+             options=("realtime", "lockstep")),
     Declared("continuous", False, "continuous actions: a lattice shifted at each tick"),
     Declared("seed", 0, "seed of everything this node draws", low=0, high=2**31 - 1),
     Declared("robot_id", "robot", "which robot this is, for a fleet"),
@@ -81,6 +81,7 @@ OWN: dict[str, tuple[Declared, ...]] = {
     "safety_monitor": (
         Declared("first_sequence", 0, "number of the first decision, one after the journal's last", low=0, high=2**62),
         Declared("recorder_required", False, "nothing but the plan until a recorder was heard"),
+        Declared("simulated", False, "a simulator may say on 'episode' that it put the robot somewhere else"),
     ),
     "behavior_policy": (),
     "inference": (
@@ -132,6 +133,10 @@ class ManagedNode(LifecycleNode):
     def busy(self) -> bool:
         """Whether a signal must wait, for at most LEAVE_S."""
         return False
+
+    def objection(self, transition: str) -> str:
+        """Why the transition of this label, asked for as a service, must wait; '' if it need not."""
+        return ""
 
     def linger(self) -> float:
         """Seconds to go on spinning after the deactivation at the end, for a stop that takes time."""
@@ -274,15 +279,14 @@ class ManagedNode(LifecycleNode):
     def _on_change_state(self, request: Any, response: Any) -> Any:
         transitions = self._state_machine.available_transitions
         label = request.transition.label
-        if not any(label == item[1] if label else request.transition.id == item[0] for item in transitions):
-            state = self._state_machine.current_state[1]
-            possible = ", ".join(sorted({item[1] for item in transitions})) or "nothing"
-            self.get_logger().warning(
-                f"transition '{label or request.transition.id}' is not possible while {state}; possible: {possible}"
-            )
-            response.success = False
-            return response
-        return self._change_state(request, response)
+        asked = [item[1] for item in transitions if (label == item[1] if label else request.transition.id == item[0])]
+        possible = ", ".join(sorted({item[1] for item in transitions})) or "nothing"
+        why = f"while {self._state_machine.current_state[1]}; possible: {possible}"
+        if asked and not (why := self.objection(asked[0])):
+            return self._change_state(request, response)
+        self.get_logger().warning(f"transition '{label or request.transition.id}' is not possible {why}")
+        response.success = False
+        return response
 
     # --- parameters ----------------------------------------------------------------------------------------------
 
@@ -345,15 +349,15 @@ def real_time_priority(priority: int) -> str:
 
 
 def run(make: Callable[[], ManagedNode]) -> int:
-    """Spin the node until SIGINT, SIGTERM or its shutdown transition, then leave tidily. Returns the exit status."""
+    """Spin the node until a signal or its shutdown transition, then leave tidily. Returns the exit status."""
     stop = False
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         nonlocal stop
         stop = True
 
-    signal.signal(signal.SIGINT, ask_to_stop)
-    signal.signal(signal.SIGTERM, ask_to_stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last one comes when a terminal is closed
+        signal.signal(number, ask_to_stop)
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = make()

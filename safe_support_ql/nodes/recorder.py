@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
@@ -296,12 +297,19 @@ class Recorder(lifecycle.ManagedNode):
         super().__init__("recorder")
         self.journal: JournalWriter | None = None
         self.ledger: LedgerWriter | None = None
+        self.lock: filelock.BaseFileLock | None = None
 
     def configure(self) -> None:
         """Open, or continue, journal and ledger. Raises ValueError for another run's, OSError if unwritable."""
         settings = self.load_config()
         robot = self.robot = settings.robot
         run_dir = self.run_dir()
+        # Two of them would overwrite each other's lines. The command line's own lock is another: it starts this node.
+        self.lock = filelock.FileLock(run_dir / ".recorder.lock")
+        try:
+            self.lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise ValueError(f"another recorder writes to {run_dir}; stop that one first") from None
         self.codec = messages.CandidateCodec(robot, self.param("continuous"))
         self.header = {
             "observation": self.codec.d,
@@ -390,6 +398,8 @@ class Recorder(lifecycle.ManagedNode):
             if file is not None:
                 file.close()
         self.journal = self.ledger = None
+        if self.lock is not None:
+            self.lock.release()
 
     def fail(self, error: Exception) -> None:
         """Stop confirming: the gate goes to its plan. What can still be written is."""

@@ -3,7 +3,8 @@
 Takes the robot's channels, `request`, `episode`, `recorder/heartbeat`, `e_stop`; publishes `candidates`, `decision`,
 the command, `episode_ack`, `gate_state` (latched), `markers` and /diagnostics (1 Hz and on change). Services: `~/reset`
 (std_srvs/Trigger) leaves a latch unless its cause persists, `~/e_stop` (std_srvs/SetBool) does what the topic does.
-Parameters of its own: first_sequence, recorder_required.
+Parameters of its own: first_sequence, recorder_required, simulated. `episode` is heard where `simulated` is set only:
+on a robot nobody may say that it stands somewhere else.
 
 Lock-step: a cycle begins when every channel has the same new stamp and the goal is known; time is that stamp. The
 steady timer only notices silence. A state that was decided on is answered with the stored decision again, one whose
@@ -45,6 +46,7 @@ GHOST_S = 22.0  # a killed participant stays in the graph for its lease: 20 s by
 GHOST_LOOK_S = 0.1
 JUMP_S = 0.5  # of the clock against the steady one between two looks: no clock that is only slow or fast does that
 FOREIGN = "another node publishes the robot's command: {}; stop it, then call the reset service"
+UNHEARD = "somebody publishes e_stop as {}, which nobody hears; publish std_msgs/msg/Bool"
 E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
 REMEDY = {  # where the cause itself names none; by the reason of the newest decision
     "request": "",
@@ -77,10 +79,15 @@ class SafetyMonitor(lifecycle.ManagedNode):
         super().__init__("safety_monitor")
         self.gate: Gate | None = None
         # For the life of the process: a cleanup neither releases the button nor resets a latch.
-        self.e_stop = False
+        self.e_stop = self.lossy_e_stop = False
         self.latched_by = ""
+        self.recorder_heard = False
         self.mismatch: Mismatch | None = None
-        self.subscribe(Bool, messages.E_STOP, self.on_e_stop, messages.CHAIN, native=True, lasting=True)
+        # Whatever its quality of service, a button must be heard, one that was pressed before this process began, too.
+        # Each of these ends with the newest message of those that it hears; the one that may lose some keeps its own.
+        for quality in (messages.CHAIN, messages.LATCHED):
+            self.subscribe(Bool, messages.E_STOP, self.on_e_stop, quality, lasting=True)
+        self.subscribe(Bool, messages.E_STOP, self.on_lossy_e_stop, messages.ONCE, lasting=True)
         self.serve(SetBool, "~/e_stop", self.on_e_stop_service, lasting=True)
 
     def configure(self) -> None:
@@ -94,8 +101,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.candidate_codec = messages.CandidateCodec(robot, continuous)
         self.requests = messages.RequestCodec(robot)
         self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), self.param("first_sequence"))
-        self.gate.recorder_required = self.param("recorder_required")
-        if cause := self.latched_by or (E_STOPPED if self.e_stop else ""):
+        self.gate.recorder_required = self.param("recorder_required") or self.recorder_heard
+        if cause := self.latched_by or (E_STOPPED if self.pressed() else ""):
             self.gate.latch(cause)
             if self.mismatch is not None:
                 self.gate.mismatch.keep(self.mismatch)
@@ -113,7 +120,6 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.certificate_us = 0
         self.told: tuple[State, str] | None = None
         self.reason = "closed"
-        self.recorder_heard = False
         self.unrecorded_since = 0
         self.episode_key = -1
         self.forget(0)
@@ -131,7 +137,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
                 codec.type, codec.channel.name, functools.partial(self.on_channel, codec), quality, native=True
             )
         self.subscribe(JointState, messages.REQUEST, self.on_request, messages.ONCE)
-        self.subscribe(DiagnosticArray, messages.EPISODE, self.on_episode, messages.CHAIN)
+        if self.param("simulated"):
+            self.subscribe(DiagnosticArray, messages.EPISODE, self.on_episode, messages.CHAIN)
         self.subscribe(UInt64, messages.HEARTBEAT, self.on_heartbeat, messages.LATEST)
         self.serve(Trigger, "~/reset", self.on_reset)
         self.every(look_s, self.on_timer)
@@ -152,6 +159,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
                 f"another node publishes the robot's command '{self.command_output.topic_name}': {foreign}; "
                 "stop it first"
             )
+        if kinds := self._unheard():
+            raise ValueError(UNHEARD.format(kinds))
         assert self.gate is not None
         self.gate.new_episode(self.gate.episode)
         self.episode_key = -1
@@ -170,7 +179,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         end, told = time.monotonic() + GHOST_S, False
         while True:
             names = self._strangers()
-            if set(names) != {own} or time.monotonic() > end:
+            # Nobody can wait here while a stop goes on: the plan of this node needs its callbacks.
+            if set(names) != {own} or time.monotonic() > end or self.linger():
                 return ", ".join(names)
             if not told:
                 self.get_logger().info("waiting for a predecessor of this name to leave the graph")
@@ -189,6 +199,14 @@ class SafetyMonitor(lifecycle.ManagedNode):
     def linger(self) -> float:
         """SIGINT waits for the stop."""
         return max(0.0, (self.stopping_until - time.monotonic_ns()) / 1e9)
+
+    def objection(self, transition: str) -> str:
+        """Without its topics the node could not run the plan to its end."""
+        if transition not in ("cleanup", "shutdown") or self.gate is None or self.lockstep:
+            return ""
+        if self.active:
+            return f"before 'deactivate', after which the plan runs for {self.stop_ns / 1e9:.1f} s"
+        return f"before the plan has run for {self.linger():.1f} s more" if self.linger() else ""
 
     def release(self) -> None:
         """A last stop, if a stop was cut short; then nothing is known any more but why the gate is latched."""
@@ -280,6 +298,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
             return
         decision = self.gate.request(id, action, time.monotonic_ns())
         if decision is not None:
+            if not self.lockstep and time.monotonic_ns() - self.opened > round(1e9 * max(self.latency)):
+                # Stopped in the middle of it, so its certificate is over; the recorder lists the number as a gap.
+                decision = self.gate.expire(time.monotonic_ns())
             self.publish(decision)
 
     def on_episode(self, message: DiagnosticArray) -> None:
@@ -310,10 +331,23 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if self.e_stop:
             self._latch_at_once(E_STOPPED)
 
+    def on_lossy_e_stop(self, message: Bool) -> None:
+        """The same from a button that is not RELIABLE, and once more from every other."""
+        self.lossy_e_stop = message.data
+        if self.lossy_e_stop:
+            self._latch_at_once(E_STOPPED)
+
+    def pressed(self) -> bool:
+        """Whether the last word on `e_stop` was true."""
+        return self.e_stop or self.lossy_e_stop
+
     def _latch_at_once(self, cause: str) -> None:
         """The plan goes out now, not with the next cycle."""
         if self.gate is None:
+            self.latched_by = self.latched_by or cause
             return
+        if self.gate.state is State.LATCHED and not self.open:
+            return  # the plan runs: a button that repeats itself costs no certificate each time
         self.gate.latch(cause)
         if self.active and not self.open and not self.lockstep:
             self.begin(self.get_clock().now().nanoseconds)
@@ -323,6 +357,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
 
     def on_e_stop_service(self, request: Any, response: Any) -> None:
         """The same as a service: true latches, false releases."""
+        self.lossy_e_stop = False  # after false by hand the topic must say true anew
         self.on_e_stop(Bool(data=request.data))
         response.success = True
         response.message = E_STOPPED if self.e_stop else "released; call the reset service to go on"
@@ -331,13 +366,17 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Leave the latch, or say why not."""
         if self.gate is None or not self.active:
             response.message = "the monitor is not active"
-        elif self.e_stop:
+        elif self.pressed():
             response.message = "still e-stop: send false on e_stop first"
         elif foreign := self.foreign_publishers():
             response.message = f"still another publisher of the command: {foreign}"
+        elif kinds := self._unheard():
+            response.message = f"still {UNHEARD.format(kinds)}"
         else:
             now_ns = self.stamp_ns if self.lockstep else self.get_clock().now().nanoseconds
             response.success, response.message = self.gate.reset(now_ns, time.monotonic_ns())
+            if response.success:
+                self.reason = "closed"
             self.tell_state()
 
     # --- the cycle -----------------------------------------------------------------------------------------------
@@ -419,7 +458,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """A clock that jumps makes every stamp wrong; that inputs look old or new is only what follows."""
         assert self.gate is not None
         ahead_ns = self.get_clock().now().nanoseconds - now
-        jumped_s = (ahead_ns - (self.clock_ahead_ns or ahead_ns)) / 1e9
+        jumped_s = 0.0 if self.clock_ahead_ns is None else (ahead_ns - self.clock_ahead_ns) / 1e9
         self.clock_ahead_ns = ahead_ns
         # A closed gate has seen nothing yet, and a simulated clock begins with a jump.
         if abs(jumped_s) > JUMP_S and self.gate.state is not State.CLOSED:
@@ -462,7 +501,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
     def tell_state(self) -> None:
         """Latched state and diagnostics, when the state or the reason for it changed."""
         assert self.gate is not None
-        now = self.gate.state, "" if self.gate.state is State.NOMINAL else self.reason
+        # Of the cause its first word, such as the channel's name: its figures change with every tick.
+        why = "" if self.gate.state is State.NOMINAL else f"{self.reason} {self.gate.cause.partition(' ')[0]}"
+        now = self.gate.state, why
         before, self.told = self.told, now
         if now == before or (before is not None and before[0] is now[0] is State.LATCHED):
             return
@@ -477,6 +518,11 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.get_logger().error(f"latched: {self.gate.cause}")
         self.send_diagnostics()
 
+    def _unheard(self) -> str:
+        """Types of e-stop buttons that this node can not hear, '' if there are none."""
+        infos = self.get_publishers_info_by_topic(messages.E_STOP)
+        return ", ".join(sorted({info.topic_type for info in infos} - {"std_msgs/msg/Bool"}))
+
     def _look_at_types(self) -> None:
         """DDS matches nobody with a publisher of another type, and tells neither side."""
         assert self.gate is not None
@@ -488,13 +534,17 @@ class SafetyMonitor(lifecycle.ManagedNode):
                 self.get_logger().error(self.gate.refuse(codec.channel.name, problem), throttle_duration_sec=1.0)
 
     def on_second(self) -> None:
-        """Diagnostics, and a look for another publisher of the command."""
+        """Diagnostics, and a look for others that publish the command, or an e-stop of another type."""
         if self.gate is None:
             return
         self.send_diagnostics()
-        if self.active and (foreign := self.foreign_publishers()):
+        if not self.active:
+            return
+        if foreign := self.foreign_publishers():
             self.gate.latch(FOREIGN.format(foreign))
             self.tell_state()
+        elif kinds := self._unheard():
+            self._latch_at_once(UNHEARD.format(kinds) + ", then call the reset service")
 
     def on_draw(self) -> None:
         """Markers, where somebody looks at them and no request is due."""

@@ -257,7 +257,10 @@ class Simulator(lifecycle.ManagedNode):
             return
         if now - self.since > (self.patience_s if self.mode == HANDSHAKE else GIVE_UP_S):
             what = "acknowledged the episode" if self.mode == HANDSHAKE else "decided on the state it was sent"
-            raise ValueError(f"no safety_monitor {what} for {now - self.since:.1f} s; is it active, in the same mode?")
+            raise ValueError(
+                f"no safety_monitor {what} for {now - self.since:.1f} s; is it active, with the same 'clock' and with "
+                "'simulated' set?"
+            )
         if self.mode == HANDSHAKE:
             self.sent = now
             self.episodes.publish(self.announcement)

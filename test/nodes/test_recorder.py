@@ -212,6 +212,13 @@ def start(run_dir: Path) -> Recorder:
     return node
 
 
+def die(node: Recorder) -> None:
+    """Without a last word. The lock goes with the process."""
+    node.destroy_node()
+    assert node.lock is not None
+    node.lock.release()
+
+
 def decide(node: Recorder, sequence: int, parts: bool = True, **changes: object) -> None:
     """Decision `sequence` of episode 1, stamp 100 * (sequence + 1), as the recorder's callbacks take it."""
     id, stamp_ns = sequence + 1, 100 * (sequence + 1)
@@ -313,7 +320,7 @@ def test_after_a_crash_every_number_is_accounted_for_and_interventions_are_count
     assert listed(node) == [], "a crash before the next heartbeat loses what it knew of the gaps"
     live = node.book.totals("collection")
     assert live.interventions == 3
-    node.destroy_node()
+    die(node)
 
     again = start(tmp_path)
     assert listed(again) == [(6, 7), (9, 9)]
@@ -323,12 +330,12 @@ def test_after_a_crash_every_number_is_accounted_for_and_interventions_are_count
     assert recounted.decisions == live.decisions - live.gaps, "of a lost one nobody knows how it was decided"
     decide(again, 13)
     again.trigger_deactivate()
-    again.destroy_node()
+    die(again)
 
     once_more = start(tmp_path)
     assert listed(once_more) == [(6, 7), (9, 9), (11, 12)], "and none is listed twice"
     assert journalled(once_more) == [0, 1, 2, 3, 4, 5, 8, 10, 13]
-    once_more.destroy_node()
+    die(once_more)
 
 
 def test_a_line_that_the_disk_refused_is_written_once(node: Recorder) -> None:
@@ -381,13 +388,13 @@ def test_what_a_power_loss_took_from_the_journal_is_listed(node: Recorder, tmp_p
     decide(node, 4, id=0)
     node.phase = "collection"
     node.on_second()
-    node.destroy_node()
+    die(node)
     path = tmp_path / "journal.bin"
     path.write_bytes(path.read_bytes()[: -2 * node.journal.type.itemsize])
     again = start(tmp_path)
     assert (journalled(again), listed(again)) == ([0, 1], [(4, 4), (2, 3)])
     assert again.join.last == 4
-    again.destroy_node()
+    die(again)
 
 
 def test_a_mistake_in_counting_costs_no_record(node: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,3 +428,17 @@ def test_a_signal_waits_for_what_lies_unread(node: Recorder, monkeypatch: pytest
     assert node.busy(), "a decision waits for its parts"
     node.finish(node.join.take(now[0]))
     assert not node.busy()
+
+
+def test_two_recorders_never_write_to_one_run(node: Recorder, tmp_path: Path) -> None:
+    before = (tmp_path / "ledger.jsonl").read_bytes()
+    second = Recorder()
+    for name in ("config", "run_dir"):
+        second.set_parameters([Parameter(name, value=node.param(name))])
+    second.trigger_configure()
+    assert second.get_state() == "unconfigured" and (tmp_path / "ledger.jsonl").read_bytes() == before
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    second.trigger_configure()
+    assert second.get_state() == "inactive"
+    second.destroy_node()

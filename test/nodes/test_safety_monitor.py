@@ -32,7 +32,13 @@ def monitor(ros_domain, tmp_path: Path) -> Iterator[SafetyMonitor]:
     rclpy.init()
     config.save(SETTINGS, tmp_path / "config.yaml")
     node = SafetyMonitor()
-    node.set_parameters([Parameter("config", value=str(tmp_path / "config.yaml"))])
+    node.set_parameters(
+        [
+            Parameter("config", value=str(tmp_path / "config.yaml")),
+            Parameter("clock", value="lockstep"),
+            Parameter("simulated", value=True),
+        ]
+    )
     node.trigger_configure()
     node.trigger_activate()
     yield node
@@ -106,6 +112,87 @@ def test_an_e_stop_counts_before_the_monitor_is_configured(monitor: SafetyMonito
     assert monitor.gate is not None and monitor.gate.state is State.LATCHED
 
 
+def unconfigured(monitor: SafetyMonitor, **values: Any) -> None:
+    """Back to the beginning, with other parameters."""
+    if monitor.active:
+        monitor.trigger_deactivate()
+    monitor.trigger_cleanup()
+    monitor.set_parameters([Parameter(name, value=value) for name, value in values.items()])
+
+
+def test_a_tap_on_the_e_stop_counts_before_the_monitor_is_configured(monitor: SafetyMonitor) -> None:
+    unconfigured(monitor)
+    for pressed in (True, False):
+        monitor.on_e_stop(Bool(data=pressed))
+    monitor.trigger_configure()
+    monitor.trigger_activate()
+    assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "e-stop" in monitor.gate.cause
+
+
+def test_a_button_that_is_not_reliable_keeps_its_own_word(monitor: SafetyMonitor) -> None:
+    feed(monitor, 10**9)
+    monitor.on_lossy_e_stop(Bool(data=True))
+    monitor.on_e_stop(Bool(data=False))
+    assert monitor.gate is not None and monitor.gate.state is State.LATCHED and not reset(monitor)
+    monitor.on_lossy_e_stop(Bool(data=False))
+    assert reset(monitor)
+
+
+def test_a_button_of_another_type_is_no_button(monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = ["std_msgs/msg/Bool", "std_msgs/msg/UInt8"]
+    feed(monitor, 10**9)
+    monkeypatch.setattr(
+        monitor,
+        "get_publishers_info_by_topic",
+        lambda topic: [SimpleNamespace(topic_type=kind) for kind in kinds] if topic == messages.E_STOP else [],
+    )
+    monitor.on_second()
+    assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "UInt8" in monitor.gate.cause
+    assert not reset(monitor)
+    monitor.trigger_deactivate()
+    monitor.trigger_activate()
+    assert monitor.get_state() == "inactive", "activation is refused, too"
+    kinds.pop()
+    monitor.trigger_activate()
+    feed(monitor, 2 * 10**9)
+    assert reset(monitor)
+
+
+def test_a_button_that_repeats_itself_costs_one_decision(realtime: tuple[SafetyMonitor, list[Any]]) -> None:
+    monitor, sent = realtime
+    for _ in range(10):
+        monitor.on_e_stop(Bool(data=True))
+    assert monitor.gate is not None and monitor.gate.counters.decisions == 1 and len(sent) == 1
+
+
+def test_time_is_real_unless_somebody_says_otherwise(ros_domain) -> None:
+    """In lock-step nothing is ever late, which a robot must not get by default."""
+    rclpy.init()
+    node = SafetyMonitor()
+    assert (node.param("clock"), node.param("simulated")) == ("realtime", False)
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def test_on_a_robot_nobody_can_say_that_it_stands_somewhere_else(monitor: SafetyMonitor) -> None:
+    for simulated in (True, False):
+        unconfigured(monitor, simulated=simulated)
+        monitor.trigger_configure()
+        heard = [s for s in monitor.subscriptions if s.topic_name == f"/{messages.EPISODE}"]
+        assert bool(heard) is simulated
+
+
+def test_a_recorder_that_is_lost_stays_required_over_a_cleanup(monitor: SafetyMonitor) -> None:
+    monitor.on_heartbeat(UInt64(data=0))
+    assert monitor.gate is not None
+    monitor.gate.latch("the recorder is lost")
+    round_trip(monitor)
+    feed(monitor, 10**9)
+    response = Trigger.Response()
+    monitor.on_reset(Trigger.Request(), response)
+    assert not response.success and "recorder" in response.message
+
+
 def test_a_mismatch_outlives_a_cleanup_until_states_were_compared(monitor: SafetyMonitor) -> None:
     assert monitor.gate is not None
     while not monitor.gate.mismatch.spent:
@@ -170,6 +257,51 @@ def test_a_deactivated_monitor_goes_on_with_the_plan_until_the_robot_stands(
     before = len(sent)
     monitor.on_timer()
     assert len(sent) == before, "the stop is over"
+
+
+def test_what_would_cut_a_stop_short_must_wait(realtime: tuple[SafetyMonitor, list[Any]]) -> None:
+    monitor, sent = realtime
+    assert "before 'deactivate'" in monitor.objection("shutdown")
+    monitor.trigger_deactivate()
+    assert monitor.objection("cleanup").startswith("before the plan has run for 1.")
+    assert not monitor.objection("activate")
+    monitor.stopping_until = 0
+    assert not monitor.objection("cleanup") and not monitor.objection("shutdown")
+
+
+def test_nobody_waits_for_a_ghost_while_a_stop_goes_on(
+    realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor, sent = realtime
+    monkeypatch.setattr(monitor, "_strangers", lambda: ["/safety_monitor"])
+    monitor.trigger_deactivate()
+    before = time.monotonic()
+    monitor.trigger_activate()
+    assert monitor.get_state() == "inactive" and time.monotonic() - before < 1.0 < monitor.linger() + 1.0
+
+
+def test_a_request_whose_certificate_ends_while_it_is_looked_at_runs_the_plan(
+    realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is stopped in the middle: what it certified before that was certified for an earlier instant."""
+    monitor, sent = realtime
+    gate = monitor.gate
+    assert gate is not None and monitor.open and gate._candidates is not None
+    candidates = gate._candidates
+    moving = int(np.flatnonzero(candidates.certified & ~candidates.is_plan)[0])
+    message = messages.RequestCodec(monitor.robot).encode(candidates, candidates.actions[moving])
+    steady, request = [time.monotonic_ns()], gate.request
+    monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
+
+    def slowly(*arguments: Any) -> Any:
+        decision = request(*arguments)
+        steady[0] += 10**9
+        return decision
+
+    monkeypatch.setattr(gate, "request", slowly)
+    monitor.on_request(message)
+    assert len(sent) == 1
+    np.testing.assert_array_equal(monitor.commands.decode(sent[0]), 0.0)
 
 
 def test_an_exception_sends_the_plan_and_latches(realtime: tuple[SafetyMonitor, list[Any]]) -> None:

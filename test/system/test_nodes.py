@@ -23,10 +23,11 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, String, UInt64
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
@@ -85,6 +86,8 @@ class Graph:
             self.diagnosed = messages.decode_status(message) | {"message": message.status[0].message}
 
     def spawn(self, name: str, clock: str, **parameters: Any) -> None:
+        if name == "safety_monitor":
+            parameters.setdefault("simulated", True)
         common = {"config": self.file, "run_dir": self.run_dir, "clock": clock, "stamped_cmd": self.stamped}
         values = common | parameters
         arguments = [sys.executable, "-m", f"safe_support_ql.nodes.{name}"]
@@ -333,6 +336,29 @@ def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
     stop.publish(Bool(data=False))
     graph.until(lambda: graph.reset().success, 5.0, "reset once the e-stop is released")
 
+    # A button that nobody made RELIABLE, and one of a type that nobody can hear.
+    graph.moving()
+    lossy = graph.node.create_publisher(Bool, messages.E_STOP, messages.SENSOR)
+
+    def says(pressed: bool) -> bool:
+        lossy.publish(Bool(data=pressed))  # as such a button does, again and again
+        return graph.gate.startswith("latched: e-stop") if pressed else bool(graph.reset().success)
+
+    graph.until(lambda: says(True), LONG, "latched by it")
+    assert "e-stop" in graph.reset().message
+    graph.until(lambda: says(False), LONG, "reset once it is released")
+    graph.node.destroy_publisher(lossy)
+    graph.moving()
+    elsewhere = Context()  # one participant has one type for a topic
+    rclpy.init(context=elsewhere)
+    other = rclpy.create_node("button", context=elsewhere)
+    other.create_publisher(UInt64, messages.E_STOP, messages.CHAIN)
+    graph.until(lambda: "e_stop as std_msgs/msg/UInt64" in graph.gate, 10.0, "a button of another type latches")
+    assert "UInt64" in graph.reset().message
+    other.destroy_node()
+    rclpy.shutdown(context=elsewhere)
+    graph.until(lambda: graph.reset().success, LONG, "reset once it is gone")
+
     graph.moving()
     assert graph.call(SetBool, "safety_monitor/e_stop", SetBool.Request(data=True)).success
     graph.until(lambda: graph.gate.startswith("latched: e-stop"), 5.0, "the service does what the topic does")
@@ -362,12 +388,12 @@ def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
     graph.kill("safety_monitor")
     graph.stands()
     again()  # while the dead one still stands in the graph
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         graph.moving()
         graph.stop("safety_monitor", number=number)
         graph.stands()
         assert not graph.command.any(), "the last command is the plan's stop"
-        if number is signal.SIGTERM:
+        if number is not signal.SIGINT:
             again()
     assert graph.outcome["unsafe_visits"] == 0
 
