@@ -23,11 +23,10 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, String, UInt64
+from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
@@ -349,14 +348,21 @@ def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
     graph.until(lambda: says(False), LONG, "reset once it is released")
     graph.node.destroy_publisher(lossy)
     graph.moving()
-    elsewhere = Context()  # one participant has one type for a topic
-    rclpy.init(context=elsewhere)
-    other = rclpy.create_node("button", context=elsewhere)
-    other.create_publisher(UInt64, messages.E_STOP, messages.CHAIN)
+    button = f"""
+import rclpy, std_msgs.msg
+rclpy.init()
+node = rclpy.create_node("button")
+node.create_publisher(std_msgs.msg.UInt64, "{messages.E_STOP}", 1)
+try:
+    rclpy.spin(node)
+except KeyboardInterrupt:
+    node.destroy_node()
+    rclpy.shutdown()
+"""
+    graph.processes["button"] = subprocess.Popen([sys.executable, "-c", button], env=graph.env)
     graph.until(lambda: "e_stop as std_msgs/msg/UInt64" in graph.gate, 10.0, "a button of another type latches")
     assert "UInt64" in graph.reset().message
-    other.destroy_node()
-    rclpy.shutdown(context=elsewhere)
+    graph.stop("button")
     graph.until(lambda: graph.reset().success, LONG, "reset once it is gone")
 
     graph.moving()
