@@ -246,6 +246,9 @@ def _goal_faults(settings: Config, channel: Channel) -> list[Fault]:
         Fault(f"{kind}: {name}, {text}", kind, verb, name, option, seconds, Expect.REFUSED, cause, limit_s)
         for kind, verb, option, cause in cases
         for text, seconds in (("once", 0.0), ("2 s", LONG_S))
+    ] + [
+        Fault(f"wrong type: {name}, {text}", "wrong type", "type", name, None, seconds, Expect.GOES_ON, "", limit_s)
+        for text, seconds in (("once", 0.0), ("2 s", LONG_S))
     ]
 
 
@@ -312,11 +315,20 @@ def _request_faults(settings: Config) -> list[Fault]:
         ("latency", "delay", late, Expect.BACKUP, "no request answered"),
         ("repeated stamp", "repeat", None, Expect.GOES_ON, ""),
     ]
-    return [
-        Fault(f"{kind}: request, {text}", kind, verb, REQUEST, option, seconds, expect, cause, limit_s)
+    rows = [
+        (kind, verb, option, seconds, expect, cause)
         for kind, verb, option, expect, cause in cases
-        for text, seconds in (("once", 0.0), ("2 s", LONG_S))
-    ] + [Fault("flood: request, 2 s", "flood", "flood", REQUEST, FLOOD_HZ, LONG_S, Expect.GOES_ON, "", limit_s)]
+        for seconds in (0.0, LONG_S)
+    ]
+    for kind, verb in (("wrong type", "type"), ("reordered stamps", "swap")):
+        rows += [(kind, verb, None, 0.0, Expect.GOES_ON, ""),
+                 (kind, verb, None, LONG_S, Expect.BACKUP, "no request answered")]  # fmt: skip
+    rows += [("flood", "flood", FLOOD_HZ, LONG_S, Expect.GOES_ON, "")]
+    return [
+        Fault(f"{kind}: request, {f'{seconds:g} s' if seconds else 'once'}", kind, verb, REQUEST, option, seconds,
+              expect, cause, limit_s)
+        for kind, verb, option, seconds, expect, cause in rows
+    ]  # fmt: skip
 
 
 def _actuator_faults(robot: Robot) -> list[Fault]:
