@@ -1,8 +1,9 @@
-"""The figures of docs/certificate_cart_pole.md that are computed and not measured on PyBullet.
+"""The figures of docs/certificate_*.md that are computed and not measured on PyBullet.
 
     python benchmarks/certificate.py
 
-Half a minute on one core. It looks into robots/cart_pole.py for what the model itself does not keep.
+Half a minute on one core; first the cart-pole, then the base. It looks into robots/cart_pole.py for what the model
+itself does not keep.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np  # after the thread limit
 from safe_support_ql import config
 from safe_support_ql.robots import cart_pole as cp
 from safe_support_ql.robots.base import Floats
+from safe_support_ql.robots.diff_drive import DiffDrive
 from safe_support_ql.safety.certificate import Certificate
 
 
@@ -133,6 +135,23 @@ def falling() -> None:
     print(f"with no force from 0.03 rad at rest to the limit: {ticks * TICK:.2f} s")
 
 
+def base() -> None:
+    """diff_drive: what a base may still creep, and the tightening of its clearance."""
+    robot = config.load_robot("diff_drive").robot
+    assert isinstance(robot, DiffDrive)
+    model, p = robot.model, robot.parameters
+    ways = []
+    for member in model.members:
+        x: tuple[Floats | float, ...] = (0.0, 0.0, 0.0, p.terminal_speed, 0.0)
+        for _ in range(len(model.tightening)):
+            x = model.step(x, model.backup(x, 0.0, model.constants), tuple(member), model.dt)
+        ways.append(float(np.hypot(x[0], x[1])))
+    print(f"diff_drive creeps on from terminal_speed by {1e3 * max(ways):.1f} mm at most")
+    for seconds in (0.0, 0.5, p.horizon):
+        check = min(round(seconds / model.dt), len(model.tightening) - 1)
+        print(f"tightening of its clearance after {seconds:.1f} s: {1e3 * model.tightening[check, 0]:.1f} mm")
+
+
 ROBOT = config.load_robot("cart_pole").robot
 assert isinstance(ROBOT, cp.CartPole)
 MODEL, P, TICK = ROBOT.model, ROBOT.parameters, 1.0 / cp.CONTROL_HZ
@@ -144,3 +163,4 @@ if __name__ == "__main__":
     tube()
     saturation()
     falling()
+    base()

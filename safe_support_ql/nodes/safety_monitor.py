@@ -13,7 +13,7 @@ newer than that of the last cycle, and without one a quarter of a period late by
 first acceptable answer or at its deadline, half a period by default, and the command goes out at once.
 
 Fails closed: an exception in any callback latches the gate with its cause and runs the plan. On deactivation and on
-SIGINT the plan goes on for as long as a stop may take (real time); on a killed process the drive's own timeout does.
+a signal the plan goes on for as long as a stop may take (real time); on a killed process the drive's own timeout does.
 Activation is refused while anyone else publishes the command, after waiting for a dead predecessor to leave the graph,
 and a foreign publisher that comes later latches. So does a recorder that is lost for longer than `latch_after_s`: the
 plan runs at once, and nothing moves unrecorded. A latch outlives deactivation and cleanup: only the reset service ends
