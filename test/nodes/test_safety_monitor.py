@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.time import Time
@@ -205,6 +208,118 @@ def test_a_mismatch_outlives_a_cleanup_until_states_were_compared(monitor: Safet
         feed(monitor, tick * 10**8 + 10**9)
         monitor.publish(monitor.gate.expire(0))
     assert reset(monitor)
+
+
+CAUSES = ("e-stop", "e-stop by service", "stranger", "recorder", "mismatch", "input")
+CREEP = [0.04, 0.0]  # slower than the drive's dead zone: a command other than the plan, under which a base stands
+EVENTS = st.tuples(
+    st.sampled_from([*CAUSES, *(f"no {cause}" for cause in CAUSES), "reset", "nothing"]),
+    st.booleans(),  # whether it happens in the middle of a cycle
+    st.sampled_from([1, 2, 4, 15, 25]),  # ticks until the next: silence takes eleven to latch, a recorder twenty-one
+    st.booleans(),  # whether a reset is tried then
+)
+
+
+def test_no_reset_succeeds_while_a_cause_lives_and_no_latched_gate_passes_a_request(
+    monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any sequence of causes that come and go, of resets and of requests, in the middle of a cycle, too."""
+    gate, steady, tick = monitor.gate, [10**15], 10
+    assert gate is not None
+    strangers: list[str] = []
+    sent: list[Any] = []
+    alive = dict.fromkeys(CAUSES, False)
+    x, heard_ns, seen = 0.0, 0, False
+    gate.recorder_required = True
+    monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
+    monkeypatch.setattr(monitor, "_strangers", lambda: strangers)
+    monkeypatch.setattr(monitor.command_output, "publish", sent.append)
+    monkeypatch.setattr(monitor.get_logger(), "error", lambda *text, **options: None)
+
+    def heartbeat() -> None:
+        nonlocal heard_ns
+        monitor.on_heartbeat(UInt64(data=gate.sequence))
+        heard_ns = steady[0]
+
+    def living() -> list[str]:
+        """Causes that a reset has to ask about; a jump of the odometry is one until enough states agree again."""
+        now = alive | {
+            "input": not seen,
+            "recorder": steady[0] - heard_ns > 1e9 * SETTINGS.gate.recorder_timeout_s,
+            "mismatch": gate.mismatch.level >= 1.0,
+        }
+        return [cause for cause, lives in now.items() if lives]
+
+    def happen(event: str) -> None:
+        nonlocal x
+        cause, comes = event.removeprefix("no "), not event.startswith("no ")
+        if cause == "reset":
+            latched, causes = gate.state is State.LATCHED, living()
+            if latched:
+                assert reset(monitor) == (not causes), (causes, gate.cause)
+                assert (gate.state is State.LATCHED) == bool(causes)
+        elif cause == "mismatch":
+            x += 3.0 * comes  # [m] in a tick: there is no other base like that
+        elif cause in CAUSES:
+            alive[cause] = comes
+            if cause == "e-stop":
+                monitor.on_e_stop(Bool(data=comes))
+                alive["e-stop by service"] = False  # there is but one button
+            elif cause == "e-stop by service":
+                monitor.on_e_stop_service(SetBool.Request(data=comes), SetBool.Response())
+                alive["e-stop"] = False
+            elif cause == "stranger":
+                strangers[:] = ["/teleop"] * comes
+                monitor.on_second()
+            elif cause == "recorder" and not comes:
+                heartbeat()
+        if any(alive[cause] for cause in CAUSES[:3]):
+            assert gate.state is State.LATCHED
+
+    def cycle(midway: str) -> None:
+        """A state, `midway`, and a request for what is no plan; what goes out."""
+        nonlocal tick, seen
+        tick += 1
+        steady[0] += 100_000_000
+        seen = not alive["input"]
+        if not alive["recorder"]:
+            heartbeat()
+        sent.clear()
+        for codec in monitor.codecs:
+            vector = np.array(STATE[codec.channel.name], float)
+            if codec.channel.name == "odom":
+                vector[0] = x if seen else np.nan
+            monitor.on_channel(codec, codec.encode(vector, tick * 100_000_000))
+        happen(midway)
+        latched = gate.state is State.LATCHED
+        asked: Any = SimpleNamespace(id=gate.id, stamp_ns=tick * 100_000_000)
+        monitor.on_request(monitor.requests.encode(asked, np.array(CREEP, np.float32)))
+        assert len(sent) == 1, "a cycle has one command"
+        command = monitor.commands.decode(sent[0])
+        np.testing.assert_allclose(command, CREEP if command.any() else 0.0, atol=1e-6)
+        assert not (latched and command.any()), gate.cause
+
+    def play(events: list[tuple[str, bool, int, bool]]) -> None:
+        for event, midway, ticks, resets in events:
+            if not midway:
+                happen(event)
+            for _ in range(ticks):
+                cycle(event if midway else "nothing")
+                midway = False
+            if resets:
+                happen("reset")
+        for cause in CAUSES:
+            happen(f"no {cause}")
+        for _ in range(20):  # states that agree
+            cycle("nothing")
+        assert not living()
+        happen("reset")
+        cycle("nothing")
+        assert gate.state is State.NOMINAL and monitor.commands.decode(sent[0]).any()
+
+    for cause, midway, ticks in product(CAUSES, (False, True), (2, 25)):
+        play([(cause, midway, ticks, True), (f"no {cause}", midway, 2, True)])
+    given(st.lists(EVENTS, min_size=2, max_size=10))(settings(max_examples=40, deadline=None)(play))()
 
 
 def test_a_heartbeat_that_confirms_too_little_keeps_the_gate_in_backup(monitor: SafetyMonitor) -> None:

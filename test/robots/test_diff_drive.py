@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from safe_support_ql import config
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.robots.diff_drive import DiffDrive
 from safe_support_ql.robots.geometry import nearest
+from safe_support_ql.safety.certificate import Certificate
 from safe_support_ql.safety.rollout import rollout_margins
 from safe_support_ql.simulation.arena import Arena, make_arena
 
@@ -150,6 +154,76 @@ def test_a_wrong_speed_costs_no_more_than_its_margin() -> None:
         commands = [before] * rng.integers(0, 7) + [asked] * rng.integers(2, 6)
         apart = path(v + rng.choice([-error, error]), w, commands) - path(v, w, commands)
         assert (np.hypot(*np.moveaxis(apart, 1, 0)).max(axis=1) <= granted[1:] + 1e-9).all()
+
+
+@cache
+def certificate() -> Certificate:
+    return Certificate(MODEL, len(ROBOT.state_names), len(ROBOT.action_names))
+
+
+def least_certified(state: Floats, points: Floats, rng: np.random.Generator) -> Floats | None:
+    """Of random actions, and then of those ever nearer to it, the certified one of least margin; None if none is."""
+    actions = rng.uniform(ROBOT.action_low, ROBOT.action_high, (60, 2))
+    for width in (0.2, 0.06, 0.02, 0.0):
+        margins, _ = certificate()(state, np.zeros((1, 0, 2)), (0,), actions, points, 0)
+        if not (margins >= 0.0).any():
+            return None
+        best = actions[np.argmin(np.where(margins >= 0.0, margins, np.inf))]
+        beside = best + width * rng.uniform(-1.0, 1.0, (20, 2)) * ROBOT.action_high
+        actions = np.vstack([best, np.clip(beside, ROBOT.action_low, ROBOT.action_high)])
+    return best
+
+
+def at_the_edge(rng: np.random.Generator, count: int) -> Iterator[tuple[Arena, Floats, Floats]]:
+    """(arena, measured (x, y, yaw, v, w), certified action of least margin) beside obstacles, every range too long."""
+    assert ROBOT.world.arena is not None
+    while count:
+        arena = make_arena(ROBOT.world.arena, 861_000_000 + count // 25)
+        obstacle, bearing = arena.obstacles[rng.integers(len(arena.obstacles))], rng.uniform(-np.pi, np.pi)
+        x, y = obstacle[:2] + rng.uniform(0.3, 0.9) * np.array([np.cos(bearing), np.sin(bearing)])
+        yaw = bearing + np.pi + rng.normal(0.0, 0.7)
+        motion = rng.uniform([-P.reverse_speed, -P.turn_rate], [P.speed, P.turn_rate])
+        if arena.clearance(np.asarray(x), np.asarray(y)) < REACH:
+            continue
+        points = ROBOT.occupied(cast(arena, x, y, yaw) + P.lidar_noise)
+        action = least_certified(np.array([0.0, 0.0, 0.0, *motion]), points, rng)
+        if action is not None:
+            count -= 1
+            yield arena, np.array([x, y, yaw, *motion]), action
+
+
+def test_truth_at_every_bound_stays_safe_on_the_stored_plan() -> None:
+    """The theorem of docs/certificate_diff_drive.md: any model of the box, every error and disturbance at its bound.
+
+    Also if the action is the last command ever sent, and the drive holds it until its own timeout.
+    """
+    rng, n, least = np.random.default_rng(2), 40, np.inf
+
+    def shifted(x: tuple[Floats, ...], way: Any) -> tuple[Any, ...]:
+        """What moves a base moves it towards what is nearest."""
+        size, here = 1e-4, arena.clearance(x[0], x[1])
+        away = np.array([arena.clearance(x[0] + size, x[1]), arena.clearance(x[0], x[1] + size)]) - here
+        east, north = -way * away / np.maximum(np.hypot(*away), 1e-12)
+        return x[0] + east, x[1] + north, *x[2:]
+
+    for arena, measured, action in at_the_edge(rng, 100):
+        members, hold = tuple(draw_box(rng, n).T), rng.choice(MODEL.holds, n)
+        x = tuple(np.full(n, value) for value in measured)
+        x = (*x[:3], x[3] + P.margin_speed_estimate * rng.choice([-1, 1], n), x[4])
+        x = shifted(x, np.full(n, P.margin_model))  # a slip, once
+        for t in range(len(MODEL.tightening) - 1):
+            plan = MODEL.backup(x, 0.0, MODEL.constants)
+            command = tuple(np.where(t < hold, u, k) for u, k in zip(action, plan, strict=True))
+            before, moving = x, np.abs(x[3]) > P.terminal_speed  # nothing pushes a base that stands
+            x = shifted(MODEL.step(x, command, members, MODEL.dt), P.margin_growth * MODEL.dt * moving)
+            for part in (0.5, 1.0):  # the truth is safe between two checks, too
+                east, north = (a + part * (b - a) for a, b in zip(before[:2], x[:2], strict=True))
+                least = min(least, float(arena.clearance(east, north).min()) - REACH)
+            if t >= max(MODEL.holds) and (np.abs(x[3]) < 1e-3).all():
+                break
+        assert (np.abs(x[3]) < 1e-3).all(), "it never stands"
+    assert least >= 0.0
+    assert least < MODEL.tightening[-1, 0] - 0.05, "far from every obstacle this shows nothing"
 
 
 @pytest.mark.parametrize(
