@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +125,13 @@ class Robot(ABC):
         return dict(
             zip(self.state_names, outside(self.relative(before, now), low, high) / self.model.residual, strict=True)
         )
+
+    def disagreements(self, states: Sequence[Inputs]) -> dict[str, float]:
+        """How far sensors contradict each other about the way through `states`, oldest first, in units of W.
+
+        By name; empty where one sensor alone tells of motion. Unlike `residuals` it depends on no command.
+        """
+        return {}
 
     @abstractmethod
     def truth_margins(self, truth: Floats) -> Floats:

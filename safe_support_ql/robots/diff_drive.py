@@ -7,9 +7,9 @@ Certificate state: (x, y, yaw, v, w) in the robot's frame at the instant of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -303,15 +303,35 @@ class DiffDrive(Robot):
         """What the odometry says, and what the scans show: slip, and obstacles that move with the robot, show there."""
         p = self.parameters
         odometry = super().residuals(before, now, low, high)
+        off, disagree = self._off_by_scan(before, now, self.relative(before, now)[:3], low[:3], high[:3])
+        shown = dict(zip(("x by scan", "y by scan", "yaw by scan"), off, strict=True))
+        return odometry | shown | {"part of the scan": disagree / p.scan_disagreement}
+
+    def disagreements(self, states: Sequence[Inputs]) -> dict[str, float]:
+        """The way by odometry, times what the ground may make of it, against the way between first and last scan.
+
+        What a single tick shows of a slow base's slip is less than what scans leave open; several add up.
+        """
+        m = self.parameters.motion_mismatch
+        steps = np.array([self.relative(before, now)[:3] for before, now in pairwise(states)])
+        ways = np.array([_chained(steps * [v, v, w]) for v, w in product((1.0, 1.0 - m, 1.0 + m), repeat=2)])
+        off, _ = self._off_by_scan(states[0], states[-1], ways[0], ways.min(axis=0), ways.max(axis=0))
+        return dict(
+            zip(("x by odometry and scan", "y by odometry and scan", "yaw by odometry and scan"), off, strict=True)
+        )
+
+    def _off_by_scan(
+        self, before: Inputs, now: Inputs, guess: Floats, low: Floats, high: Floats
+    ) -> tuple[Floats, float]:
+        """(how far the way between two scans lies outside of low[3] to high[3], in W; share that disagrees)."""
+        p = self.parameters
         old, new = (
             np.where(((r > 0.0) & (r <= ROUNDED * p.scan_range)) | (r == np.inf), r, np.nan)
             for r in (before["scan"], now["scan"])
         )
-        pose, deviation, disagree = match_scans(old, new, self._angles, self.relative(before, now)[:3], p.scan_range)
+        pose, deviation, disagree = match_scans(old, new, self._angles, guess, p.scan_range)
         bound = np.array([p.scan_residual_way, p.scan_residual_way, p.scan_residual_turn])
-        off = np.where(deviation < 0.25 * bound, outside(pose, low[:3], high[:3]) / bound, 0.0)
-        shown = dict(zip(("x by scan", "y by scan", "yaw by scan"), off, strict=True))
-        return odometry | shown | {"part of the scan": disagree / p.scan_disagreement}
+        return np.where(deviation < 0.25 * bound, outside(pose, low, high) / bound, 0.0), disagree
 
     def place(self, states: Floats) -> Floats:
         """The axle's centre, in the robot's frame."""
@@ -346,6 +366,15 @@ class DiffDrive(Robot):
 
 def _pose(odom: Floats) -> tuple[float, float, float]:
     return float(odom[0]), float(odom[1]), float(2.0 * np.arctan2(odom[2], odom[3]))
+
+
+def _chained(steps: Floats) -> Floats:
+    """The pose[3] after steps[N, 3], each in the frame of the one before."""
+    x, y, yaw = 0.0, 0.0, 0.0
+    for dx, dy, turn in steps:
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        x, y, yaw = x + cos * dx - sin * dy, y + sin * dx + cos * dy, yaw + turn
+    return np.array([x, y, yaw])
 
 
 def _model(p: Parameters, period: float) -> Model:

@@ -34,6 +34,7 @@ REASONS = (
 )
 
 
+AGREED_TICKS = 3  # over which sensors are compared with each other
 COMPARED_TICKS = 3  # states farther apart are not compared, as nothing would contradict them, nor certified upon
 ONLY_PLAN = "only the plan is left: the inputs show no room for any other action"
 TUBE_TICKS = 3  # the one-step residual counts this often: a contracting closed loop forgets older ones
@@ -158,6 +159,7 @@ class Gate:
 
     def _forget(self) -> None:
         self._seen: _Seen | None = None
+        self._chain: deque[Inputs] = deque(maxlen=AGREED_TICKS + 1)  # of states that were compared, the newest last
         self._apart_s = 0.0  # how far the newest state is from the one before, where the two could not be compared
         self._moving = False  # whether the last decision was for more than the plan
         self._moved_ns = 0  # until when (steady) more than the plan may have acted, before that decision
@@ -545,6 +547,7 @@ class Gate:
         if last is not None and apart_s == 0.0:
             return  # nothing new
         self._seen, self._apart_s = now, 0.0
+        chain, self._chain = self._chain, deque([now.inputs], AGREED_TICKS + 1)
         if not self.watching or last is None:
             return
         moved = self._moving or self._moved_ns > last.steady_ns
@@ -578,7 +581,12 @@ class Gate:
                 low, high = np.minimum(low, ends.min(axis=1)), np.maximum(high, ends.max(axis=1))
         # A robot that only did what the plan says shows less, so that forgives less; a latch leaves it nothing else.
         told = moved or self.state is State.LATCHED
-        self._judge(self.mismatch.observe(self.robot.residuals(last.inputs, now.inputs, low, high), told))
+        residuals = self.robot.residuals(last.inputs, now.inputs, low, high)
+        self._chain = chain
+        chain.append(now.inputs)
+        if len(chain) > AGREED_TICKS:
+            residuals |= self.robot.disagreements(chain)
+        self._judge(self.mismatch.observe(residuals, told))
 
     def _judge(self, counts: bool) -> None:
         self.counters.mismatches += counts
