@@ -223,6 +223,7 @@ def print_ledger(report: LedgerReport, folder: Path) -> None:
     """The report in words."""
     from safe_support_ql import panel
 
+    clock = {"lockstep": "lock-step: nothing is said about age and delay", "realtime": "real time"}
     print(f"{folder / 'ledger.jsonl'}: {report.events} events, numbers without a hole")
     print(f"{folder / 'journal.bin'}: {report.journalled} records, checksums right")
     if report.damaged_bytes:
@@ -242,6 +243,12 @@ def print_ledger(report: LedgerReport, folder: Path) -> None:
             f"{bound:>11}{phase['interventions']:>8}{phase['empty_supports']:>7}"
         )
     print("'per hour <': one-sided 95 % Poisson bound on unsafe visits per simulated hour\n")
+    print(f"{'phase':<21}{'episodes':>9}{'with a visit':>14}{'share <':>10}")
+    for name, phase in report.summary["phases"].items():
+        share = f"{phase['unsafe_episode_upper95']:.2g}" if phase["episodes"] else "-"
+        print(f"{name:<21}{phase['episodes']:>9}{phase['unsafe_episodes']:>14}{share:>10}")
+    print("'share <': one-sided 95 % Clopper-Pearson bound on the share of such episodes")
+    print(f"clock: {clock.get(report.summary['clock'], report.summary['clock'] or 'not recorded')}\n")
     print(f"{'verdicts':<20}" + "".join(f"{name:>15}" for name in report.summary["verdicts"]))
     for name, phase in report.summary["phases"].items():
         print(f"{name:<20}" + "".join(f"{count:>15}" for count in phase["verdicts"].values()))

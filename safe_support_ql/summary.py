@@ -168,15 +168,21 @@ def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[st
     for phase in counts.phases:
         hours = counts.of(phase, "seconds") / 3600
         visits = int(counts.of(phase, "unsafe_visits"))
+        episodes, unsafe = _trials(events, phase)
         phases[phase] = {name: int(counts.of(phase, name)) for name in COUNTS} | {
             "simulated_hours": hours,
             "unsafe_rate_upper95_per_hour": _finite(rate_upper_bound(visits, hours)),
+            "episodes": episodes,
+            "unsafe_episodes": unsafe,
+            # The upper end of a two-sided 90 % interval is a one-sided 95 % bound, as the rate beside it is.
+            "unsafe_episode_upper95": proportion_interval(unsafe, episodes, 0.9)[1],
             "verdicts": {name: int(counts.phases[phase]["verdicts"].get(name, 0)) for name in VERDICTS},
         }
     hours = counts.total("seconds") / 3600
     return {
         "robot": robot,
         "seed": seed,
+        "clock": " and ".join(sorted({event["clock"] for event in events if "clock" in event})) or None,
         **{name: int(counts.total(name)) for name in COUNTS[:3]},
         "interventions": int(counts.total("interventions")),
         "verdicts": counts.verdicts(),
@@ -193,6 +199,22 @@ def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[st
 
 def _finite(value: float) -> float | None:
     return value if value != float("inf") else None  # JSON has no infinity
+
+
+def _trials(events: list[dict[str, Any]], phase: str) -> tuple[int, int]:
+    """(episodes, those with an unsafe visit) of one phase; the trials of docs/method.md, each with a seed of its own.
+
+    One that a stop cut off is a trial only if it was unsafe already.
+    """
+    episodes = unsafe = 0
+    visited = False
+    for event in events:
+        if event.get("phase") != phase:
+            continue
+        visited = visited or event["event"] == "visit"
+        if event["event"] == "episode":
+            episodes, unsafe, visited = episodes + 1, unsafe + visited, False
+    return episodes + visited, unsafe + visited
 
 
 def _wall(events: list[dict[str, Any]], phase: str = "") -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safe_support_ql import bringup, panel, summary
+from safe_support_ql import bringup, cli, panel, summary
 from safe_support_ql.bringup import NODES, STOP_ORDER, Processes, Run
 from safe_support_ql.safety.journal import JournalWriter
 from safe_support_ql.safety.ledger import LedgerWriter
@@ -228,6 +229,32 @@ def test_the_summary_counts_what_the_ledger_says(recorded: Path) -> None:
     assert found["wall_s"] == 63.0 and found["ticks_per_s"] == pytest.approx(100 / 2.0)
     assert found["unsafe_rate_upper95_per_hour"] == pytest.approx(2.9957 / (15 / 3600), rel=1e-4)
     assert summary.summarise(recorded, "r", 5, must_reach=False)["evaluation"]["behavior"]["success_rate"] == 0.5
+
+
+def test_unsafe_episodes_are_bounded_beside_the_rate(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A trial is an episode: two visits in one are one, and one that a stop cut off counts if it was unsafe."""
+    safe = summary.summarise(recorded, "r", 5, True)
+    assert safe["clock"] is None and safe["phases"]["evaluation_behavior"]["unsafe_episodes"] == 0
+    assert safe["phases"]["evaluation_behavior"]["unsafe_episode_upper95"] == pytest.approx(1 - 0.05**0.5)
+    ledger = LedgerWriter(recorded / "ledger.jsonl")
+    visit = ("visit", {"phase": "evaluation_behavior", "visits": 1, "time": 64.0, "what": "clearance"})
+    for event, fields in (
+        ("run_start", {"time": 63.5, "clock": "realtime"}), visit, visit,
+        _episode("evaluation_behavior", 5, 900_000_002, False), _episode("evaluation_behavior", 6, 900_000_003, True),
+        visit, _counters("evaluation_behavior", 80, 66.0, unsafe_visits=3),
+    ):  # fmt: skip
+        ledger.append(event, fields)
+    ledger.close()
+    report = summary.verify(recorded, "r", 5, True)
+    row = report.summary["phases"]["evaluation_behavior"]
+    assert (row["episodes"], row["unsafe_episodes"], row["unsafe_visits"]) == (5, 2, 3)
+    # The bound is where at most 2 of 5 have a chance of 5 %.
+    p = row["unsafe_episode_upper95"]
+    assert sum(math.comb(5, k) * p**k * (1 - p) ** (5 - k) for k in range(3)) == pytest.approx(0.05)
+    cli.print_ledger(report, recorded)
+    printed = capsys.readouterr().out
+    assert "clock: real time" in printed and max(map(len, printed.splitlines()[2:])) <= 80
+    assert ["evaluation_behavior", "5", "2", f"{p:.2g}"] in [line.split() for line in printed.splitlines()]
 
 
 def test_another_row_can_be_added(recorded: Path) -> None:
