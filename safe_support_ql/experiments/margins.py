@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from safe_support_ql import robots
-from safe_support_ql.robots.base import Estimate, Floats, Inputs, Robot
+from safe_support_ql.robots.base import Estimate, Floats, Robot
 from safe_support_ql.robots.cart_pole import CartPole
 from safe_support_ql.robots.diff_drive import DiffDrive
 from safe_support_ql.safety.gate import Gate, GateConfig
@@ -78,6 +78,7 @@ class Base:
         """Start standing (or at `speed`) towards a post, or past it."""
         self.robot, self.truth, self.rng = robot, dict(truth), rng
         self.x = np.array([0.0, 0.0, 0.0, self.truth.get("speed", 0.0), 0.0])
+        self.curve = float(rng.choice(truth["curves"])) if "curves" in truth else 0.0  # rad/s, asked for at every speed
         reach = float(robot.model.constants[0])
         if "speed" in truth:  # beside the post, which it passes in the middle of two checks
             half = 0.5 * truth["speed"] * robot.model.dt
@@ -86,11 +87,15 @@ class Base:
         else:
             self.post = np.array([rng.uniform(0.7, 1.1), 0.0])
             self.post[1] = rng.uniform(-0.02, 0.02) if "corner" in truth else 0.0
+        if self.curve:  # where the arc of full speed and that turn rate leads
+            away = self.post[0]
+            half = np.arcsin(0.5 * away * self.curve / robot.parameters.speed)
+            self.post = away * np.array([np.cos(half), np.sin(half)])
         if "turning" in truth:
             self.x[3:] = truth["turning"]
             self.post = np.array(truth["post"]) + rng.uniform(-0.03, 0.03, 2)
         self.slip = float(self.truth.get("jump", 0.0))
-        self.seen: Inputs | None = None
+        self.rays = not isinstance(robot, SeeingBase)  # else it knows the post
 
     def sense(self) -> dict[str, Floats]:
         """Odometry (its pose is used by nothing here), the post or a scan, a goal."""
@@ -110,14 +115,14 @@ class Base:
         elif isinstance(self.robot, LidarBase):  # a wall across the way
             with np.errstate(divide="ignore"):
                 scan = np.where(np.cos(angles) > 1e-9, seen[0] / np.cos(angles), np.inf)
-        else:
-            scan[:2] = seen
+        else:  # the post's own range is as wrong as a ray's
+            scan[:2] = seen * (1.0 + self.truth.get("range_error", 0.0) / np.hypot(*seen))
         scan = np.where(scan > self.robot.parameters.scan_range, np.inf, scan)
         v = self.x[3] - self.truth.get("odometry_lost", 0.0)
         pose = (self.x[0], self.x[1], np.sin(self.x[2] / 2), np.cos(self.x[2] / 2))
         return {
             "odom": np.array([*pose, v, self.x[4]]),
-            "scan": scan + self.truth.get("range_error", 0.0),
+            "scan": scan + (self.truth.get("range_error", 0.0) if self.rays else 0.0),
             "goal_pose": np.array([100.0, 0.0]),
         }
 
@@ -161,13 +166,13 @@ class Base:
         return abs(self.x[3]) < 1e-4
 
     def actions(self) -> Floats:
-        """Straight on, at every speed, or at the one that it has."""
+        """Straight on, or along its curve, at every speed, or at the one that it has."""
         if "speed" in self.truth:
             return np.array([[self.truth["speed"], 0.0]])
         if "turning" in self.truth:
             return np.array([[self.robot.parameters.speed, -self.robot.parameters.turn_rate]])
         speeds = np.linspace(self.robot.parameters.dead_zone, self.robot.parameters.speed, 111)
-        return np.column_stack([speeds, np.zeros(len(speeds))])
+        return np.column_stack([speeds, np.full(len(speeds), self.curve)])
 
 
 # --- a cart-pole ------------------------------------------------------------------------------------------------------
@@ -186,7 +191,7 @@ class Pole:
     def __init__(self, robot: Any, truth: Mapping[str, Any], rng: np.random.Generator) -> None:
         """Start anywhere in the safe set, not too fast; the signs of the errors are drawn once."""
         self.robot, self.truth, self.rng = robot, truth, rng
-        self.x = rng.uniform(-1.0, 1.0, 4) * np.array([1.0, 0.2, 0.8, 0.5])
+        self.x = truth.get("starts", 1.0) * rng.uniform(-1.0, 1.0, 4) * np.array([1.0, 0.2, 0.8, 0.5])
         self.signs = rng.choice([-1.0, 1.0], 8)
         factors = np.array(truth.get("factors", np.ones(4)))  # cart mass, pole mass, length, gain
         cart, pole, length, gain = factors
@@ -226,13 +231,19 @@ class Pole:
 
 
 def least_certified(gate: Gate, estimate: Estimate, actions: Floats) -> Floats | None:
-    """Of a family of actions[K, A] along a line, the certified one with the least margin, refined; None if none is."""
+    """Of a family of actions[K, A] along a line, that of least margin that the gate accepts; None where there is none.
+
+    Refined between the last accepted and the first refused one.
+    """
+    support, model = gate.support, gate.support.robot.model
+    in_band = support.in_band and support.spent + model.step_residual <= model.band_budget and not support.surcharge
+    least = support.threshold if in_band else model.band + support.surcharge
     for _ in range(3):
-        margin, _ = gate.support._certify(estimate, gate._timing, actions.astype(np.float32))
-        if not (margin >= 0.0).any():
+        margin, _ = support._certify(estimate, gate._timing, actions.astype(np.float32))
+        if not (margin >= least).any():
             return None
-        best = int(np.argmin(np.where(margin >= 0.0, margin, np.inf)))
-        beside = [i for i in (best - 1, best + 1) if 0 <= i < len(actions) and margin[i] < 0.0]
+        best = int(np.argmin(np.where(margin >= least, margin, np.inf)))
+        beside = [i for i in (best - 1, best + 1) if 0 <= i < len(actions) and margin[i] < least]
         chosen = actions[best]
         if not beside:
             return chosen
@@ -240,50 +251,68 @@ def least_certified(gate: Gate, estimate: Estimate, actions: Floats) -> Floats |
     return chosen
 
 
+def encounter(gate: Gate, truth: Mapping[str, Any], rng: np.random.Generator, number: int) -> float:
+    """Play episode `number` (each larger than the last) of the adversary against `truth`.
+
+    Returns its smallest margin, inf where the certificate accepts nothing at the start; below -ROUNDING it was unsafe,
+    and ends there.
+    """
+    robot = gate.robot
+    period = int(1e9 / robot.world.control_hz)
+    world: Any = (Base if isinstance(robot, DiffDrive) else Pole)(robot, truth, rng)
+    attacks = int(rng.integers(1, 12)) if isinstance(world, Base) else int(rng.integers(1, 6))
+    old = int(truth.get("old", 0))  # periods
+    latency = (0.0, 1e-9) if old else (0.0,)  # in lock-step nothing is ever old, so not lock-step
+    sensed = [world.sense()]
+    for _ in range(old):  # nobody commands yet
+        world.tick(np.zeros(len(robot.action_names)))
+        sensed.append(world.sense())
+    if old and isinstance(world, Pole):
+        attacks = 1  # k needs the state that is: only the candidate's may be old
+    gate.new_episode(number)
+    least = np.inf
+    for tick in range(400):
+        now = (1000 * number + tick + 2 + old) * period  # a steady clock never goes back
+        age = old if tick < attacks or isinstance(world, Base) else 0
+        # An old state carries its own stamp, or, where that margin is deleted, a false one.
+        stamp = now - age * period if age and truth["stamped"] else now
+        inputs = sensed[-1 - age]
+        for channel, vector in inputs.items():
+            gate.receive(channel, vector, stamp, now, now)
+        candidates = gate.begin(now, now, latency)
+        assert candidates is not None, gate.cause
+        if tick == 0 and not candidates.certified.any():
+            break  # no start that the certificate accepts
+        decision = None
+        if tick < attacks or (isinstance(world, Base) and abs(world.x[3]) < 0.3 and tick < 40):
+            action = least_certified(gate, robot.estimate(inputs), world.actions())
+            if action is not None:
+                decision = gate.request(candidates.id, action.astype(np.float32), now)
+        acted = decision is not None and decision.verdict.startswith("certified")
+        decision = decision or gate.expire(now)
+        least = min(least, world.tick(decision.action.astype(np.float64)))
+        sensed.append(world.sense())
+        if truth.get("dies") and acted and decision.candidates.margin[decision.index] < 0.005:  # type: ignore[union-attr]  # certified
+            # The monitor dies: the drive holds the command for its own timeout, then stops.
+            more = int(np.ceil(truth["dies"] / robot.model.dt)) - robot.model.checks_per_tick
+            return min(least, world.tick(decision.action.astype(np.float64), more), world.tick(np.zeros(2), 20))
+        if least < -ROUNDING:
+            break
+        if not acted and tick > attacks and world.settled(float(robot.model.centres[gate.support.centre, 0])):
+            break
+    return float(least)
+
+
 def duel(robot: Robot, case: Case, seed: int, episodes: int) -> float:
     """Smallest margin of `episodes`; below -ROUNDING it was unsafe, and they end there."""
     rng = np.random.default_rng(seed)
     gate = Gate(robot, GateConfig(), True, seed)
     gate.watching = False
-    period = int(1e9 / robot.world.control_hz)
-    stale = bool(case.truth.get("old"))
-    latency = (0.0, 1e-9) if stale else (0.0,)  # in lock-step nothing is ever old, so not lock-step
     least = np.inf
     for episode in range(episodes):
-        world: Any = (Base if isinstance(robot, DiffDrive) else Pole)(robot, case.truth, rng)
-        gate.new_episode(episode)
-        attacks = int(rng.integers(1, 12)) if isinstance(world, Base) else int(rng.integers(1, 6))
-        seen = world.sense()
-        for tick in range(400):
-            now = (1000 * episode + tick + 2) * period  # a steady clock never goes back
-            inputs = seen if stale else world.sense()
-            seen = world.sense()
-            # An old state carries its own stamp, or, where that margin is deleted, a false one.
-            stamp = now - period if stale and case.truth["stamped"] else now
-            for channel, vector in inputs.items():
-                gate.receive(channel, vector, stamp, now, now)
-            candidates = gate.begin(now, now, latency)
-            assert candidates is not None, gate.cause
-            if tick == 0 and not candidates.certified.any():
-                break  # no start that the certificate accepts
-            decision = None
-            if tick < attacks or (isinstance(world, Base) and abs(world.x[3]) < 0.3 and tick < 40):
-                estimate = robot.estimate(inputs)
-                action = least_certified(gate, estimate, world.actions())
-                if action is not None:
-                    decision = gate.request(candidates.id, action.astype(np.float32), now)
-            acted = decision is not None and decision.verdict.startswith("certified")
-            decision = decision or gate.expire(now)
-            least = min(least, world.tick(decision.action.astype(np.float64)))
-            if case.truth.get("dies") and acted and decision.candidates.margin[decision.index] < 0.005:  # type: ignore[union-attr]  # certified
-                # The monitor dies: the drive holds the command for its own timeout, then stops.
-                more = int(np.ceil(case.truth["dies"] / robot.model.dt)) - robot.model.checks_per_tick
-                least = min(least, world.tick(decision.action.astype(np.float64), more), world.tick(np.zeros(2), 20))
-                break
-            if least < -ROUNDING:
-                return least
-            if not acted and tick > attacks and world.settled(float(robot.model.centres[gate.support.centre, 0])):
-                break
+        least = min(least, encounter(gate, case.truth, rng, episode))
+        if least < -ROUNDING:
+            break
     return float(least)
 
 
