@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def test_the_cross_entropy_search_reports_a_margin(monkeypatch: pytest.MonkeyPat
         ("diff_drive", "drive_timeout"),
         ("diff_drive", "age of"),
         ("cart_pole", "gain_mis"),
+        ("cart_pole", "age of"),
     ],
 )
 def test_a_margin_is_what_keeps_it_safe(robot: str, margin: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,13 +86,32 @@ def test_a_margin_is_what_keeps_it_safe(robot: str, margin: str, monkeypatch: py
 
 
 def test_every_parameter_that_is_a_margin_stands_in_a_table() -> None:
+    """And every margin that the method asks for: with a scenario, or with the reason why there is none."""
     for robot in ROBOTS:
         made = config.load_robot(robot).robot
-        named = " ".join(case.margin for case in margins.cases(made))
+        rows = " ".join(case.margin for case in margins.cases(made))
+        named = set(re.findall(r"\w+", rows))
         endings = ("_mismatch", "_error", "_disturbance", "_noise", "_delay", "_timeout", "_swings", "nonlinearity")
+        starts = ("margin_", "between_", "band", "input_age", "residual_", "scan_residual", "scan_disagreement")
         for name in vars(made.parameters):  # type: ignore[attr-defined]  # every robot keeps its Parameters
-            if name.endswith(endings) and name != "scan_noise" or name.startswith(("margin_", "between_", "band")):
+            if name.endswith(endings) and name != "scan_noise" or name.startswith(starts):
                 assert name in named, f"{robot}: {name}"
+        for name in ("age of the state", "max_skew_s", "saturation of the plan", "between checks"):
+            assert name in rows, f"{robot}: {name}"
+        assert "actuation delay" in rows or "command_delay" in named, robot
+        assert "W of the comparison" in rows or {"residual_way", "scan_residual_way"} <= named, robot
+        assert named & {"lidar", "lidar_noise"}, robot
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_table_says_what_is_true_and_what_is_kept(robot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(margins, "duel", lambda *_: 0.0)
+    made = config.load_robot(robot).robot
+    for case in margins.cases(made):
+        text = margins.table([margins.run_case(made, case)]).replace("\n    ", " ")
+        assert "the model's own arithmetic" in text.replace("\n", " ")
+        assert all(f"{name} {value:g}" in text for name, value in case.common.items()), text
+        assert case.why_not in text and max(map(len, text.splitlines()[:4])) <= 80
 
 
 def test_an_interrupted_campaign_goes_on_and_a_changed_hash_voids_a_shard(
