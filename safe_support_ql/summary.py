@@ -21,7 +21,6 @@ from safe_support_ql.safety.ledger import proportion_interval, rate_upper_bound,
 
 EVALUATIONS = {"behavior": "evaluation_behavior", "policy": "evaluation_policy", "reference": "evaluation_reference"}
 COUNTS = ("control_ticks", "physics_steps", "unsafe_visits", "decisions", "interventions", "empty_supports")
-LOOKS = 5  # at a ledger before it counts as damaged
 Event = Mapping[str, Any]
 
 
@@ -78,16 +77,6 @@ class Tail:
         return [json.loads(line) for line in raw[:end].splitlines()]
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """Events of a ledger that may be written just now. `read_ledger` looks twice; what grew between is not damaged."""
-    for _ in range(LOOKS - 1):
-        try:
-            return read_ledger(path)
-        except ValueError:
-            continue
-    return read_ledger(path)
-
-
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands, and with which numbers it goes on."""
@@ -102,7 +91,7 @@ class Progress:
 
 def progress(run_dir: Path) -> Progress:
     """From ledger and journal. Raises ValueError where one is damaged, OSError where one cannot be read."""
-    events = _read(run_dir / "ledger.jsonl") if (run_dir / "ledger.jsonl").exists() else []
+    events = read_ledger(run_dir / "ledger.jsonl") if (run_dir / "ledger.jsonl").exists() else []
     episodes = [event for event in events if event["event"] == "episode"]
     seeds = [int(event["seed"]) for event in episodes if event["phase"] == "collection"]
     numbers = [int(event["episode"]) for event in episodes]
@@ -155,7 +144,7 @@ def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[st
 
     Raises ValueError where the ledger is damaged, OSError where it cannot be read.
     """
-    events = _read(run_dir / "ledger.jsonl")
+    events = read_ledger(run_dir / "ledger.jsonl")
     counts = Counts()
     counts.add(events)
     wall, collecting = _wall(events), _wall(events, "collection")
@@ -309,7 +298,7 @@ def _joined(gaps: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
 def verify(run_dir: Path, robot: str, seed: int, must_reach: bool) -> LedgerReport:
     """Check the numbers of ledger and journal. Raises ValueError or OSError naming the file that is damaged."""
     ledger, journal = run_dir / "ledger.jsonl", run_dir / "journal.bin"
-    events = _read(ledger)
+    events = read_ledger(ledger)
     if not events:
         raise ValueError(f"{ledger}: holds no event yet; nothing was recorded")
     listed = [(int(e["first"]), int(e["last"]), str(e["why"])) for e in events if e["event"] == "gap"]

@@ -298,7 +298,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
             return
         decision = self.gate.request(id, action, time.monotonic_ns())
         if decision is not None:
-            if not self.lockstep and time.monotonic_ns() - self.opened > round(1e9 * max(self.latency)):
+            if self.gate.late(time.monotonic_ns()):
                 # Stopped in the middle of it, so its certificate is over; the recorder lists the number as a gap.
                 decision = self.gate.expire(time.monotonic_ns())
             self.publish(decision)

@@ -300,7 +300,7 @@ class Gate:
     def request(self, id: int, action: Singles, steady_ns: int) -> Decision | None:
         """Decide on an answer to candidate set `id`; None (and counted) if it answers no open cycle."""
         candidates = self._candidates
-        if candidates is None or id != candidates.id or self._late(steady_ns):
+        if candidates is None or id != candidates.id or self.late(steady_ns):
             self.counters.refused_requests += 1
             return None
         self._decided_ns = steady_ns
@@ -334,7 +334,7 @@ class Gate:
         self._decided_ns = steady_ns
         if self._candidates is None:
             return self._decide_blind()
-        if self._late(steady_ns - int(self.robot.period * 1e9)):
+        if self.late(steady_ns - int(self.robot.period * 1e9)):
             # The state is older than a period: k of it is no feedback any more.
             self._missing = "the monitor was stopped in the middle of a cycle; give it a processor"
             self._candidates = None
@@ -392,15 +392,16 @@ class Gate:
     def _unknown(self) -> str:
         if self._apart_s:
             return (
-                f"nothing is certified: the state before was {self._apart_s:.3f} s older, too much to compare the two; "
-                "look at what delays the sensors"
+                f"nothing is certified: the state before was {self._apart_s:.3f} s older, and too much may have acted "
+                "since to compare the two; look at what delays the sensors"
             )
         return (
             f"nothing is certified: the state is {self._age_s:.3f} s old, and too many commands may have acted since; "
             "look at what delays the sensors"
         )
 
-    def _late(self, steady_ns: int) -> bool:
+    def late(self, steady_ns: int) -> bool:
+        """Whether the newest certificate is over: it was made for commands that go out before."""
         return self._valid_until_ns is not None and steady_ns > self._valid_until_ns
 
     def _find_missing(self, now_ns: int, steady_ns: int) -> str:
@@ -466,7 +467,7 @@ class Gate:
         candidates = self._candidates
         assert candidates is not None
         # Later than the certificate allowed for, the plan still runs, but nothing certified it.
-        if candidates.certified[index] and not self._late(self._decided_ns):
+        if candidates.certified[index] and not self.late(self._decided_ns):
             verdict = "certified_band" if candidates.band[index] else "certified"
         else:
             verdict = "plan_held" if self._in_tube else "no_proof"

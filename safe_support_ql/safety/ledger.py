@@ -18,7 +18,7 @@ class LedgerWriter:
         """Open `path`. Raises OSError if it cannot be written."""
         self.path = path
         self._file = open(path, "a+b")  # lives as long as the writer
-        events, good = _scan(path)
+        events, good = _scan(path.read_bytes())
         self._file.truncate(good)
         self.next_sequence = int(events[-1]["seq"]) + 1 if events else 0
 
@@ -41,9 +41,9 @@ class LedgerWriter:
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
     """Events of a ledger up to a torn last line. Raises ValueError where a line or a number is missing in between."""
-    events, good = _scan(path)
-    rest = path.read_bytes()[good:]
-    if b"\n" in rest:
+    content = path.read_bytes()  # once: it may grow meanwhile
+    events, good = _scan(content)
+    if b"\n" in content[good:]:
         raise ValueError(f"{path}: line {len(events) + 1} is damaged; everything before it is intact")
     for expected, event in enumerate(events, start=int(events[0]["seq"]) if events else 0):
         if event["seq"] != expected:
@@ -51,11 +51,11 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
     return events
 
 
-def _scan(path: Path) -> tuple[list[dict[str, Any]], int]:
+def _scan(content: bytes) -> tuple[list[dict[str, Any]], int]:
     """Whole events from the start, and the number of bytes they take."""
     events: list[dict[str, Any]] = []
     good = 0
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in content.splitlines(keepends=True):
         try:
             event = json.loads(line)
         except ValueError:

@@ -52,7 +52,7 @@ class Mismatch:
         Else a robot would never be noticed that is only seen while the plan runs.
         """
         self.level = min(self.level + 1.0, self.budget)
-        self.what = f"states are {apart_s:.3f} s apart, so nobody can tell what the robot did"
+        self.what = f"too much may have acted between states {apart_s:.3f} s apart to tell what the robot did"
 
     @property
     def spent(self) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from safe_support_ql import config
 from safe_support_ql.robots.base import Floats
-from safe_support_ql.robots.diff_drive import DiffDrive
+from safe_support_ql.robots.diff_drive import DiffDrive, _chained
 from safe_support_ql.robots.geometry import nearest
 from safe_support_ql.safety.certificate import Certificate
 from safe_support_ql.safety.rollout import rollout_margins
@@ -244,3 +244,29 @@ def test_a_lidar_that_reports_its_largest_range_sees_free_space() -> None:
     robot = config.load_robot("diff_drive", {"parameters.scan_range": 10.1}).robot
     scan = np.full(P.scan_rays, np.float32(10.1)).astype(float)
     assert scan[0] > 10.1 and len(robot.occupied(scan)) == 1
+
+
+@pytest.mark.parametrize(
+    ("way", "turn", "beyond"),
+    [(1.0, 1.0, ""), (1.2, 0.8, ""), (0.8, 1.2, ""), (0.0, 1.0, "x by"), (2.0, 1.0, "x by"), (1.0, 2.0, "yaw by")],
+)
+def test_odometry_and_scans_must_tell_of_one_way(way: float, turn: float, beyond: str) -> None:
+    """True way and turn are `way` and `turn` times what the odometry says of 0.2 m/s and 0.5 rad/s."""
+    assert ROBOT.world.arena is not None
+    arena, rng = make_arena(ROBOT.world.arena, 861_000_100), np.random.default_rng(0)
+    said, true = np.array([0.02, 0.05]), np.array([0.02 * way, 0.05 * turn])
+    odometry, pose, states = np.zeros(3), np.array([*arena.start[:2], 0.3]), []
+    for _ in range(4):
+        scan = cast(arena, *pose) + rng.uniform(-0.01, 0.01, P.scan_rays)
+        half = 0.5 * odometry[2]
+        states.append({"odom": np.array([*odometry[:2], np.sin(half), np.cos(half), *said * 10]), "scan": scan})
+        for where, (v, w) in ((odometry, said), (pose, true)):
+            where += [v * np.cos(where[2]), v * np.sin(where[2]), w]
+    off = ROBOT.disagreements(states)
+    worst = max(off, key=off.__getitem__)
+    assert worst.startswith(beyond) and off[worst] > 1.0 if beyond else off[worst] <= 1.0, off
+
+
+def test_a_chain_of_steps_is_where_they_lead() -> None:
+    quarter = np.array([1.0, 0.0, np.pi / 2])
+    np.testing.assert_allclose(_chained(np.array([quarter] * 4)), [0.0, 0.0, 2 * np.pi], atol=1e-12)
