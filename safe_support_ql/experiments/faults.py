@@ -324,9 +324,10 @@ def _request_faults(settings: Config) -> list[Fault]:
         rows += [(kind, verb, None, 0.0, Expect.GOES_ON, ""),
                  (kind, verb, None, LONG_S, Expect.BACKUP, "no request answered")]  # fmt: skip
     rows += [("flood", "flood", FLOOD_HZ, LONG_S, Expect.GOES_ON, "")]
+    # Of two that are swapped the second is answered in time; the next one is missed.
     return [
         Fault(f"{kind}: request, {f'{seconds:g} s' if seconds else 'once'}", kind, verb, REQUEST, option, seconds,
-              expect, cause, limit_s)
+              expect, cause, limit_s + (period if verb == "swap" else 0.0))
         for kind, verb, option, seconds, expect, cause in rows
     ]  # fmt: skip
 
