@@ -124,7 +124,6 @@ def parameters(node: str, run: Run, progress: Progress) -> dict[str, Any]:
     own: dict[str, dict[str, Any]] = {
         "safety_monitor": {
             "first_sequence": progress.first_sequence,
-            "recorder_required": True,
             "simulated": True,
         },
         "simulator": {"first_episode": progress.first_episode} | ({"gui": True} if run.gui else {}),

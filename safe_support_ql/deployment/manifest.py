@@ -33,6 +33,12 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
 
+REMEDY = {  # where the values themselves say nothing
+    "safety_sha256": "; it was trained under other margins: use its run's config.yaml, or train again",
+    "policy_sha256": "; the file is not the one that was exported: copy it again",
+}
+
+
 def manifest_path(policy_path: Path) -> Path:
     """policy.onnx -> policy.json"""
     return policy_path.with_suffix(".json")
@@ -80,7 +86,7 @@ def load_manifest(
     }
     for key, right in expected.items():
         if right is not None and getattr(manifest, key) != right:
-            raise ValueError(f"{path}: '{key}' is {getattr(manifest, key)!r}, must be {right!r}")
+            raise ValueError(f"{path}: '{key}' is {getattr(manifest, key)!r}, must be {right!r}{REMEDY.get(key, '')}")
     for key, wanted in (("observation", observation_dim), ("action", action_dim)):
         names, units = getattr(manifest, f"{key}_names"), getattr(manifest, f"{key}_units")
         if len(units) != len(names):

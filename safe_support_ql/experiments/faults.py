@@ -488,7 +488,7 @@ def row(result: Result) -> str:
 
 def describe(fault: Fault, phase: str) -> str:
     """What --list says of a fault."""
-    text = f"{phase:<11}{fault.name:<36}{fault.expect.value:<10}{fault.limit_s:>6.2f} s"
+    text = f"{phase:<11}{fault.name:<39}{fault.expect.value:<10}{fault.limit_s:>6.2f} s"
     return f"{text}  uncoverable: {fault.uncoverable}" if fault.uncoverable else text
 
 

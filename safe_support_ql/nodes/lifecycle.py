@@ -80,7 +80,7 @@ OWN: dict[str, tuple[Declared, ...]] = {
     ),
     "safety_monitor": (
         Declared("first_sequence", 0, "number of the first decision, one after the journal's last", low=0, high=2**62),
-        Declared("recorder_required", False, "nothing but the plan until a recorder was heard"),
+        Declared("recorder_required", True, "nothing but the plan until a recorder was heard"),
         Declared("simulated", False, "a simulator may say on 'episode' that it put the robot somewhere else"),
     ),
     "behavior_policy": (),

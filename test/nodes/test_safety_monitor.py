@@ -40,6 +40,7 @@ def monitor(ros_domain, tmp_path: Path) -> Iterator[SafetyMonitor]:
             Parameter("config", value=str(tmp_path / "config.yaml")),
             Parameter("clock", value="lockstep"),
             Parameter("simulated", value=True),
+            Parameter("recorder_required", value=False),
         ]
     )
     node.trigger_configure()
@@ -168,11 +169,11 @@ def test_a_button_that_repeats_itself_costs_one_decision(realtime: tuple[SafetyM
     assert monitor.gate is not None and monitor.gate.counters.decisions == 1 and len(sent) == 1
 
 
-def test_time_is_real_unless_somebody_says_otherwise(ros_domain) -> None:
-    """In lock-step nothing is ever late, which a robot must not get by default."""
+def test_what_nobody_says_is_what_a_robot_needs(ros_domain) -> None:
+    """In lock-step nothing is ever late, on a robot nobody may say where it stands, and nothing moves unrecorded."""
     rclpy.init()
     node = SafetyMonitor()
-    assert (node.param("clock"), node.param("simulated")) == ("realtime", False)
+    assert (node.param("clock"), node.param("simulated"), node.param("recorder_required")) == ("realtime", False, True)
     node.destroy_node()
     rclpy.shutdown()
 

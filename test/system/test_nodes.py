@@ -86,7 +86,7 @@ class Graph:
 
     def spawn(self, name: str, clock: str, **parameters: Any) -> None:
         if name == "safety_monitor":
-            parameters.setdefault("simulated", True)
+            parameters = {"simulated": True, "recorder_required": False} | parameters
         common = {"config": self.file, "run_dir": self.run_dir, "clock": clock, "stamped_cmd": self.stamped}
         values = common | parameters
         arguments = [sys.executable, "-m", f"safe_support_ql.nodes.{name}"]
