@@ -40,6 +40,7 @@ SETTINGS = config.load_robot("diff_drive", {"learner.extraction_updates": 50})
 TOP_SPEED = float(SETTINGS.robot.action_high[0])
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE = Transition.TRANSITION_DEACTIVATE
+AGAIN_S = 10.0
 LONG = 300.0  # an idle-priority learner on a busy host gets little of it
 
 
@@ -115,10 +116,19 @@ class Graph:
                 return future.result()
 
     def change(self, node: str, transition: int) -> bool:
-        self.state(node)  # a transition must not be asked for twice, so first it must answer at all
+        """Asked again only where it did not happen: the first request may have gone to a dead node of this name."""
+        before = self.state(node)
         request = ChangeState.Request()
         request.transition.id = transition
-        return bool(self.call(ChangeState, f"{node}/change_state", request).success)
+        client = self.node.create_client(ChangeState, f"{node}/change_state")
+        end = time.monotonic() + LONG
+        while True:
+            self.until(client.service_is_ready, end - time.monotonic(), f"{node} takes transitions")
+            future, asked = client.call_async(request), time.monotonic()
+            self.until(lambda: future.done() or time.monotonic() > asked + AGAIN_S, LONG, f"{node} answers")  # noqa: B023
+            if future.done() or self.state(node) != before:
+                self.node.destroy_client(client)
+                return not future.done() or bool(future.result().success)
 
     def state(self, node: str) -> str:
         return str(self.call(GetState, f"{node}/get_state", GetState.Request(), again=1.0).current_state.label)
@@ -357,7 +367,7 @@ try:
     rclpy.spin(node)
 except KeyboardInterrupt:
     node.destroy_node()
-    rclpy.shutdown()
+    rclpy.try_shutdown()
 """
     graph.processes["button"] = subprocess.Popen([sys.executable, "-c", button], env=graph.env)
     graph.until(lambda: "e_stop as std_msgs/msg/UInt64" in graph.gate, 10.0, "a button of another type latches")
