@@ -106,6 +106,12 @@ class Run:
         return f"{name} train --resume {from_here(self.folder)}"
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """What asks a process to stop; a closed terminal does, too, unless whoever started it said otherwise (nohup)."""
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hangs_up else ()))
+
+
 def from_here(path: Path) -> Path:
     """`path` as one would type it in the working directory."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
@@ -122,10 +128,7 @@ def parameters(node: str, run: Run, progress: Progress) -> dict[str, Any]:
         "robot_id": run.robot_id,
     }
     own: dict[str, dict[str, Any]] = {
-        "safety_monitor": {
-            "first_sequence": progress.first_sequence,
-            "simulated": True,
-        },
+        "safety_monitor": {"first_sequence": progress.first_sequence, "simulated": True},
         "simulator": {"first_episode": progress.first_episode} | ({"gui": True} if run.gui else {}),
         "inference": {"model": str(run.model)},
     }

@@ -614,7 +614,7 @@ def heed_signals(conductor: Any, processes: bringup.Processes) -> None:
             processes.kill()
         conductor.interrupted = True
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in bringup.stop_signals():
         signal.signal(number, interrupt)
 
 

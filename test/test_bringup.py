@@ -74,6 +74,13 @@ def test_two_runs_get_two_domains() -> None:
         other.release()
 
 
+def test_a_closed_terminal_stops_a_run_but_not_under_nohup(monkeypatch: pytest.MonkeyPatch) -> None:
+    for inherited, expected in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
+        monkeypatch.setattr(signal, "getsignal", lambda number, inherited=inherited: inherited)
+        assert (signal.SIGHUP in bringup.stop_signals()) is expected
+        assert {signal.SIGINT, signal.SIGTERM} <= set(bringup.stop_signals())
+
+
 def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
     from safe_support_ql import config
 

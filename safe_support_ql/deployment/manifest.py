@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import get_args, get_origin
 
 FORMAT_VERSION = 1
+REMEDY = {  # where the values themselves say nothing
+    "safety_sha256": "; it was trained under other margins: use its run's config.yaml, or train again",
+    "policy_sha256": "; the file is not the one that was exported: copy it again",
+}
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,6 @@ class Manifest:
     safety_sha256: str  # of the safety configuration the behaviour data was collected under
     training: dict[str, float | int | str]  # updates, decisions, journal sequence, parity error, ...
     format_version: int = FORMAT_VERSION
-
-
-REMEDY = {  # where the values themselves say nothing
-    "safety_sha256": "; it was trained under other margins: use its run's config.yaml, or train again",
-    "policy_sha256": "; the file is not the one that was exported: copy it again",
-}
 
 
 def manifest_path(policy_path: Path) -> Path:

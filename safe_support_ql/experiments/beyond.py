@@ -6,7 +6,7 @@ add up: what one error exceeds is paid by the shares of the others, by the band,
 for a commander that dies. Where all errors are at their bounds at once that is all the certificate claims; the factor
 up to which they hold nevertheless is searched for in every corner of the box of parameters.
 
-The truth is the model's own arithmetic and the adversary that of margins.py: a search, not a proof.
+The truth is the model's own arithmetic, see adversary.py: a search, not a proof.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from safe_support_ql.experiments.margins import ROUNDING, SeeingBase, encounter
+from safe_support_ql.experiments.adversary import ROUNDING, SeeingBase, encounter
 from safe_support_ql.robots.base import Floats, Robot
 from safe_support_ql.robots.cart_pole import CartPole
 from safe_support_ql.robots.diff_drive import DiffDrive
@@ -31,7 +31,7 @@ TOGETHER = (1.0, 1.1, 1.25, 1.5, 2.0)
 EPISODES = 60
 CURVES = (0.0, 0.5, -0.5)  # rad/s: straight at the post, or along an arc
 STATES = ("position", "angle", "speed", "turn")
-STARTS = 0.8  # of the spread of margins.py: at its ends the start itself is the nearest to the boundary
+STARTS = 0.8  # of the spread of adversary.py: at its ends the start itself is the nearest to the boundary
 ABOUT_ONE = ("ground", "turn", "lag", "braking", "factors")  # of truth; what is no factor counts from zero
 NO_ERROR = ("curves", "starts")  # what the adversary does, not the world
 
@@ -135,7 +135,7 @@ def gate_of(robot: Robot) -> Gate:
 
 
 def meet(gate: Gate, truth: Truth, watch: bool = False, episodes: int = EPISODES, until_visit: bool = False) -> Met:
-    """Play `episodes` of the adversary of margins.py, the same starts for every truth; `watch`: the gate may latch."""
+    """Play `episodes` of the adversary, the same starts for every truth; `watch`: the gate may latch."""
     rng, gate.watching = np.random.default_rng(0), watch
     met, latched = [], 0
     for _ in range(episodes):

@@ -7,7 +7,7 @@ nothing.
 What rclpy 7.1 leaves to do: an invalid transition raises out of spin; exceptions in lifecycle
 callbacks are swallowed; Ctrl-C invalidates the context before anything can be published. Here invalid transitions are
 answered with success=false, an exception in a callback is logged once and the node deactivates (`fail` says what more),
-and SIGINT and SIGTERM deactivate, clean up and only then end the context.
+and a signal to stop deactivates, cleans up and only then ends the context.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
-from safe_support_ql import config
+from safe_support_ql import bringup, config
 from safe_support_ql.nodes.executor import ShortPathExecutor
 from safe_support_ql.safety.ledger import PHASES
 
@@ -280,11 +280,14 @@ class ManagedNode(LifecycleNode):
         transitions = self._state_machine.available_transitions
         label = request.transition.label
         asked = [item[1] for item in transitions if (label == item[1] if label else request.transition.id == item[0])]
-        possible = ", ".join(sorted({item[1] for item in transitions})) or "nothing"
-        why = f"while {self._state_machine.current_state[1]}; possible: {possible}"
-        if asked and not (why := self.objection(asked[0])):
+        if asked:
+            problem = self.objection(asked[0])
+        else:
+            possible = ", ".join(sorted({item[1] for item in transitions})) or "nothing"
+            problem = f"while {self._state_machine.current_state[1]}; possible: {possible}"
+        if not problem:
             return self._change_state(request, response)
-        self.get_logger().warning(f"transition '{label or request.transition.id}' is not possible {why}")
+        self.get_logger().warning(f"transition '{label or request.transition.id}' is not possible {problem}")
         response.success = False
         return response
 
@@ -356,7 +359,7 @@ def run(make: Callable[[], ManagedNode]) -> int:
         nonlocal stop
         stop = True
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last one comes when a terminal is closed
+    for number in bringup.stop_signals():
         signal.signal(number, ask_to_stop)
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)

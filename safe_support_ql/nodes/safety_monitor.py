@@ -197,7 +197,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.publish(self.gate.expire(time.monotonic_ns()))
 
     def linger(self) -> float:
-        """SIGINT waits for the stop."""
+        """A signal waits for the stop."""
         return max(0.0, (self.stopping_until - time.monotonic_ns()) / 1e9)
 
     def objection(self, transition: str) -> str:
@@ -519,18 +519,21 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.send_diagnostics()
 
     def _unheard(self) -> str:
-        """Types of e-stop buttons that this node can not hear, '' if there are none."""
-        infos = self.get_publishers_info_by_topic(messages.E_STOP)
-        return ", ".join(sorted({info.topic_type for info in infos} - {"std_msgs/msg/Bool"}))
+        """Types of e-stop buttons that this node cannot hear, '' if there are none."""
+        return self._other_types(messages.E_STOP, "std_msgs/msg/Bool")
+
+    def _other_types(self, topic: str, kind: str) -> str:
+        """Types of the topic's publishers but `kind`: DDS matches nobody with them, and tells neither side."""
+        infos = self.get_publishers_info_by_topic(topic)
+        return ", ".join(sorted({info.topic_type for info in infos} - {kind}))
 
     def _look_at_types(self) -> None:
-        """DDS matches nobody with a publisher of another type, and tells neither side."""
+        """Refuse, by name, the inputs that cannot be heard."""
         assert self.gate is not None
         for codec in self.codecs:
             kind = codec.channel.type.replace("/msg/", "/").replace("/", "/msg/")
-            infos = self.get_publishers_info_by_topic(codec.channel.name)
-            if others := sorted({info.topic_type for info in infos} - {kind}):
-                problem = f"{codec.channel.name}: somebody publishes {', '.join(others)}, expected {kind}"
+            if others := self._other_types(codec.channel.name, kind):
+                problem = f"{codec.channel.name}: somebody publishes {others}, expected {kind}"
                 self.get_logger().error(self.gate.refuse(codec.channel.name, problem), throttle_duration_sec=1.0)
 
     def on_second(self) -> None:

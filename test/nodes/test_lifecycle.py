@@ -84,6 +84,16 @@ def test_invalid_transitions_are_answered(probe: Probe) -> None:
     assert probe.get_state() == "active" and probe.active
 
 
+def test_a_transition_waits_for_an_objection(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(probe, CONFIGURE)
+    monkeypatch.setattr(probe, "objection", lambda label: "yet" if label == "cleanup" else "")
+    assert not change(probe, CLEANUP) and not change(probe, label="cleanup")
+    assert probe.get_state() == "inactive" and "release" not in probe.done
+    assert change(probe, ACTIVATE) and change(probe, DEACTIVATE)
+    monkeypatch.undo()
+    assert change(probe, CLEANUP) and probe.done[-1] == "release"
+
+
 @pytest.mark.parametrize("error", [ValueError("a clear line"), KeyError("a bug")])
 def test_a_refused_configure_gives_everything_back(probe: Probe, error: Exception) -> None:
     probe.fails["configure"] = error
