@@ -82,6 +82,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.e_stop = self.lossy_e_stop = False
         self.latched_by = ""
         self.recorder_heard = False
+        self.stopping_until = 0
         self.mismatch: Mismatch | None = None
         # Whatever its quality of service, a button must be heard, one that was pressed before this process began, too.
         # Each of these ends with the newest message of those that it hears; the one that may lose some keeps its own.
@@ -116,7 +117,6 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.late_s = 0.0 if self.lockstep else (LATE - 1.0) * robot.period + look_s
         self.period_ns = round(1e9 * robot.period)
         self.stop_ns = round(1e9 * robot.model.dt * len(robot.model.tightening))
-        self.stopping_until = 0
         self.certificate_us = 0
         self.told: tuple[State, str] | None = None
         self.reason = "closed"

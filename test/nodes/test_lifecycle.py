@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import rclpy
@@ -14,6 +19,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
 
+from safe_support_ql.bringup import NODES
 from safe_support_ql.nodes.executor import ShortPathExecutor, _let_go
 from safe_support_ql.nodes.lifecycle import PARAMETERS, ManagedNode
 
@@ -73,6 +79,31 @@ def test_a_whole_life(probe: Probe) -> None:
         assert change(probe, transition)
         assert probe.get_state() == state
     assert change(probe, label="shutdown") and probe.get_state() == "finalized"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_every_node_leaves_tidily_before_it_is_configured(ros_domain, number: signal.Signals) -> None:
+    started = {
+        spec.name: subprocess.Popen(
+            [sys.executable, "-m", f"safe_support_ql.nodes.{spec.name}"],
+            env=ros_domain.env, stderr=subprocess.PIPE, text=True,
+        )
+        for spec in NODES
+    }  # fmt: skip
+    try:
+        for process in started.values():
+            caught, end = 0, time.monotonic() + 60.0
+            while not caught & 1 << number - 1 and time.monotonic() < end:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+                time.sleep(0.02)
+            process.send_signal(number)
+        for name, process in started.items():
+            _, said = process.communicate(timeout=60.0)
+            assert process.returncode == 0 and "Traceback" not in said, f"{name}: {said}"
+    finally:
+        for process in started.values():
+            process.kill()
 
 
 def test_invalid_transitions_are_answered(probe: Probe) -> None:
