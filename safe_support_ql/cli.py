@@ -215,6 +215,8 @@ def ledger(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report.summary | {"missing": report.missing, "damaged_bytes": report.damaged_bytes}, indent=2))
     else:
+        if run.kind == "faults":
+            print("a fault campaign: inputs were broken and nodes killed on purpose\n")
         print_ledger(report, folder)
     return 1 if report.summary["unsafe_visits"] or report.missing or report.damaged_bytes else 0
 
@@ -608,6 +610,7 @@ def own_graph(run: Run) -> Iterator[bringup.Processes]:
 
 def heed_signals(conductor: Any, processes: bringup.Processes) -> None:
     """Ctrl-C asks the conductor to stop; for the second time it kills."""
+    from safe_support_ql import bringup
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if conductor.interrupted:

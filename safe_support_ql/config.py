@@ -75,7 +75,9 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         if section not in SECTIONS or not key:
             raise ValueError(f"--set {name}: expected section.key=value, sections: {', '.join(SECTIONS[1:])}")
         raw.setdefault(section, {})[key] = value
-    return parse(raw, str(path))
+    # Both are named: the mistake may lie in either.
+    changes = ", ".join(f"{name}={value}" for name, value in (overrides or {}).items())
+    return parse(raw, f"{path} with {changes}" if changes else str(path))
 
 
 def load_robot(robot: str, overrides: Mapping[str, Any] | None = None) -> Config:

@@ -1,9 +1,10 @@
-"""What a person sees of a run: a live panel on a terminal, a line every ten seconds elsewhere, the table at the end."""
+"""What a person sees of a run: a live panel on a terminal, text every ten seconds elsewhere, the table at the end."""
 
 from __future__ import annotations
 
 import sys
 import termios
+import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class Screen(Protocol):
 
 
 class Lines:
-    """One plain line every ten seconds, and at once when the phase changes."""
+    """Plain text every ten seconds, and at once when the phase changes."""
 
     def __init__(self, write: Any = print) -> None:
         """`write` takes one line."""
@@ -75,7 +76,7 @@ class Lines:
         now = time.monotonic()
         if status.phase != self._phase or now - self._at >= LINE_S:
             self._phase, self._at = status.phase, now
-            self._write(line(status))
+            self._write(textwrap.fill(line(status), WIDTH, subsequent_indent="  "))
 
     def say(self, text: str) -> None:
         """See Screen."""
@@ -136,7 +137,7 @@ def make(terminal: bool) -> Screen:
 
 
 def line(status: Status) -> str:
-    """Everything in one plain line."""
+    """Everything as plain text."""
     parts = [status.phase + (f" ({status.note})" if status.note else "")]
     if status.total:
         parts.append(f"{status.done:.0f}/{status.total:.0f} {status.unit}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -31,7 +32,9 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     hints = get_type_hints(cls)
     for key in values:
         if key not in fields:
-            raise ValueError(f"{where}: unknown key '{key}'; known keys: {', '.join(sorted(fields))}")
+            near = difflib.get_close_matches(str(key), fields)
+            known = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(sorted(fields))}"
+            raise ValueError(f"{where}: unknown key '{key}'; {known}")
     checked = {key: _check(value, hints[key], fields[key].metadata, f"{where}: {key}") for key, value in values.items()}
     return cls(**checked)
 

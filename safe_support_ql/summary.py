@@ -176,7 +176,7 @@ def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[st
         "interventions": int(counts.total("interventions")),
         "verdicts": counts.verdicts(),
         "empty_support_fraction": counts.empty_share(),
-        "ticks_per_s": counts.of("collection", "control_ticks") / collecting if collecting else 0.0,
+        "ticks_per_s": counts.of("collection", "control_ticks") / collecting if collecting else None,
         "wall_s": wall,
         "evaluation": evaluation,
         "unsafe_rate_upper95_per_hour": _finite(rate_upper_bound(int(counts.total("unsafe_visits")), hours)),

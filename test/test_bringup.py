@@ -297,6 +297,9 @@ def test_the_panel_fits_80_columns() -> None:
     for part in ("12 of 50 episodes", "151/s", "certified_band 2.0%", "no_proof 0.1%", "Q loss 0.123", "KL 1.5"):
         assert part in text
     assert "1:01:40" in text
-    line = panel.line(status)
+    texts: list[str] = []
+    panel.Lines(texts.append).show(status)
+    assert all(len(row) <= 80 for row in texts[0].splitlines())
+    line = " ".join(texts[0].split())
     for part in ("unsafe visits 0", "interventions 12", "ESS share -", "empty supports 0.20%", "time left 1:01:40"):
         assert part in line

@@ -47,7 +47,11 @@ def begun(tmp_path: Path) -> bringup.Run:
     ("arguments", "parts"),
     [
         (["train", "--robot", "unicycle"], ["unknown robot 'unicycle'", "cart_pole, diff_drive"]),
-        (["train", "--set", "gate.colour=red"], ["diff_drive.yaml: gate: unknown key 'colour'", "latch_after_s"]),
+        (
+            ["train", "--set", "gate.colour=red"],
+            ["diff_drive.yaml with gate.colour=red: gate: unknown key", "latch_after_s"],
+        ),
+        (["train", "--set", "parameters.sped=1"], ["parameters.sped=1: parameters: unknown key", "did you mean speed"]),
         (["train", "--set", "wheels.size=1"], ["wheels.size", "sections:", "gate"]),
         (["train", "--set", "gate.latch_after_s"], ["gate.latch_after_s", "section.key=value"]),
         (["train", "--set", "gate.latch_after_s=-1"], ["gate: latch_after_s is -1", "[0.05, 60]"]),

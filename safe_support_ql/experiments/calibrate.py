@@ -11,6 +11,7 @@ physical parameters are estimated from each manoeuvre by themselves (ensemble.py
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -389,21 +390,22 @@ def table(result: Calibration) -> str:
         rows.append(f"{line.name:28}{line.unit:>8}{line.shipped:>10.2g}{line.needed:>10.2g}{alone:>10}  {line.verdict}")
     rows.append(f"\n{'parameter / nominal':22}{'shipped':>18}{'found':>18}{'told by':>9}{'p':>8}  enough")
     for factor in result.factors:
-        ranges = "".join(f"{f'{low:.3f} .. {high:.3f}':>18}" for low, high in (factor.shipped, factor.found))
-        rows.append(f"{factor.name:22}{ranges}{factor.told:>9}{covered(factor.told, 2):>8.4f}  {factor.verdict}")
+        shipped, found = (f"{low:.3f} .. {high:.3f}" for low, high in (factor.shipped, factor.found))
+        share = f"{covered(factor.told, 2):.4f}"
+        if not factor.told:
+            found = share = "-"
+        rows.append(f"{factor.name:22}{shipped:>18}{found:>18}{factor.told:>9}{share:>8}  {factor.verdict}")
     rows.append("")
     small, n = result.too_small, result.episodes
     rooms = ", ".join(f"{name} {room:.3g}" for name, room in result.room.items())
-    return "\n".join(
-        [
-            *rows,
-            "'needed': against the worst member, as the certificate predicts; 'alone': against the nominal model only",
-            "lines in [] are no parameters of their own",
-            f"least room left by the whole tightening: {rooms}",
-            f"{n} manoeuvres, {result.unsafe_visits} unsafe visits. Population: {result.population}.",
-            f"Each line is the largest of {n} independent needs: it covers at least the share p of the population with "
-            f"confidence 1 - p^{n}. At {CONFIDENCE:.0%}: p = {result.coverage:.4f}; for the margins of the model "
-            f"together p = {result.coverage_pair:.4f}. A parameter has two ends, so its p is another.",
-            f"too small: {', '.join(small)}" if small else "no shipped margin or range is too small",
-        ]
-    )
+    texts = [
+        "'needed': against the worst member, as the certificate predicts; 'alone': against the nominal model only",
+        "lines in [] are no parameters of their own",
+        f"least room left by the whole tightening: {rooms}",
+        f"{n} manoeuvres, {result.unsafe_visits} unsafe visits. Population: {result.population}.",
+        f"Each line is the largest of {n} independent needs: it covers at least the share p of the population with "
+        f"confidence 1 - p^{n}. At {CONFIDENCE:.0%}: p = {result.coverage:.4f}; for the margins of the model "
+        f"together p = {result.coverage_pair:.4f}. A parameter has two ends, so its p is another.",
+        f"too small: {', '.join(small)}" if small else "no shipped margin or range is too small",
+    ]
+    return "\n".join([*rows, *(textwrap.fill(text, 80) for text in texts)])
