@@ -466,4 +466,5 @@ def unsafe_on_truth(
             pick = rng.choice(np.flatnonzero(certified))
             played += 1
             unsafe += not truth.plan_reaches_rest(z, actions[pick], centres[pick])
-    return {"pairs": played, "unsafe": unsafe, "unsafe_rate_upper95": proportion_interval(unsafe, played)[1]}
+    upper = proportion_interval(unsafe, played, 0.9)[1]  # one-sided 95 %
+    return {"pairs": played, "unsafe": unsafe, "unsafe_rate_upper95": upper}

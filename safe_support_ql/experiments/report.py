@@ -27,14 +27,14 @@ def draw(run: Path) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    summary = json.loads((run / "summary.json").read_text())
+    summary, session = (json.loads((run / f"{name}.json").read_text()) for name in ("summary", "session"))
     config = configuration.load(run / "config.yaml")
     figure, axes = plt.subplots(2, 3, figsize=(13, 8), layout="constrained")
     records = JournalReader(run / "journal.bin").read()
     _returns(axes[0, 0], records)
     _margins(axes[0, 1], records)
     _rates(axes[0, 2], summary)
-    _paths(figure, axes[1], run, config, bool(summary.get("continuous", False)))
+    _paths(figure, axes[1], run, config, session["continuous"])
     figure.suptitle(
         f"{summary['robot']}, seed {summary['seed']}: {summary['control_ticks']} control ticks, evaluation included, "
         f"{summary['unsafe_visits']} unsafe visits"

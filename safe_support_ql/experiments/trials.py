@@ -25,7 +25,7 @@ def bounds(robot: Robot, results: list[dict[str, Any]]) -> str:
         episodes, latched = (sum(row[key] for row in rows) for key in ("episodes", "latched"))
         unsafe = sum(row["unsafe_visits"] if trial == "episodes" else row["unsafe_visits"] > 0 for row in rows)
         trials = episodes if trial == "episodes" else len(rows)
-        upper = proportion_interval(min(unsafe, trials), trials)[1]
+        upper = proportion_interval(min(unsafe, trials), trials, 0.9)[1]  # one-sided 95 %
         lines.append(f"  {world:<16}{unsafe} of {trials} unsafe, below {upper:.1e} at 95 %")
         lines.append(f"  {'':<16}{latched} of {episodes} episodes latched though all was within W")
     return "\n".join(lines)

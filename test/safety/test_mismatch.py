@@ -287,7 +287,7 @@ def test_a_changed_robot_is_noticed_within_the_budget_and_an_unchanged_one_is_no
 def test_slipping_wheels_and_a_tilted_lidar_latch_without_a_visit(change: str, noticed: int) -> None:
     """A latch takes at most 11 ticks beyond W here: more than four, as single ones are forgiven.
 
-    Of twenty bases whose wheels slip one goes unnoticed (docs/certificate_diff_drive.md), and it is among these.
+    It would notice detection that became worse; figures are in docs/certificate_diff_drive.md, section 8.
     """
     settings = config.load_robot("diff_drive")
     met = meet(settings, settings.robot.beyond[change], 3)

@@ -189,6 +189,19 @@ def test_simulate_drives_in_real_time(start: Callable[..., Command], policy: str
         assert summary["interventions"] == 0  # nothing was asked for
 
 
+def test_continuous_actions_from_training_to_the_report(start: Callable[..., Command]) -> None:
+    arguments = ("--robot", "cart_pole", "--actions", "continuous", "--ticks", "1500", "--evaluation-episodes", "1")
+    run = start("train", *arguments, *SHORT)
+    assert run.wait() == 0, run.text()
+    report = verify(run.folder(), "cart_pole", 0, False)
+    assert not report.missing and not report.damaged_bytes and report.summary["unsafe_visits"] == 0
+    # Both play the exported policy over its own candidates, of which there are more than discrete ones.
+    for command in (["report"], ["evaluate", "--episodes", "1", "--workers", "1"]):
+        done = subprocess.run([*CLI, *command, str(run.folder())], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+    assert (run.folder() / "report.png").stat().st_size > 0
+
+
 def test_another_monitor_in_a_chosen_domain_is_refused(ros_domain, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     env = ros_domain.env | {"PYTHONPATH": ROOT}
     other = subprocess.Popen([sys.executable, "-m", "safe_support_ql.nodes.safety_monitor"], env=env)
