@@ -198,6 +198,8 @@ def _trials(events: list[dict[str, Any]], phase: str) -> tuple[int, int]:
     episodes = unsafe = 0
     visited = False
     for event in events:
+        if event["event"] == "run_start" and visited:  # the resumed run began another
+            episodes, unsafe, visited = episodes + 1, unsafe + 1, False
         if event.get("phase") != phase:
             continue
         visited = visited or event["event"] == "visit"

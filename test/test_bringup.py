@@ -264,6 +264,19 @@ def test_unsafe_episodes_are_bounded_beside_the_rate(recorded: Path, capsys: pyt
     assert ["evaluation_behavior", "5", "2", f"{p:.2g}"] in [line.split() for line in printed.splitlines()]
 
 
+def test_an_unsafe_episode_that_a_stop_cut_off_is_another_than_the_next(recorded: Path) -> None:
+    ledger = LedgerWriter(recorded / "ledger.jsonl")
+    visit = ("visit", {"phase": "evaluation_behavior", "visits": 1, "time": 64.0, "what": "clearance"})
+    for event, fields in (
+        ("run_start", {"time": 63.5}), visit, ("run_start", {"time": 65.0}), visit,
+        _episode("evaluation_behavior", 5, 900_000_002, False),
+    ):  # fmt: skip
+        ledger.append(event, fields)
+    ledger.close()
+    row = summary.summarise(recorded, "r", 5, True)["phases"]["evaluation_behavior"]
+    assert (row["episodes"], row["unsafe_episodes"]) == (4, 2)
+
+
 def test_another_row_can_be_added(recorded: Path) -> None:
     with pytest.raises(ValueError, match="summary.json"):
         summary.add_evaluation(recorded, "reference", {})

@@ -610,8 +610,8 @@ def main() -> None:
     def interrupt(number: int, frame: Any) -> None:
         conductor.interrupted = True
 
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in bringup.stop_signals():
+        signal.signal(number, interrupt)
     status = conduct(conductor)
     conductor.close()
     leave_graph()

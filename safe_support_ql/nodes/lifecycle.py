@@ -101,6 +101,7 @@ class ManagedNode(LifecycleNode):
         """Declare the parameters of the node called `name`; all entities come in `configure`."""
         super().__init__(name)
         self.active = False
+        self.leaving = False  # a signal came: no transition from outside any more
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._kind = name
         self._table = {item.name: item for item in PARAMETERS[name]}
@@ -280,7 +281,9 @@ class ManagedNode(LifecycleNode):
         transitions = self._state_machine.available_transitions
         label = request.transition.label
         asked = [item[1] for item in transitions if (label == item[1] if label else request.transition.id == item[0])]
-        if asked:
+        if self.leaving:
+            problem = "any more: the node was told to stop"
+        elif asked:
             problem = self.objection(asked[0])
         else:
             possible = ", ".join(sorted({item[1] for item in transitions})) or "nothing"
@@ -376,6 +379,7 @@ def run(make: Callable[[], ManagedNode]) -> int:
         until = time.monotonic() + LEAVE_S
         while node.busy() and time.monotonic() < until:
             executor.spin_once()
+        node.leaving = True
         if node.active:
             node.trigger_deactivate()
         until = time.monotonic() + node.linger()

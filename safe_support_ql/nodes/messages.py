@@ -71,6 +71,15 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
+# Readers of an e-stop, which between them hear every writer, and keep a short press while the monitor is busy.
+BUTTONS = tuple(
+    QoSProfile(depth=1000, history=HistoryPolicy.KEEP_LAST, reliability=reliability, durability=durability)
+    for reliability, durability in (
+        (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE),
+        (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL),
+        (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE),
+    )
+)
 
 
 def stamp_of(ns: int) -> Time:

@@ -14,6 +14,7 @@ the journal or in a gap.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import time
 from collections import OrderedDict, deque
@@ -394,12 +395,13 @@ class Recorder(lifecycle.ManagedNode):
 
     def release(self) -> None:
         """Close both files."""
-        for file in (self.journal, self.ledger):
-            if file is not None:
-                file.close()
-        self.journal = self.ledger = None
-        if self.lock is not None:
-            self.lock.release()
+        files, self.journal, self.ledger = (self.journal, self.ledger), None, None
+        with contextlib.ExitStack() as stack:  # whatever one of them raises, the others are let go
+            if self.lock is not None:
+                stack.callback(self.lock.release)
+            for file in files:
+                if file is not None:
+                    stack.callback(file.close)
 
     def fail(self, error: Exception) -> None:
         """Stop confirming: the gate goes to its plan. What can still be written is."""
@@ -576,7 +578,7 @@ class Recorder(lifecycle.ManagedNode):
         self.trouble = ""
         self.write()
         if not self.trouble:
-            self.get_logger().info(f"{run_dir} can be written again; nothing was lost")
+            self.get_logger().info(f"{run_dir} can be written again")
 
     def begin_sync(self) -> None:
         """fsync both in the background, after one that runs already: it may have begun before the newest write."""

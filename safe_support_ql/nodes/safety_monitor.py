@@ -22,6 +22,7 @@ it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from typing import Any
@@ -38,6 +39,7 @@ from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Decision, Gate, State
 from safe_support_ql.safety.mismatch import Mismatch
 from safe_support_ql.safety.picture import draw
+from safe_support_ql.safety.support import TRANSPORT_NS
 
 LOCKSTEP_CHECK_S = 0.02
 EARLY, LATE = 0.95, 1.25  # of a period: a state so much newer begins a cycle; without one it begins so much later
@@ -47,6 +49,7 @@ GHOST_LOOK_S = 0.1
 JUMP_S = 0.5  # of the clock against the steady one between two looks: no clock that is only slow or fast does that
 FOREIGN = "another node publishes the robot's command: {}; stop it, then call the reset service"
 UNHEARD = "somebody publishes e_stop as {}, which nobody hears; publish std_msgs/msg/Bool"
+STALLED = "the monitor was stopped in the middle of a cycle; give it a processor"
 E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
 REMEDY = {  # where the cause itself names none; by the reason of the newest decision
     "request": "",
@@ -82,13 +85,15 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.e_stop = self.lossy_e_stop = False
         self.latched_by = ""
         self.recorder_heard = False
+        self.next_sequence = 0  # of the decisions of this process
         self.stopping_until = 0
         self.mismatch: Mismatch | None = None
         # Whatever its quality of service, a button must be heard, one that was pressed before this process began, too.
         # Each of these ends with the newest message of those that it hears; the one that may lose some keeps its own.
-        for quality in (messages.CHAIN, messages.LATCHED):
-            self.subscribe(Bool, messages.E_STOP, self.on_e_stop, quality, lasting=True)
-        self.subscribe(Bool, messages.E_STOP, self.on_lossy_e_stop, messages.ONCE, lasting=True)
+        volatile, latched, lossy = messages.BUTTONS
+        self.subscribe(Bool, messages.E_STOP, self.on_e_stop, volatile, lasting=True)
+        self.subscribe(Bool, messages.E_STOP, self.on_e_stop, latched, lasting=True)
+        self.subscribe(Bool, messages.E_STOP, self.on_lossy_e_stop, lossy, lasting=True)
         self.serve(SetBool, "~/e_stop", self.on_e_stop_service, lasting=True)
 
     def configure(self) -> None:
@@ -101,7 +106,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.commands = messages.CommandCodec(robot.command, self.param("stamped_cmd"))
         self.candidate_codec = messages.CandidateCodec(robot, continuous)
         self.requests = messages.RequestCodec(robot)
-        self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), self.param("first_sequence"))
+        first_sequence = max(self.param("first_sequence"), self.next_sequence)
+        self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), first_sequence)
         self.gate.recorder_required = self.param("recorder_required") or self.recorder_heard
         if cause := self.latched_by or (E_STOPPED if self.pressed() else ""):
             self.gate.latch(cause)
@@ -117,6 +123,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.late_s = 0.0 if self.lockstep else (LATE - 1.0) * robot.period + look_s
         self.period_ns = round(1e9 * robot.period)
         self.stop_ns = round(1e9 * robot.model.dt * len(robot.model.tightening))
+        # Certificates are built on what acted since their state was measured: a state is used for so long.
+        self.memory_ns = round(1e9 * max(channel.max_age for channel in robot.channels if not channel.latched))
+        self.unsure_until = 0
         self.certificate_us = 0
         self.told: tuple[State, str] | None = None
         self.reason = "closed"
@@ -162,10 +171,11 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if kinds := self._unheard():
             raise ValueError(UNHEARD.format(kinds))
         assert self.gate is not None
-        self.gate.new_episode(self.gate.episode)
-        self.episode_key = -1
+        if not self.linger():  # else the plan still runs, and goes on from what it knows
+            self.gate.new_episode(self.gate.episode)
+            self.episode_key = -1
+            self.forget(0)
         self.stopping_until = 0
-        self.forget(0)
         self.next_cycle = time.monotonic_ns()
         self.clock_ahead_ns: int | None = None
         self.tell_state()
@@ -194,7 +204,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if not self.open and not self.lockstep:  # in lock-step nothing moves without a decision
             self.begin(self.get_clock().now().nanoseconds)
         if self.open:
-            self.publish(self.gate.expire(time.monotonic_ns()))
+            self.run_plan()
 
     def linger(self) -> float:
         """A signal waits for the stop."""
@@ -210,13 +220,17 @@ class SafetyMonitor(lifecycle.ManagedNode):
 
     def release(self) -> None:
         """A last stop, if a stop was cut short; then nothing is known any more but why the gate is latched."""
-        if self.gate is not None:
-            self.latched_by = self.gate.cause if self.gate.state is State.LATCHED else ""
-            self.mismatch = self.gate.mismatch if self.latched_by else None
-        if self.gate is not None and time.monotonic_ns() < self.stopping_until:
-            self.publish(self.gate.expire(time.monotonic_ns()))
-        self.stopping_until = 0
-        self.gate = None
+        if self.gate is None:
+            return
+        self.latched_by = self.gate.cause if self.gate.state is State.LATCHED else ""
+        self.mismatch = self.gate.mismatch if self.latched_by else None
+        try:
+            if self.linger():
+                self.run_plan()
+        finally:
+            self.next_sequence = self.gate.sequence
+            self.stopping_until = 0
+            self.gate = None
 
     def fail(self, error: Exception) -> None:
         """Latch and run the plan; the node stays active, because the plan is safer than silence."""
@@ -225,7 +239,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
             return
         gate.latch(f"the monitor failed: {error}; look at its log, then call the reset service")
         self.open = False
-        if self._attempt("plan after a failure", lambda: self.publish(gate.expire(time.monotonic_ns()))) is not None:
+        if self._attempt("plan after a failure", self.run_plan) is not None:
             zero = self.robot.action_low.astype("float32") * 0
             self.command_output.publish(self.commands.encode(zero, self.stamp_ns))
 
@@ -296,12 +310,10 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.gate.counters.refused_requests += 1
             self.get_logger().error(str(error), throttle_duration_sec=1.0)
             return
-        decision = self.gate.request(id, action, time.monotonic_ns())
+        decided_ns = time.monotonic_ns()
+        decision = self.gate.request(id, action, decided_ns)
         if decision is not None:
-            if self.gate.late(time.monotonic_ns()):
-                # Stopped in the middle of it, so its certificate is over; the recorder lists the number as a gap.
-                decision = self.gate.expire(time.monotonic_ns())
-            self.publish(decision)
+            self.publish(decision, decided_ns)
 
     def on_episode(self, message: DiagnosticArray) -> None:
         """The simulator put the robot somewhere else: forget, then say so."""
@@ -311,7 +323,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         episode = messages.decode_episode(message)
         if episode.key != self.episode_key:
             if self.open:
-                self.publish(self.gate.expire(time.monotonic_ns()))
+                self.run_plan()
             self.gate.new_episode(episode.id)
             self.episode_key = episode.key
             self.forget(episode.start_ns)
@@ -352,7 +364,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if self.active and not self.open and not self.lockstep:
             self.begin(self.get_clock().now().nanoseconds)
         if self.active and self.open:
-            self.publish(self.gate.expire(time.monotonic_ns()))
+            self.run_plan()
         self.tell_state()
 
     def on_e_stop_service(self, request: Any, response: Any) -> None:
@@ -401,19 +413,39 @@ class SafetyMonitor(lifecycle.ManagedNode):
         candidates: CandidateSet | None = self.gate.begin(now_ns, self.opened, self.latency, self.late_s)
         self.certificate_us = (time.monotonic_ns() - self.opened) // 1000
         if candidates is None:
-            self.publish(self.gate.expire(time.monotonic_ns()))
+            self.run_plan()
             return
         self.open = True
         self.candidates_message = self.candidate_codec.encode(candidates)
         self.candidate_output.publish(self.candidates_message)
 
-    def publish(self, decision: Decision) -> None:
+    def run_plan(self) -> None:
+        """Decide for the plan, and send it."""
+        assert self.gate is not None
+        decided_ns = time.monotonic_ns()
+        self.publish(self.gate.expire(decided_ns), decided_ns)
+
+    def publish(self, decision: Decision, decided_ns: int) -> None:
         """The command, and beside it what was decided and why."""
+        assert self.gate is not None
         self.open = False
         command = self.commands.encode(decision.action, decision.stamp_ns)
+        # Stopped since it was decided: an answer's certificate is over, or the state too old for the plan's feedback.
+        slack_ns = 0 if decision.reason in ("request", "plan_requested") else self.period_ns
+        if decision.candidates is not None and self.gate.late(time.monotonic_ns() - slack_ns):
+            self._watch_delay(decided_ns)
+            self.run_plan()  # the recorder lists the number of what was not sent as a gap
+            return
         # Lock-step waits for the decision, a drive for the command.
         if not self.lockstep:
             self.command_output.publish(command)
+            self._watch_delay(decided_ns)
+        blind = decision.candidates is None  # then it names the input that is missing, if one is
+        if self.gate.state is State.LATCHED:
+            decision = dataclasses.replace(decision, message=self.gate.cause)
+        elif self.gate.state is State.BACKUP and decided_ns < self.unsure_until and not (blind and decision.message):
+            self.gate.cause = STALLED
+            decision = dataclasses.replace(decision, message=STALLED)
         self.decision_message = messages.encode_decision(decision, self.certificate_us)
         self.decision_output.publish(self.decision_message)
         if self.lockstep:
@@ -421,6 +453,15 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.reason = decision.reason
         self._watch_recorder()
         self.tell_state()
+
+    def _watch_delay(self, decided_ns: int) -> None:
+        """The gate notes a command for when it was decided. One that left later than that may take is noted wrongly.
+
+        So nothing is asked for until no state that was measured before can be certified upon any more.
+        """
+        now = time.monotonic_ns()
+        if now - decided_ns > TRANSPORT_NS:
+            self.unsure_until = now + TRANSPORT_NS + self.memory_ns
 
     def _watch_recorder(self) -> None:
         """Latch where a recorder was heard before and is lost for too long."""
@@ -450,7 +491,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if not self.lockstep:
             self._watch_clock(now)
         if self.open and now - self.opened >= self.deadline_ns:
-            self.publish(self.gate.expire(now))
+            self.run_plan()
         if not self.lockstep and (now >= self.next_cycle or self.fresh(now)):
             self.cycle()
 
@@ -478,11 +519,12 @@ class SafetyMonitor(lifecycle.ManagedNode):
         now = time.monotonic_ns()
         self.next_cycle = now + round(LATE * self.period_ns)
         if self.open:
-            self.publish(self.gate.expire(now))
+            self.run_plan()
         self.begun_ns = self.gate.instant_ns
         self.begin(self.get_clock().now().nanoseconds)
-        if self.open and (not self.active or self.gate.state is State.LATCHED):
-            self.publish(self.gate.expire(time.monotonic_ns()))  # stopping or latched: nobody is asked
+        asking = self.active and self.gate.state is not State.LATCHED and now >= self.unsure_until
+        if self.open and not asking:
+            self.run_plan()
 
     # --- what others may know ------------------------------------------------------------------------------------
 
@@ -544,8 +586,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if not self.active:
             return
         if foreign := self.foreign_publishers():
-            self.gate.latch(FOREIGN.format(foreign))
-            self.tell_state()
+            self._latch_at_once(FOREIGN.format(foreign))
         elif kinds := self._unheard():
             self._latch_at_once(UNHEARD.format(kinds) + ", then call the reset service")
 

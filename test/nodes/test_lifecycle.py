@@ -125,6 +125,13 @@ def test_a_transition_waits_for_an_objection(probe: Probe, monkeypatch: pytest.M
     assert change(probe, CLEANUP) and probe.done[-1] == "release"
 
 
+def test_nobody_starts_a_node_again_that_was_told_to_stop(probe: Probe) -> None:
+    change(probe, CONFIGURE)
+    probe.leaving = True
+    assert not change(probe, ACTIVATE) and not change(probe, label="cleanup")
+    assert probe.get_state() == "inactive"
+
+
 @pytest.mark.parametrize("error", [ValueError("a clear line"), KeyError("a bug")])
 def test_a_refused_configure_gives_everything_back(probe: Probe, error: Exception) -> None:
     probe.fails["configure"] = error

@@ -442,3 +442,19 @@ def test_two_recorders_never_write_to_one_run(node: Recorder, tmp_path: Path) ->
     second.trigger_configure()
     assert second.get_state() == "inactive"
     second.destroy_node()
+
+
+def test_a_file_that_cannot_be_closed_keeps_neither_the_other_nor_the_lock(node: Recorder, tmp_path: Path) -> None:
+    """Else what is left in its buffer would reach the file once it is open again."""
+
+    def full() -> None:
+        raise OSError("no space left")
+
+    journal, ledger = node.journal, node.ledger
+    assert journal is not None and ledger is not None
+    node.trigger_deactivate()
+    journal.close = ledger.close = full
+    node.trigger_cleanup()
+    assert node.journal is None and node.ledger is None and node.get_state() == "unconfigured"
+    node.trigger_configure()
+    assert node.get_state() == "inactive", "the lock is free"

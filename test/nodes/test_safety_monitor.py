@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.time import Time
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, UInt64
 from std_srvs.srv import SetBool, Trigger
 
@@ -207,7 +208,7 @@ def test_a_mismatch_outlives_a_cleanup_until_states_were_compared(monitor: Safet
     assert not reset(monitor)
     for tick in range(2, 20):
         feed(monitor, tick * 10**8 + 10**9)
-        monitor.publish(monitor.gate.expire(0))
+        monitor.run_plan()
     assert reset(monitor)
 
 
@@ -396,28 +397,113 @@ def test_nobody_waits_for_a_ghost_while_a_stop_goes_on(
     assert monitor.get_state() == "inactive" and time.monotonic() - before < 1.0 < monitor.linger() + 1.0
 
 
-def test_a_request_whose_certificate_ends_while_it_is_looked_at_runs_the_plan(
-    realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch
+def moving_request(monitor: SafetyMonitor) -> JointState:
+    """An answer to the open cycle that is certified and no plan."""
+    assert monitor.gate is not None and monitor.open and monitor.gate._candidates is not None
+    candidates = monitor.gate._candidates
+    moving = int(np.flatnonzero(candidates.certified & ~candidates.is_plan)[0])
+    return messages.RequestCodec(monitor.robot).encode(candidates, candidates.actions[moving])
+
+
+@pytest.mark.parametrize("where", ["request", "encode"])
+def test_a_request_whose_certificate_ends_before_its_command_leaves_runs_the_plan(
+    realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """The process is stopped in the middle: what it certified before that was certified for an earlier instant."""
     monitor, sent = realtime
-    gate = monitor.gate
-    assert gate is not None and monitor.open and gate._candidates is not None
-    candidates = gate._candidates
-    moving = int(np.flatnonzero(candidates.certified & ~candidates.is_plan)[0])
-    message = messages.RequestCodec(monitor.robot).encode(candidates, candidates.actions[moving])
-    steady, request = [time.monotonic_ns()], gate.request
+    message, steady = moving_request(monitor), [time.monotonic_ns()]
     monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
+    owner = {"request": monitor.gate, "encode": monitor.commands}[where]
+    whole, stops = getattr(owner, where), [10**9]
 
     def slowly(*arguments: Any) -> Any:
-        decision = request(*arguments)
-        steady[0] += 10**9
-        return decision
+        done = whole(*arguments)
+        steady[0] += stops.pop() if stops else 0
+        return done
 
-    monkeypatch.setattr(gate, "request", slowly)
+    monkeypatch.setattr(owner, where, slowly)
     monitor.on_request(message)
     assert len(sent) == 1
     np.testing.assert_array_equal(monitor.commands.decode(sent[0]), 0.0)
+    assert monitor.gate is not None and "stopped in the middle" in monitor.gate.cause
+
+
+def test_after_a_command_that_left_late_nobody_is_asked_until_states_are_newer(
+    realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noted for when it was decided: what acted until it left would be missing from the next certificates."""
+    monitor, sent = realtime
+    gate, message = monitor.gate, moving_request(monitor)
+    assert gate is not None
+    steady, stamp = [time.monotonic_ns()], [monitor.get_clock().now().nanoseconds]
+    monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
+
+    def leaves_late(command: Any) -> None:
+        sent.append(command)
+        steady[0] += 6_000_000
+
+    monkeypatch.setattr(monitor.command_output, "publish", leaves_late)
+    monitor.on_request(message)
+    assert monitor.commands.decode(sent[-1]).any(), "within its certificate"
+    monkeypatch.setattr(monitor.command_output, "publish", sent.append)
+
+    def cycle() -> None:
+        steady[0] += monitor.period_ns
+        stamp[0] += monitor.period_ns
+        monkeypatch.setattr(monitor, "get_clock", lambda: SimpleNamespace(now=lambda: Time(nanoseconds=stamp[0])))
+        for codec in monitor.codecs:
+            monitor.on_channel(codec, codec.encode(np.array(STATE[codec.channel.name], float), stamp[0]))
+
+    for _ in range(2):  # 0.2 s of the 0.25 s that a state may be old
+        cycle()
+        assert not monitor.open and gate.state is State.BACKUP and "stopped in the middle" in gate.cause
+        np.testing.assert_array_equal(monitor.commands.decode(sent[-1]), 0.0)
+    cycle()
+    assert monitor.open, "asked again"
+
+
+def test_an_activation_during_a_stop_goes_on_from_what_is_known(realtime: tuple[SafetyMonitor, list[Any]]) -> None:
+    monitor, sent = realtime
+    assert monitor.gate is not None
+    monitor.trigger_deactivate()
+    inputs = dict(monitor.gate._inputs)
+    assert monitor.gate.state is not State.CLOSED and len(inputs) == len(monitor.codecs)
+    monitor.trigger_activate()
+    assert monitor.get_state() == "active" and not monitor.linger()
+    assert monitor.gate.state is not State.CLOSED and monitor.gate._inputs == inputs, "the goal comes once"
+
+
+def test_decisions_of_one_process_have_one_numbering(monitor: SafetyMonitor) -> None:
+    assert monitor.gate is not None
+    monitor.run_plan()
+    following = monitor.gate.sequence
+    round_trip(monitor)
+    assert monitor.gate.sequence >= following > 0
+
+
+def test_a_latch_is_named_whatever_input_is_missing_too(
+    realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor, sent = realtime
+    told: list[str] = []
+    monkeypatch.setattr(
+        monitor.decision_output, "publish", lambda message: told.append(messages.decode_decision(message).message)
+    )
+    assert monitor.gate is not None
+    monitor.gate.new_episode(1)
+    monitor.open = False
+    monitor.on_e_stop(Bool(data=True))
+    assert told and told[-1].startswith("e-stop")
+
+
+def test_a_stranger_that_commands_gets_the_plan_at_once(
+    realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor, sent = realtime
+    monkeypatch.setattr(monitor, "_strangers", lambda: ["/teleop"])
+    monitor.on_second()
+    assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "/teleop" in monitor.gate.cause
+    np.testing.assert_array_equal(monitor.commands.decode(sent[-1]), 0.0)
 
 
 def test_an_exception_sends_the_plan_and_latches(realtime: tuple[SafetyMonitor, list[Any]]) -> None:
@@ -444,7 +530,7 @@ def test_a_recorder_that_is_lost_for_too_long_latches(monitor: SafetyMonitor, mo
 
     def decide(seconds: float) -> str:
         steady[0] += round(1e9 * seconds)
-        monitor.publish(monitor.gate.expire(steady[0]))  # type: ignore[union-attr]
+        monitor.run_plan()
         return str(monitor.gate.state.value)  # type: ignore[union-attr]
 
     assert decide(10.0) != "latched" and decide(10.0) != "latched", "none was heard yet: it may still start"
@@ -465,13 +551,13 @@ def test_diagnostics_come_with_reason_and_remedy_whenever_one_changes(
     monkeypatch.setattr(monitor.diagnostics, "publish", lambda message: sent.append(messages.decode_status(message)))
     assert monitor.gate is not None
     feed(monitor, 10**9)
-    monitor.publish(monitor.gate.expire(0))
+    monitor.run_plan()
     assert (sent[-1]["reason"], sent[-1]["state"]) == ("no_request", "backup") and "policy" in sent[-1]["remedy"]
     told = len(sent)
     feed(monitor, 10**9 + 10**8)
-    monitor.publish(monitor.gate.expire(0))
+    monitor.run_plan()
     assert len(sent) == told, "nothing new"
-    monitor.publish(monitor.gate.expire(0))  # blind: no state of this tick
+    monitor.run_plan()  # blind: no state of this tick
     assert (sent[-1]["reason"], sent[-1]["state"]) == ("input_missing", "backup") and "sensor" in sent[-1]["remedy"]
     monitor.on_e_stop(Bool(data=True))
     assert sent[-1]["state"] == "latched" and "send false" in sent[-1]["remedy"]
@@ -585,7 +671,7 @@ def test_in_real_time_a_cycle_begins_with_a_complete_state_or_a_quarter_of_a_per
     assert not begun, "a state without its scan is none"
     arrive(start, "scan")
     assert len(begun) == 1
-    monitor.publish(monitor.gate.expire(steady[0]))
+    monitor.run_plan()
     steady[0] += period // 2
     arrive(start + period // 2, "odom", "scan")
     assert len(begun) == 1, "sensors may be faster than control"
