@@ -303,6 +303,8 @@ def verify(run_dir: Path, robot: str, seed: int, must_reach: bool) -> LedgerRepo
     events = read_ledger(ledger)
     if not events:
         raise ValueError(f"{ledger}: holds no event yet; nothing was recorded")
+    if first := int(events[0]["seq"]):
+        raise ValueError(f"{ledger}: begins with event {first}; those before it are missing")
     listed = [(int(e["first"]), int(e["last"]), str(e["why"])) for e in events if e["event"] == "gap"]
     header = read_header(journal)
     dtype = record_type(header["observation"], header["candidates"], header["action"])

@@ -220,6 +220,13 @@ def test_a_ledger_that_grows_while_it_is_read_is_not_damaged(recorded: Path, mon
         summary.progress(recorded)
 
 
+def test_a_ledger_that_lost_its_beginning_is_damaged(recorded: Path) -> None:
+    path = recorded / "ledger.jsonl"
+    path.write_bytes(path.read_bytes().partition(b"\n")[2])
+    with pytest.raises(ValueError, match="begins with event 1; those before it are missing"):
+        summary.verify(recorded, "r", 5, True)
+
+
 def test_a_policy_trained_on_more_is_evaluated_anew(recorded: Path) -> None:
     ledger = LedgerWriter(recorded / "ledger.jsonl")
     ledger.append("phase", {"time": 70.0, "phase": "collection"})
