@@ -73,6 +73,15 @@ def test_what_is_not_as_it_must_be_fails_and_is_said(changes: dict[str, object],
     assert why in faults.closing([result], [FAULT])
 
 
+def test_a_latch_is_too_much_unless_the_fault_allows_it() -> None:
+    fault = replace(FAULT, expect=faults.Expect.BACKUP)
+    result = faults.judge(fault, seen(), "r", "collection")
+    assert not result.passed and "could have gone on" in result.why
+    assert faults.judge(replace(fault, may_latch=True), seen(), "r", "collection").passed
+    known = faults.catalogue(config.load_robot("diff_drive"), "collection")
+    assert {fault.name for fault in known if fault.may_latch} == {"NaN sector: scan, 2 s", "-Inf ranges: scan, 2 s"}
+
+
 def test_a_cause_may_stand_in_the_state_of_the_gate_and_the_plan_must_run_by_then() -> None:
     blind = [(0.05, "request", ""), (0.3, "input_missing", "scan is 0.27 s old")]
     result = faults.judge(FAULT, seen(decisions=blind, states=[(0.2, f"latched: {SILENT}")]), "r", "collection")
