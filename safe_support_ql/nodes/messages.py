@@ -60,7 +60,7 @@ def reliable(depth: int) -> QoSProfile:
 
 LATEST = reliable(1)
 CHAIN = reliable(10)
-RECORDED = reliable(1000)  # what the recorder must not miss while a disk syncs
+RECORDED = reliable(1000)  # what must not be missed while a disk syncs or a certificate is compiled
 SENSOR = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Readers on the path of a tick: lock-step sends again what was lost, real time has a next one, and acknowledgements
 # wake two processes each.
@@ -71,14 +71,11 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-# Readers of an e-stop, which between them hear every writer, and keep a short press while the monitor is busy.
-BUTTONS = tuple(
-    QoSProfile(depth=1000, history=HistoryPolicy.KEEP_LAST, reliability=reliability, durability=durability)
-    for reliability, durability in (
-        (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE),
-        (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL),
-        (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE),
-    )
+BUTTON = QoSProfile(
+    depth=1000,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 
 

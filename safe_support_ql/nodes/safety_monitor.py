@@ -90,10 +90,10 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.mismatch: Mismatch | None = None
         # Whatever its quality of service, a button must be heard, one that was pressed before this process began, too.
         # Each of these ends with the newest message of those that it hears; the one that may lose some keeps its own.
-        volatile, latched, lossy = messages.BUTTONS
-        self.subscribe(Bool, messages.E_STOP, self.on_e_stop, volatile, lasting=True)
-        self.subscribe(Bool, messages.E_STOP, self.on_e_stop, latched, lasting=True)
-        self.subscribe(Bool, messages.E_STOP, self.on_lossy_e_stop, lossy, lasting=True)
+        # The first two keep a short press while the monitor is busy; the last one has the newest word, whatever waits.
+        for quality in (messages.RECORDED, messages.BUTTON):
+            self.subscribe(Bool, messages.E_STOP, self.on_e_stop, quality, lasting=True)
+        self.subscribe(Bool, messages.E_STOP, self.on_lossy_e_stop, messages.ONCE, lasting=True)
         self.serve(SetBool, "~/e_stop", self.on_e_stop_service, lasting=True)
 
     def configure(self) -> None:
@@ -440,12 +440,12 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if not self.lockstep:
             self.command_output.publish(command)
             self._watch_delay(decided_ns)
-        blind = decision.candidates is None  # then it names the input that is missing, if one is
         if self.gate.state is State.LATCHED:
             decision = dataclasses.replace(decision, message=self.gate.cause)
-        elif self.gate.state is State.BACKUP and decided_ns < self.unsure_until and not (blind and decision.message):
-            self.gate.cause = STALLED
-            decision = dataclasses.replace(decision, message=STALLED)
+        elif decided_ns < self.unsure_until and self.gate.state is State.BACKUP:
+            if decision.reason == "no_request" or not decision.message:  # else another cause is named
+                self.gate.cause = STALLED
+                decision = dataclasses.replace(decision, message=STALLED)
         self.decision_message = messages.encode_decision(decision, self.certificate_us)
         self.decision_output.publish(self.decision_message)
         if self.lockstep:

@@ -24,6 +24,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from safe_support_ql import config
 from safe_support_ql.nodes import messages
+from safe_support_ql.nodes.executor import ShortPathExecutor
 from safe_support_ql.nodes.safety_monitor import REMEDY, SafetyMonitor
 from safe_support_ql.safety.gate import REASONS, State
 
@@ -141,6 +142,31 @@ def test_a_button_that_is_not_reliable_keeps_its_own_word(monitor: SafetyMonitor
     assert monitor.gate is not None and monitor.gate.state is State.LATCHED and not reset(monitor)
     monitor.on_lossy_e_stop(Bool(data=False))
     assert reset(monitor)
+
+
+@pytest.mark.parametrize("words", [[True] + [False] * 300, [False] * 900 + [True]], ids=["tap", "flood"])
+def test_while_the_monitor_is_busy_no_press_is_lost_and_the_newest_word_is_heard_first(
+    monitor: SafetyMonitor, words: list[bool]
+) -> None:
+    button = rclpy.create_node("button")
+    publisher = button.create_publisher(Bool, messages.E_STOP, messages.RECORDED)
+    executor = ShortPathExecutor()
+    executor.add_node(monitor)
+    try:
+        end = time.monotonic() + 10.0
+        while publisher.get_subscription_count() < 2 and time.monotonic() < end:  # it suits all but the TRANSIENT_LOCAL
+            executor.spin_once(0.05)
+        for word in words:
+            publisher.publish(Bool(data=word))
+        assert monitor.gate is not None
+        spins, end = 0, time.monotonic() + 20.0
+        while monitor.gate.state is not State.LATCHED and time.monotonic() < end:
+            executor.spin_once(0.05)
+            spins += 1
+        assert monitor.gate.state is State.LATCHED and spins < 100
+    finally:
+        executor.shutdown()
+        button.destroy_node()
 
 
 def test_a_button_of_another_type_is_no_button(monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
