@@ -29,6 +29,10 @@ class SeeingBase(DiffDrive):
         """The post itself."""
         return scan[None, :2].copy()
 
+    def blindness(self, scan: Floats) -> str:
+        """It needs no lidar."""
+        return ""
+
 
 class LidarBase(DiffDrive):
     """With its lidar, but without the allowance for a corner between two rays."""

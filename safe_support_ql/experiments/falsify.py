@@ -252,8 +252,8 @@ class Duel:
             request = None if over else ask(self.space, attack, candidates, estimate, tick, self.rng)
             decision = None if request is None else gate.request(candidates.id, request, self._now)
             decision = decision or gate.expire(self._now)
-            assert decision.candidates is not None
-            counted = decision.verdict.startswith("certified") and not decision.candidates.is_plan[decision.index]
+            made = decision.candidates  # none while the gate has yet to open
+            counted = made is not None and decision.verdict.startswith("certified") and not made.is_plan[decision.index]
             outcome = sim.tick(decision.action.astype(np.float64))
             ratio = float(closeness(self.robot, sim.tick_margins))
             smallest = min(smallest, ratio)

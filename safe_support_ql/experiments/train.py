@@ -62,7 +62,8 @@ def train(
     while sim.control_ticks < config.run.ticks:
         records = []
         for outcome, decision in steps(sim, gate, policy, seed * SEED_STRIDE + episodes, episodes):
-            assert decision.candidates is not None
+            if decision.candidates is None:
+                continue  # the gate has yet to open, so there is nothing to learn from
             records.append(
                 pack(
                     dtype, decision.sequence, decision.candidates, decision.index, VERDICTS.index(decision.verdict),
@@ -70,7 +71,8 @@ def train(
                     outcome.terminated, outcome.truncated, decision.intervention,
                 )
             )  # fmt: skip
-        trainer.replay.append(replay_rows(np.concatenate(records), robot, config.behavior))
+        if records:
+            trainer.replay.append(replay_rows(np.concatenate(records), robot, config.behavior))
         due = int(trainer.config.updates_per_tick * trainer.replay.appended) - trainer.updates
         metrics = trainer.update(due) if due > 0 else metrics
         episodes, reached = episodes + 1, reached + outcome.reached

@@ -116,8 +116,11 @@ class ChannelCodec:
         self._expected = list(zip(paths, lengths, strict=True))
         self._get = operator.attrgetter(*paths)
         self._constants = [(path, operator.attrgetter(path), value) for path, value in channel.constants.items()]
+        self._limits = [(path, operator.attrgetter(path), limit) for path, limit in channel.limits.items()]
         try:
             self._get(self._message)
+            for _, get, _ in self._limits:
+                get(self._message)
             self._set = _setters(self._message, channel.fields)
             for path, value in channel.constants.items():
                 assign(self._message, path, list(value) if isinstance(value, tuple) else value)
@@ -125,11 +128,19 @@ class ChannelCodec:
             raise ValueError(f"channel {channel.name}: {channel.type}: {error}") from None
 
     def decode(self, message: Any) -> Floats:
-        """The vector. Raises ValueError where a constant or the length of an array differs: it is another robot's."""
+        """The vector.
+
+        Raises ValueError where a constant or the length of an array differs, as in another robot's message, or where an
+        attribute lies outside its limits.
+        """
         for path, get, wanted in self._constants:
             found = get(message)
             if not _same(found, wanted):
                 raise ValueError(f"{self.channel.name}: {path} is {_short(found)}, expected {_short(wanted)}")
+        for path, get, (low, high, why) in self._limits:
+            found = get(message)
+            if not low <= found <= high:  # so written, NaN is outside
+                raise ValueError(f"{self.channel.name}: {path} is {found:.6g}, must lie in [{low:g}, {high:g}]: {why}")
         values = self._get(message)
         if not self._arrays:
             return np.array(values if isinstance(values, tuple) else (values,), np.float64)

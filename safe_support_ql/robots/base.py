@@ -60,11 +60,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the monitor knows at one instant: state[S], points[M, 2] (occupied, robot frame) and what the task needs."""
+    """What the monitor knows at one instant: state[S], points[M, 2] (occupied, robot frame) and what the task needs.
+
+    `objection` says why nothing may be certified on it, such as a sensor that shows too little; '' where nothing does.
+    """
 
     state: Floats
     points: Floats
     task: Floats
+    objection: str = ""
 
 
 def outside(values: Floats, low: Floats, high: Floats) -> Floats:

@@ -30,6 +30,7 @@ from safe_support_ql.robots.world import (
 FAR = 1.0e3  # m, stands for "no occupied point within reach": keeps the point list non-empty and finite
 ROUNDED = 1.0 + 1e-6  # ranges are 32 bit floats: the largest may come a little larger
 FARTHEST_GOAL = 8.0  # m, goals farther away look this far in the observation
+FEWEST_RETURNS = 3  # in a whole scan: with fewer, an open hall and a dead lidar look the same
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,18 @@ class DiffDrive(Robot):
         p = self.parameters
         if abs(v) > 2 * (p.speed + p.speed_margin) or abs(w) > 2 * (p.turn_rate + p.turn_margin):
             raise ValueError(f"odom: twist ({v:.2f} m/s, {w:.2f} rad/s) is beyond what this base can do; wrong units?")
-        return Estimate(np.array([0.0, 0.0, 0.0, v, w]), self.occupied(scan), np.array([*_pose(odom), *goal]))
+        state, task = np.array([0.0, 0.0, 0.0, v, w]), np.array([*_pose(odom), *goal])
+        return Estimate(state, self.occupied(scan), task, self.blindness(scan))
+
+    def blindness(self, scan: Floats) -> str:
+        """Why the scan is no evidence of free space: too few of its rays came back; '' where enough did."""
+        returned = int(((scan > 0.0) & (scan <= ROUNDED * self.parameters.scan_range)).sum())
+        if returned >= FEWEST_RETURNS:
+            return ""
+        return (
+            f"scan: {returned} of {len(scan)} rays returned a range, at least {FEWEST_RETURNS} must; uncover the "
+            "lidar, check its power and its driver, or put something within its range"
+        )
 
     def occupied(self, scan: Floats) -> Floats:
         """Points[M, 2] that bound the free space a ray crossed, robot frame, within reach.
@@ -441,6 +453,8 @@ def _channels(p: Parameters) -> tuple[Channel, ...]:
         "range_max": p.scan_range,
         "header.frame_id": "base_link",
     }
+    hidden = p.footprint_radius + p.clearance
+    unseen = f"footprint and clearance end at {hidden:g} m, and what lies between is not seen"
     return (
         Channel(
             "odom",
@@ -456,7 +470,10 @@ def _channels(p: Parameters) -> tuple[Channel, ...]:
             p.input_age,
             constants={"header.frame_id": "odom", "child_frame_id": "base_link"},
         ),
-        Channel("scan", "sensor_msgs/msg/LaserScan", ("ranges[]",), p.input_age, p.scan_rays, scan, finite=False),
+        Channel(
+            "scan", "sensor_msgs/msg/LaserScan", ("ranges[]",), p.input_age, p.scan_rays, scan, finite=False,
+            limits={"range_min": (0.0, hidden, unseen)},
+        ),
         Channel(
             "goal_pose",
             "geometry_msgs/msg/PoseStamped",

@@ -11,8 +11,9 @@ class Channel:
 
     `fields` are attribute paths read in order ('pose.pose.position.x'); a path ending in '[]' is an array of `length`.
     `constants` are attributes that must hold a value (frame ids, joint names, scan geometry): a message that says
-    otherwise is refused, because it describes another robot. `max_age` in seconds: older than that is no input;
-    a latched channel (a goal) has no age and waits for a first message only.
+    otherwise is refused, because it describes another robot. `limits` are attributes that must lie in [low, high], and
+    why. `max_age` in seconds: older than that is no input; a latched channel (a goal) has no age and waits for a first
+    message only.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Channel:
     constants: dict[str, object] = field(default_factory=dict)
     latched: bool = False
     finite: bool = True  # a scan may hold infinities and NaN, which mean something; nothing else may
+    limits: dict[str, tuple[float, float, str]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:

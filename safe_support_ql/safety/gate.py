@@ -3,6 +3,9 @@
 One cycle per control period: `begin` samples the newest inputs and certifies, then either `request` (an answer to the
 newest id) or `expire` (no acceptable answer in time) decides, once. Time comes in as arguments, in nanoseconds:
 `now` in the clock of the message stamps, `steady` in a clock that never jumps.
+
+The gate is closed until something is certified for the first time: a plan that was never certified is not started, so
+until then the gate sends the command of silence. Once it is open, the stored plan is what runs when all else fails.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ REASONS = (
     "input_missing",  # an input is late, silent or was refused
     "recorder_stale",  # nobody writes what happens, or too late
     "latched",  # a latched cause is waiting for a reset
-    "closed",  # not every input was seen yet
+    "closed",  # nothing was certified yet
 )
 
 
@@ -133,7 +136,7 @@ class Gate:
     """See the module. Not thread-safe: one thread drives it."""
 
     def __init__(self, robot: Robot, config: GateConfig, continuous: bool, seed: int, first_sequence: int = 0) -> None:
-        """Closed, until every channel of `robot` was seen. Compiles the certificate (seconds)."""
+        """Closed, until something is certified. Compiles the certificate (seconds)."""
         self.robot = robot
         self.config = config
         self.support = Support(robot, continuous, seed)
@@ -158,6 +161,7 @@ class Gate:
         self._forget()
 
     def _forget(self) -> None:
+        self.opened = False  # whether anything that was certified has run: only then is there a plan to fall back to
         self._seen: _Seen | None = None
         self._chain: deque[Inputs] = deque(maxlen=AGREED_TICKS + 1)  # of states that were compared, the newest last
         self._apart_s = 0.0  # how far the newest state is from the one before, where the two could not be compared
@@ -284,9 +288,9 @@ class Gate:
         self._at_ns = at.steady_ns
         self._compare(at)
         past, known = self.support.past(at.steady_ns, max(delays))
-        certifiable = known and not self._apart_s
+        certifiable = known and not self._apart_s and not estimate.objection
         self._timing = Timing(delays, tuple(sorted({*model.holds, longest})), past, certifiable)
-        if not self._started:
+        if not self._started or not self.opened:
             self.support.start(estimate, self._timing)
             self._started = self._timing.known  # else again, with a state that certifies something
         self._in_tube = self._inside_tube(sampled)
@@ -384,12 +388,16 @@ class Gate:
         if self.mismatch.level >= 1.0:
             return False, f"still a mismatch: {self.mismatch.what}"
         self.state, self.cause = State.BACKUP, "reset; waiting for the next certified request"
+        if not self.opened:
+            self.state = State.CLOSED
         self._missing_since_ns = None
         return True, "reset"
 
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _unknown(self) -> str:
+        if self._estimate is not None and self._estimate.objection:
+            return f"only the plan is left: {self._estimate.objection}"
         if self._apart_s:
             return (
                 f"nothing is certified: the state before was {self._apart_s:.3f} s older, and too much may have acted "
@@ -469,8 +477,11 @@ class Gate:
         # Later than the certificate allowed for, the plan still runs, but nothing certified it.
         if candidates.certified[index] and not self.late(self._decided_ns):
             verdict = "certified_band" if candidates.band[index] else "certified"
+        elif not self.opened:
+            return self._decide_closed(candidates)
         else:
             verdict = "plan_held" if self._in_tube else "no_proof"
+        self.opened = True
         self._predict(index, verdict.startswith("certified"))
         assert self._estimate is not None
         executed = candidates.actions[index].astype(np.float64)
@@ -495,6 +506,36 @@ class Gate:
         if self._moving and not moving:
             self._moved_ns = self._decided_ns + TRANSPORT_NS
         self._moving = moving
+
+    def _decide_closed(self, candidates: CandidateSet) -> Decision:
+        """Nothing was ever certified, so there is no plan to run: send silence, and say what is missing."""
+        self.newest = None
+        self._candidates = None
+        latched = self.state is State.LATCHED
+        if not latched:
+            self.state, self.cause = State.CLOSED, self._why_closed(candidates)
+        silence = np.zeros(len(self.robot.action_names), np.float32)
+        self.support.note(silence.astype(np.float64), self._decided_ns)
+        return self._decision(silence, -1, "no_proof", "latched" if latched else "closed", self.cause, False, None)
+
+    def _why_closed(self, candidates: CandidateSet) -> str:
+        """Which margin keeps the gate from its first certificate, by how much, and what to do about it."""
+        if candidates.certified.any():
+            return "nothing certified was asked for in time; look at the policy's log, and give the monitor a processor"
+        assert self._estimate is not None
+        if self._estimate.objection or not self._timing.known:
+            return self._estimate.objection or self._unknown()
+        model = self.robot.model
+        h = model.margins(tuple(self._estimate.state), self._estimate.points, model.constants)
+        left = (np.array([float(value) for value in h]) - model.tightening[0]) / model.scale
+        worst = int(np.argmin(np.where(np.isfinite(left), left, -np.inf)))
+        name, value, needed = model.margin_names[worst], float(h[worst]), float(model.tightening[0, worst])
+        if left[worst] >= 0.0:
+            return "nothing is certified yet: no plan comes to rest in time; bring the robot to rest, in free space"
+        return (
+            f"nothing is certified yet: margin '{name}' is {value:.3f}, it must be {needed:.3f} or more; bring the "
+            "robot to where it is safe at rest"
+        )
 
     def _decide_blind(self) -> Decision:
         """The state is missing: follow the plan along the nominal prediction, the only place where it is open-loop."""
@@ -541,6 +582,8 @@ class Gate:
     def _compare(self, now: _Seen) -> None:
         """Is the robot where a member predicted it? Residuals beyond W shrink the support and, sustained, latch.
 
+        A closed gate compares nothing: nothing of its own moves the robot, which somebody may be carrying.
+
         `_apart_s` says afterwards whether the newest state stands uncompared: nothing is certified upon it then.
         """
         last, model = self._seen, self.robot.model
@@ -549,7 +592,7 @@ class Gate:
             return  # nothing new
         self._seen, self._apart_s = now, 0.0
         chain, self._chain = self._chain, deque([now.inputs], AGREED_TICKS + 1)
-        if not self.watching or last is None:
+        if not self.watching or last is None or not self.opened:
             return
         moved = self._moving or self._moved_ns > last.steady_ns
         checks, ticks = apart_s / model.dt, round(apart_s / self.robot.period)

@@ -74,6 +74,18 @@ def test_an_input_of_another_robot_is_refused_by_name() -> None:
         codec.decode(message)
 
 
+@pytest.mark.parametrize("range_min", [0.55, 0.2201, -0.1, float("nan"), float("inf")])
+def test_a_lidar_that_cannot_see_what_it_may_hit_is_refused_by_name(range_min: float) -> None:
+    """Between footprint and range_min a post reads as what stands behind it, or as nothing."""
+    codec = messages.ChannelCodec(ROBOT.channels[1])
+    message = codec.encode(np.ones(ROBOT.channels[1].size), 0)
+    message.range_min = 0.22
+    codec.decode(over_the_wire(message))
+    message.range_min = range_min
+    with pytest.raises(ValueError, match=r"scan: range_min is \S+, must lie in \[0, 0.22\]: footprint"):
+        codec.decode(over_the_wire(message))
+
+
 def test_joint_names_and_arrays_of_any_topic() -> None:
     channel = Channel(
         "joint_states",

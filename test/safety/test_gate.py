@@ -101,10 +101,104 @@ def test_a_foreign_action_is_certified_and_appended(gate: Gate) -> None:
 
 def test_a_policy_that_has_nothing_but_the_plan_to_ask_for_is_told_of(gate: Gate) -> None:
     """A scan that sees nothing stops the robot, and nobody should have to guess why it stands."""
-    decision = cycle(gate, PERIOD, [0.0, 0.0], v=0.3, scan=np.full(180, np.nan))
+    near = np.where(np.arange(180) < 177, np.nan, 3.0)
+    assert not cycle(gate, PERIOD, [0.0, 0.0]).message
+    decision = cycle(gate, 2 * PERIOD, [0.0, 0.0], v=0.3, scan=near)
     assert decision.reason == "plan_requested" and "only the plan is left" in decision.message
     assert "only the plan is left" in gate.cause
-    assert not cycle(gate, 2 * PERIOD, [0.0, 0.0]).message
+    assert not cycle(gate, 3 * PERIOD, [0.0, 0.0]).message
+
+
+# --- closed until something is certified ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("angle", [np.pi, 2 * np.pi, -np.pi])
+def test_a_pole_that_hangs_or_is_counted_from_elsewhere_is_met_with_silence(angle: float, asks: bool) -> None:
+    """No plan was ever certified there, and k would drive the cart out of its track at full force."""
+    gate, now = pole_gate(), 0
+    gate.state = State.CLOSED
+    gate.new_episode(1)
+    for _ in range(100):
+        now += 20_000_000
+        state = np.array([0.0, angle, 0.0, 0.0])
+        for name, vector in (("joint_states", state), ("goal_pose", np.zeros(1))):
+            assert not gate.receive(name, vector, now, now, now)
+        candidates = gate.begin(now, now, INSTANT if asks else (0.0,))
+        assert candidates is not None and not candidates.certified.any()
+        decision = gate.request(candidates.id, candidates.actions[4], now) if asks else None
+        decision = decision or gate.expire(now)
+        assert (decision.reason, decision.state, decision.candidates) == ("closed", State.CLOSED, None)
+        np.testing.assert_array_equal(decision.action, 0.0)
+    assert "margin 'lean' is -" in gate.cause and "; bring the robot" in gate.cause
+    assert gate.counters.verdicts["no_proof"] == 0 or gate.counters.decisions == 100
+
+
+def test_it_opens_by_itself_where_something_is_certified_and_then_the_plan_runs_on() -> None:
+    """Once it is open, nothing that happens in the episode brings silence back: the plan runs, certified or not."""
+    gate, period = pole_gate(), 20_000_000
+    gate.state = State.CLOSED
+    gate.new_episode(2)
+
+    def tick(number: int, angle: float) -> Decision:
+        now = number * period
+        gate.receive("joint_states", np.array([0.0, angle, 0.0, 0.0]), now, now, now)
+        gate.receive("goal_pose", np.zeros(1), now, now, now)
+        gate.begin(now, now, INSTANT)
+        return gate.expire(now)
+
+    assert tick(1, np.pi).reason == "closed" and not gate.opened
+    assert tick(2, 0.01).verdict == "certified" and gate.opened
+    gate.watching = False  # what comes now is no motion of this robot
+    decision = tick(3, 0.5)
+    assert decision.reason == "no_request" and decision.action[0] == 10.0, "the stored plan, at full force"
+    gate.latch("e-stop")
+    assert tick(4, 0.5).action[0] == 10.0
+    assert gate.reset(4 * period, 4 * period)[0]
+    assert tick(5, 0.5).action[0] == 10.0 and gate.state is State.BACKUP
+    gate.watching = True
+
+
+def test_a_latch_before_the_first_certificate_starts_no_plan_and_neither_does_its_reset() -> None:
+    gate, period = pole_gate(), 20_000_000
+    gate.state = State.CLOSED
+    gate.new_episode(3)
+    gate.latch("e-stop")
+    for number in (1, 2, 3):
+        now = number * period
+        gate.receive("joint_states", np.array([0.0, np.pi, 0.0, 0.0]), now, now, now)
+        gate.receive("goal_pose", np.zeros(1), now, now, now)
+        if number == 3:
+            assert gate.reset(now, now)[0] and gate.state is State.CLOSED
+        gate.begin(now, now, INSTANT)
+        decision = gate.expire(now)
+        assert decision.reason == ("latched" if number < 3 else "closed")
+        np.testing.assert_array_equal(decision.action, 0.0)
+    gate.begin(9 * period, 9 * period, INSTANT)  # nor does a state that is missing
+    np.testing.assert_array_equal(gate.expire(9 * period).action, 0.0)
+
+
+@pytest.mark.parametrize("returns", [0, 1, 2, 3])
+@pytest.mark.parametrize("nothing", [np.inf, np.nan, 0.0, 7.0, -np.inf])
+def test_a_scan_with_fewer_than_three_returns_certifies_nothing(gate: Gate, returns: int, nothing: float) -> None:
+    """A hall without walls and a dead lidar send the same, and only one of them may be driven in."""
+    scan = np.full(180, nothing)
+    scan[:returns] = 3.0
+    decision = cycle(gate, PERIOD, [0.6, 0.0], scan=scan)
+    if returns == 3 and nothing == np.inf:
+        assert decision.reason == "request"
+    else:
+        assert decision.reason == "closed" and not gate.opened
+        np.testing.assert_array_equal(decision.action, 0.0)
+    if returns < 3:
+        assert f"scan: {returns} of 180 rays returned a range" in decision.message
+
+
+def test_a_lidar_that_goes_blind_on_the_way_stops_the_robot_and_is_named(gate: Gate) -> None:
+    cycle(gate, PERIOD, [0.6, 0.0])
+    decision = cycle(gate, 2 * PERIOD, [0.6, 0.0], v=0.5, scan=np.full(180, np.inf))
+    assert decision.reason == "uncertified_request" and "0 of 180 rays returned" in decision.message
+    np.testing.assert_array_equal(decision.action, 0.0)
 
 
 def test_only_the_newest_id_counts(gate: Gate) -> None:
@@ -449,13 +543,19 @@ def test_a_recorder_that_confirms_what_was_not_decided_yet_confirms_nothing(gate
 
 
 def test_the_plan_that_runs_later_than_certified_for_is_not_certified(gate: Gate) -> None:
-    for late, verdict in ((50_000_000, "certified"), (90_000_000, "no_proof")):
+    for late, verdict in ((50_000_000, "certified"), (90_000_000, "plan_held")):
         gate.new_episode(1)
-        feed(gate, PERIOD)
-        assert gate.begin(PERIOD, PERIOD, (0.0, 0.06)) is not None
-        decision = gate.expire(PERIOD + late)
+        for now, after in ((PERIOD, 0), (2 * PERIOD, late)):
+            feed(gate, now)
+            assert gate.begin(now, now, (0.0, 0.06)) is not None
+            decision = gate.expire(now + after)
         assert decision.candidates is not None and decision.candidates.certified[decision.index]
         assert decision.verdict == verdict
+    gate.new_episode(2)
+    feed(gate, PERIOD)
+    gate.begin(PERIOD, PERIOD, (0.0, 0.06))
+    decision = gate.expire(PERIOD + 90_000_000)
+    assert decision.reason == "closed" and "in time" in decision.message, "nor does it open the gate"
 
 
 def test_a_new_episode_does_not_forget_that_the_last_command_may_still_act(gate: Gate) -> None:
@@ -483,12 +583,13 @@ def test_invalid_ranges_are_occupied(gate: Gate) -> None:
         scan = OPEN.copy()
         scan[90] = bad
         gate.new_episode(1)
-        decision = cycle(gate, PERIOD, [0.6, 0.0], scan=scan)
+        assert cycle(gate, PERIOD, [0.0, 0.0]).verdict == "certified"
+        decision = cycle(gate, 2 * PERIOD, [0.6, 0.0], scan=scan)
         assert decision.reason == "uncertified_request", bad
 
 
 def test_clear_rays_are_free_up_to_the_range(gate: Gate) -> None:
-    assert cycle(gate, PERIOD, [0.6, 0.0], scan=np.full(180, np.inf)).reason == "request"
+    assert cycle(gate, PERIOD, [0.6, 0.0], scan=np.where(np.arange(180) < 3, 3.0, np.inf)).reason == "request"
 
 
 EVENTS = st.lists(
