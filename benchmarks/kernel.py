@@ -23,8 +23,8 @@ import numpy as np  # after the thread limit
 
 from safe_support_ql import config as configuration
 from safe_support_ql.experiments.kernel import Truth, certified_share, outer_kernel, unsafe_on_truth
-from safe_support_ql.robots.cart_pole import CartPole
-from safe_support_ql.safety.certificate import Certificate
+from safe_support_ql.robots.cart_pole.robot import CartPole
+from safe_support_ql.safety.certificate import Certifier
 
 TRUTHS = {"nominal": (1.0, 1.0), "heavy, weak": (1.15, 0.85), "light, strong": (0.85, 1.15)}  # masses, gain
 
@@ -32,12 +32,12 @@ TRUTHS = {"nominal": (1.0, 1.0), "heavy, weak": (1.15, 0.85), "light, strong": (
 def certificate_ms(robot: CartPole, actions: int, states: int = 500) -> dict[str, float]:
     """Time to certify `actions` candidates in one state, over states spread in the middle of S."""
     rng = np.random.default_rng(0)
-    certificate, band = Certificate(robot.model, 4, 1), robot.model.band
+    certificate, band = Certifier(robot.model, 4, 1), robot.model.certificate.band
     forces, points = np.linspace(-robot.action_high[0], robot.action_high[0], actions)[:, None], np.zeros((0, 2))
     taken = []
     for z in rng.uniform(-1.0, 1.0, (states, 4)) * [0.8, 0.12, 0.8, 0.8]:
         start = time.perf_counter()
-        certificate(z, np.zeros((1, 0, 1)), (0,), forces, points, len(robot.model.centres) // 2, band)
+        certificate(z, np.zeros((1, 0, 1)), (0,), forces, points, len(robot.model.certificate.centres) // 2, band)
         taken.append(1e3 * (time.perf_counter() - start))
     return {"median": float(np.median(taken)), "p99": float(np.quantile(taken, 0.99))}
 
@@ -58,7 +58,7 @@ def main() -> None:
     config = configuration.load_robot("cart_pole", overrides)
     robot = config.robot
     assert isinstance(robot, CartPole)
-    members = range(len(robot.model.members))
+    members = range(len(robot.model.dynamics.members))
     outer = {j: outer_kernel(robot, j, a.ticks, a.facets, seed=a.seed) for j in members}
     loose = {j: outer_kernel(robot, j, a.ticks, a.facets, seed=a.seed, slack=0.0) for j in members}
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from safe_support_ql.robots.base import Estimate, Floats
-from safe_support_ql.robots.diff_drive import DiffDrive
+from safe_support_ql.robots.diff_drive.robot import DiffDrive
 from safe_support_ql.safety.gate import Gate
 
 ROUNDING = 1e-9  # in the unit of h; a margin below minus this is a visit
@@ -50,9 +50,9 @@ class Base:
         self.robot, self.truth, self.rng = robot, dict(truth), rng
         self.x = np.array([0.0, 0.0, 0.0, self.truth.get("speed", 0.0), 0.0])
         self.curve = float(rng.choice(truth["curves"])) if "curves" in truth else 0.0  # rad/s, asked for at every speed
-        reach = float(robot.model.constants[0])
+        reach = float(robot.model.certificate.constants[0])
         if "speed" in truth:  # beside the post, which it passes in the middle of two checks
-            half = 0.5 * truth["speed"] * robot.model.dt
+            half = 0.5 * truth["speed"] * robot.model.dynamics.dt
             graze = np.hypot(half, reach) - reach  # at the checks beside the post it is this much clearer than between
             self.post = np.array([(2 * rng.integers(6, 10) + 1) * half, reach - rng.uniform(0.0, graze)])
         else:
@@ -108,31 +108,31 @@ class Base:
         member = (
             ground,
             turn,
-            1.0 - np.exp(-model.dt / lag),
+            1.0 - np.exp(-model.dynamics.dt / lag),
             p.acceleration * weak,
             p.turn_acceleration * weak,
             p.dead_zone,
         )
         least = np.inf
-        for _ in range(checks or model.checks_per_tick):
+        for _ in range(checks or model.dynamics.checks_per_tick):
             before = self.x
-            self.x = np.array(model.step(tuple(before), tuple(action), member, model.dt), np.float64)
+            self.x = np.array(model.dynamics.step(tuple(before), tuple(action), member, model.dynamics.dt), np.float64)
             moving = abs(self.x[3]) > p.terminal_speed
             if moving and self.slip and action[0] <= 0.0:
                 self.x[0] += self.slip  # once: it slides on when it brakes
                 self.slip = 0.0
             if moving:
-                self.x[0] += truth.get("drift", 0.0) * model.dt
+                self.x[0] += truth.get("drift", 0.0) * model.dynamics.dt
             elif not truth.get("creep") and action[0] == 0.0:
                 self.x[3] = 0.0
             parts = np.linspace(0.0, 1.0, 13)[1:] if "speed" in truth else np.ones(1)
             for part in parts:
-                way = (before[3] + 0.5 * part * (self.x[3] - before[3])) * part * model.dt * ground
+                way = (before[3] + 0.5 * part * (self.x[3] - before[3])) * part * model.dynamics.dt * ground
                 at = self.x[:2] if part == 1.0 else before[:2] + way * np.array([np.cos(before[2]), np.sin(before[2])])
-                least = min(least, float(np.hypot(*(self.post - at)) - model.constants[0]))
+                least = min(least, float(np.hypot(*(self.post - at)) - model.certificate.constants[0]))
         return least
 
-    def settled(self, centre: float) -> bool:
+    def settled(self, centre: tuple[float, ...]) -> bool:
         """Standing still."""
         return abs(self.x[3]) < 1e-4
 
@@ -159,7 +159,7 @@ class Pole:
         self.signs = rng.choice([-1.0, 1.0], 8)
         factors = np.array(truth.get("factors", np.ones(4)))  # cart mass, pole mass, length, gain
         cart, pole, length, gain = factors
-        nominal = robot.model.members[0]
+        nominal = robot.model.dynamics.members[0]
         self.member = nominal * np.array([cart, pole, length, pole * length**2, gain, 1.0, 1.0])
         self.before = 0.0
 
@@ -173,18 +173,22 @@ class Pole:
         late = self.truth.get("late", 0.0)
         x = tuple(self.x)
         if late:
-            x = model.step(x, (self.before,), member, late)
-        points = np.linspace(0.0, model.dt - late, 6)[1:] if self.truth.get("between") else [model.dt - late]
-        met = [np.array(model.step(x, tuple(action), member, dt)) for dt in points]
+            x = model.dynamics.step(x, (self.before,), member, late)
+        points = (
+            np.linspace(0.0, model.dynamics.dt - late, 6)[1:]
+            if self.truth.get("between")
+            else [model.dynamics.dt - late]
+        )
+        met = [np.array(model.dynamics.step(x, tuple(action), member, dt)) for dt in points]
         self.x = met[-1] + self.signs[4:] * self.truth.get("w", 0.0)
         met[-1] = self.x
         self.before = float(action[0])
-        return float(min((self.robot.truth_margins(state) / model.scale).min() for state in met))
+        return float(min((self.robot.truth_margins(state) / model.certificate.scale).min() for state in met))
 
-    def settled(self, centre: float) -> bool:
+    def settled(self, centre: tuple[float, ...]) -> bool:
         """Inside S_f."""
         model = self.robot.model
-        return bool(model.terminal(tuple(self.x), centre, model.constants))
+        return bool(model.certificate.terminal(tuple(self.x), centre, model.certificate.constants))
 
     def actions(self) -> Floats:
         """Every force."""
@@ -200,8 +204,12 @@ def least_certified(gate: Gate, estimate: Estimate, actions: Floats) -> Floats |
     Refined between the last accepted and the first refused one.
     """
     support, model = gate.support, gate.support.robot.model
-    in_band = support.in_band and support.spent + model.step_residual <= model.band_budget and not support.surcharge
-    least = support.threshold if in_band else model.band + support.surcharge
+    in_band = (
+        support.in_band
+        and support.spent + model.certificate.step_residual <= model.certificate.band_budget
+        and not support.surcharge
+    )
+    least = support.threshold if in_band else model.certificate.band + support.surcharge
     for _ in range(3):
         margin, _ = support._certify(estimate, gate._timing, actions.astype(np.float32))
         if not (margin >= least).any():
@@ -258,10 +266,10 @@ def encounter(gate: Gate, truth: Mapping[str, Any], rng: np.random.Generator, nu
         sensed.append(world.sense())
         if truth.get("dies") and acted and decision.candidates.margin[decision.index] < 0.005:  # type: ignore[union-attr]  # certified
             # The monitor dies: the drive holds the command for its own timeout, then stops.
-            more = int(np.ceil(truth["dies"] / robot.model.dt)) - robot.model.checks_per_tick
+            more = int(np.ceil(truth["dies"] / robot.model.dynamics.dt)) - robot.model.dynamics.checks_per_tick
             return min(least, world.tick(decision.action.astype(np.float64), more), world.tick(np.zeros(2), 20))
         if least < -ROUNDING:
             break
-        if not acted and tick > attacks and world.settled(float(robot.model.centres[gate.support.centre, 0])):
+        if not acted and tick > attacks and world.settled(robot.model.certificate.centre(gate.support.centre)):
             break
     return float(least)

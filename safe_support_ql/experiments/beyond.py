@@ -20,8 +20,8 @@ import numpy as np
 
 from safe_support_ql.experiments.adversary import ROUNDING, SeeingBase, encounter
 from safe_support_ql.robots.base import Floats, Robot
-from safe_support_ql.robots.cart_pole import CartPole
-from safe_support_ql.robots.diff_drive import DiffDrive
+from safe_support_ql.robots.cart_pole.robot import CartPole
+from safe_support_ql.robots.diff_drive.robot import DiffDrive
 from safe_support_ql.safety.gate import Gate, GateConfig, State
 
 Truth = Mapping[str, Any]

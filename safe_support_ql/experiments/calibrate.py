@@ -185,7 +185,9 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
         "one are left out",
         tuple(_lines(config, spec, found)),
         tuple(_factors(robot, found)),
-        dict(zip(robot.model.margin_names, np.min([one.room for one in found], axis=0).tolist(), strict=True)),
+        dict(
+            zip(robot.model.certificate.margin_names, np.min([one.room for one in found], axis=0).tolist(), strict=True)
+        ),
         covered(episodes),
         covered(episodes, fitted),
         sum(one.unsafe_visits for one in found),
@@ -217,12 +219,12 @@ def _manoeuvre(sim: Simulation, gate: Gate, policy: Policy, spec: Spec, seed: in
 def _record(sim: Simulation, gate: Gate, spec: Spec, estimate: Estimate, decision: Decision, tick: int) -> Manoeuvre:
     """Run `decision` and after it the plan, and compare with what was predicted at `estimate`."""
     robot, model, visits = sim.robot, sim.robot.model, sim.unsafe_visits
-    checks = (len(model.tightening) - 1) // model.checks_per_tick * model.checks_per_tick
-    centre = float(model.centres[gate.support.centre, 0])
+    checks = (len(model.certificate.tightening) - 1) // model.dynamics.checks_per_tick * model.dynamics.checks_per_tick
+    centre = model.certificate.centre(gate.support.centre)
     start = sim.world.truth()
     measured, commands = [estimate.state], []
     truths, action = [start], decision.action
-    for _ in range(checks // model.checks_per_tick):
+    for _ in range(checks // model.dynamics.checks_per_tick):
         commands.append(action.astype(np.float64))
         sim.command(commands[-1])
         for _ in range(sim.substeps):
@@ -242,14 +244,14 @@ def _record(sim: Simulation, gate: Gate, spec: Spec, estimate: Estimate, decisio
     states, end = _predict(robot, estimate.state, decision.action.astype(np.float64), centre, checks)
     predicted = np.array([[robot.truth_margins(_placed(sim, start, x)) for x in members] for members in states])
     h = np.array([robot.truth_margins(truth) for truth in truths])
-    per = sim.substeps // model.checks_per_tick
+    per = sim.substeps // model.dynamics.checks_per_tick
     at = h[::per]
     inside = np.array([h[t * per : (t + 1) * per + 1].min(axis=0) for t in range(checks)])
     columns = tuple(states[..., i] for i in range(states.shape[-1]))
-    margins = model.margins(columns, estimate.points, model.constants)
+    margins = model.certificate.margins(columns, estimate.points, model.certificate.constants)
     seen = np.stack([np.broadcast_to(value, states.shape[:2]) for value in margins], axis=2)
     last = end if spec.ends_in_terminal else checks
-    claimed = seen.min(axis=1) - model.tightening[np.minimum(np.arange(checks + 1), last)]
+    claimed = seen.min(axis=1) - model.certificate.tightening[np.minimum(np.arange(checks + 1), last)]
     lidar = -np.inf
     if spec.lidar is not None:
         claimed[claimed[:, 0] > NEAR, 0] = -np.inf  # nothing but "far"
@@ -270,20 +272,20 @@ def _record(sim: Simulation, gate: Gate, spec: Spec, estimate: Estimate, decisio
     )
 
 
-def _predict(robot: Robot, state: Floats, action: Floats, centre: float, checks: int) -> tuple[Floats, int]:
+def _predict(robot: Robot, state: Floats, action: Floats, centre: tuple[float, ...], checks: int) -> tuple[Floats, int]:
     """States [checks + 1, J, S] of every member under the action for one tick, then k; and when all were in S_f."""
     model = robot.model
-    members = tuple(model.members.T)
-    x: tuple[Any, ...] = tuple(np.full(len(model.members), value) for value in state)
-    command: tuple[Any, ...] = tuple(np.full(len(model.members), value) for value in action)
-    states, inside, end = [np.stack(x, axis=1)], np.zeros(len(model.members), bool), checks
+    members = tuple(model.dynamics.members.T)
+    x: tuple[Any, ...] = tuple(np.full(len(model.dynamics.members), value) for value in state)
+    command: tuple[Any, ...] = tuple(np.full(len(model.dynamics.members), value) for value in action)
+    states, inside, end = [np.stack(x, axis=1)], np.zeros(len(model.dynamics.members), bool), checks
     for t in range(checks):
-        if t and t % model.checks_per_tick == 0:
-            command = model.backup(x, centre, model.constants)
-        x = model.step(x, command, members, model.dt)
+        if t and t % model.dynamics.checks_per_tick == 0:
+            command = model.certificate.backup(x, centre, model.certificate.constants)
+        x = model.dynamics.step(x, command, members, model.dynamics.dt)
         states.append(np.stack(np.broadcast_arrays(*x), axis=1))
-        if t + 1 >= model.checks_per_tick and not inside.all():
-            inside |= model.terminal(x, centre, model.constants)
+        if t + 1 >= model.dynamics.checks_per_tick and not inside.all():
+            inside |= model.certificate.terminal(x, centre, model.certificate.constants)
             end = t + 1 if inside.all() else checks
     return np.array(states), end
 
@@ -334,7 +336,7 @@ def _lines(config: configuration.Config, spec: Spec, found: list[Manoeuvre]) -> 
         shipped = _value(robot, spec.lidar)
         needed = max(shipped + max(one.lidar for one in found), 0.0)
         lines.append(Line(spec.lidar, _unit(robot, spec.lidar), shipped, needed))
-    for i, name in enumerate(robot.model.margin_names):
+    for i, name in enumerate(robot.model.certificate.margin_names):
         if calibrated[i]:
             lost = max(0.0, max(float(one.between[i]) for one in found))
             lines.append(Line(f"[{name} between checks]", "of h", float(bare[1, i]), lost))
@@ -371,7 +373,7 @@ def _tightening(config: configuration.Config, spec: Spec, kept: tuple[str, ...])
     """[T + 1, n] with every margin of the robot at zero but those `kept`."""
     gone = dict.fromkeys({*spec.model, *spec.growth, *spec.others} - set(kept), 0.0)
     parameters = dict(config.raw.get("parameters") or {}) | gone
-    return robots.make(config.robot.name, parameters, "calibration").model.tightening
+    return robots.make(config.robot.name, parameters, "calibration").model.certificate.tightening
 
 
 def _value(robot: Robot, name: str) -> float:

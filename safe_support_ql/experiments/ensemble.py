@@ -87,9 +87,9 @@ def fit(robot: Robot, states: Floats, commands: Floats) -> Floats:
     states[:, ensemble.angle] = np.unwrap(states[:, ensemble.angle])
 
     def residuals(factors: Floats) -> Floats:
-        x, member = tuple(states[:-1].T), tuple(ensemble.member(model.members[0], factors))
-        for _ in range(model.checks_per_tick):
-            x = model.step(x, columns, member, model.dt)
+        x, member = tuple(states[:-1].T), tuple(ensemble.member(model.dynamics.members[0], factors))
+        for _ in range(model.dynamics.checks_per_tick):
+            x = model.dynamics.step(x, columns, member, model.dynamics.dt)
         missed = (np.stack(np.broadcast_arrays(*x), axis=1) - states[1:]) / scale
         return np.concatenate([missed.ravel(), (factors - 1.0) / width])
 

@@ -182,8 +182,8 @@ def margins_ahead(robot: Robot, estimate: Estimate, actions: Floats, checks: int
     model = robot.model
     x = tuple(np.full(len(actions), value) for value in estimate.state)
     for _ in range(checks):
-        x = model.step(x, tuple(actions.T), tuple(model.members[0]), model.dt)
-    return closeness(robot, np.array(model.margins(x, estimate.points, model.constants)).T)
+        x = model.dynamics.step(x, tuple(actions.T), tuple(model.dynamics.members[0]), model.dynamics.dt)
+    return closeness(robot, np.array(model.certificate.margins(x, estimate.points, model.certificate.constants)).T)
 
 
 def closeness(robot: Robot, margins: Floats) -> Any:
@@ -191,7 +191,7 @@ def closeness(robot: Robot, margins: Floats) -> Any:
 
     A constraint whose tightening does not grow along the rollout limits the command: no one can come near to it.
     """
-    tightening = robot.model.tightening
+    tightening = robot.model.certificate.tightening
     grows = tightening[-1] > tightening[0]
     return (margins[..., grows] / tightening[-1, grows]).min(axis=-1)
 
@@ -234,8 +234,8 @@ class Duel:
         self.rng = np.random.default_rng([shard.seed, shard.kind == "search", *shard.mismatch.encode()])
         self.met: list[Floats] = []  # true states near the boundary, to start from again
         self.tally = Tally()
-        own = robot.model.tightening[robot.model.checks_per_tick]
-        self._grows = robot.model.tightening[-1] > robot.model.tightening[0]
+        own = robot.model.certificate.tightening[robot.model.dynamics.checks_per_tick]
+        self._grows = robot.model.certificate.tightening[-1] > robot.model.certificate.tightening[0]
         self._own = own[self._grows]
 
     def play(self, attack: Floats) -> float:
@@ -246,7 +246,7 @@ class Duel:
         tally.episodes += 1
         smallest, idle = np.inf, 0
         attacked = round(EPISODE_S * self.robot.world.control_hz)
-        limit = attacked + int(len(self.robot.model.tightening) / self.robot.model.checks_per_tick)
+        limit = attacked + int(len(self.robot.model.certificate.tightening) / self.robot.model.dynamics.checks_per_tick)
         for tick in range(limit):
             over = tick >= attacked or idle >= IDLE_TICKS
             request = None if over else ask(self.space, attack, candidates, estimate, tick, self.rng)
@@ -271,8 +271,10 @@ class Duel:
             if outcome.terminated:
                 break
             candidates, estimate = self._sense(attack)
-            centre = float(self.robot.model.centres[gate.support.centre, 0])
-            if over and self.robot.model.terminal(tuple(estimate.state), centre, self.robot.model.constants):
+            centre = self.robot.model.certificate.centre(gate.support.centre)
+            if over and self.robot.model.certificate.terminal(
+                tuple(estimate.state), centre, self.robot.model.certificate.constants
+            ):
                 break
         tally.visits += sim.unsafe_visits - visits
         tally.smallest = min(tally.smallest, smallest)
@@ -329,7 +331,7 @@ def near_start(arena: Arena, robot: Robot, rng: np.random.Generator) -> Arena:
     """`arena` with the robot close to something, mostly facing it, and the goal far outside."""
     half = arena.half_side
     kept = -float(robot.truth_margins(np.zeros(6))[0])  # m of clearance that the safe set asks for
-    unit = float(robot.model.tightening[-1, 0])
+    unit = float(robot.model.certificate.tightening[-1, 0])
     while True:
         x, y = rng.uniform(-half, half, (2, 32))
         left = arena.clearance(x, y) - robot.world.footprint_radius - kept

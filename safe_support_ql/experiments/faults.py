@@ -151,7 +151,7 @@ ALTERATIONS: Mapping[str, Alteration] = {
 
 def has_passive_stop(robot: Robot) -> bool:
     """Whether the robot is safe without commands: its certificate then holds an action until the drive's timeout."""
-    return len(robot.model.holds) > 1
+    return len(robot.model.certificate.holds) > 1
 
 
 def catalogue(settings: Config, phase: str) -> list[Fault]:
@@ -348,7 +348,7 @@ def _node_faults(settings: Config, phase: str) -> list[Fault]:
     passive = has_passive_stop(robot)
     silent = period + min(channel.max_age for channel in robot.channels if not channel.latched)
     stale = settings.gate.recorder_timeout_s + _answered(settings)
-    stop = robot.model.dt * len(robot.model.tightening)
+    stop = robot.model.dynamics.dt * len(robot.model.certificate.tightening)
     braking = robot.world.drive.timeout + stop
     lost = "" if passive else NO_PASSIVE_STATE
     policy = "behavior_policy" if phase == "collection" else "inference"

@@ -34,7 +34,7 @@ from scipy.optimize import linprog
 
 from safe_support_ql.config import Config
 from safe_support_ql.robots.base import Floats, Model
-from safe_support_ql.robots.cart_pole import CartPole
+from safe_support_ql.robots.cart_pole.robot import CartPole
 from safe_support_ql.robots.world import JointEffort
 from safe_support_ql.safety.candidates import EXTRA_SLOTS
 from safe_support_ql.safety.gate import Gate
@@ -191,8 +191,10 @@ class _Enclosures:
     forces: Floats
 
     def _after(self, z: Floats, u: Floats) -> Floats:
-        period = self.model.dt * self.model.checks_per_tick
-        return np.array(self.model.step(tuple(z.T), (u,), tuple(self.model.members[self.member]), period)).T
+        period = self.model.dynamics.dt * self.model.dynamics.checks_per_tick
+        return np.array(
+            self.model.dynamics.step(tuple(z.T), (u,), tuple(self.model.dynamics.members[self.member]), period)
+        ).T
 
     def everywhere(self, ticks: int, slack: float) -> _Layers:
         """The four coordinates after a period, the same at every tick."""
@@ -266,8 +268,10 @@ def outer_kernel(
     box = np.array([p.position_limit, p.angle_limit, 9.0, 6.0])
     # Nobody stops from these rates inside S: v^2 > 2 a (2 limit).
     z = unit[:, :4] * box
-    after = np.array(model.step(tuple(z.T), (forces,), tuple(model.members[member]), model.dt))
-    fastest = np.abs(after[2:] - z[:, 2:].T).max(axis=1) / model.dt
+    after = np.array(
+        model.dynamics.step(tuple(z.T), (forces,), tuple(model.dynamics.members[member]), model.dynamics.dt)
+    )
+    fastest = np.abs(after[2:] - z[:, 2:].T).max(axis=1) / model.dynamics.dt
     if (box[2:] ** 2 <= 4.0 * fastest * box[:2]).any():
         raise ValueError(f"rates up to {box[2:]} can be stopped inside S at {fastest}: start with larger ones")
     for _ in range(ROUNDS):
@@ -337,7 +341,9 @@ def pairs_inside(model: Model, kernels: dict[int, Kernel], z: Floats, actions: F
     inside = np.ones(len(actions), bool)
     x = tuple(np.full(len(actions), value) for value in z)
     for member, kernel in kernels.items():
-        after = model.step(x, (actions,), tuple(model.members[member]), model.dt * model.checks_per_tick)
+        after = model.dynamics.step(
+            x, (actions,), tuple(model.dynamics.members[member]), model.dynamics.dt * model.dynamics.checks_per_tick
+        )
         inside &= kernel.contains(np.array(after).T)
     return inside
 
@@ -357,7 +363,7 @@ class Truth:
         assert isinstance(world, JointWorld)
         self._robot, self._world, self._gain = robot, world, gain
 
-    def plan_reaches_rest(self, z: Floats, force: float, centre: float) -> bool:
+    def plan_reaches_rest(self, z: Floats, force: float, centre: tuple[float, ...]) -> bool:
         """Whether `force` for one period, then the backup policy about `centre`, stays in S and runs into S_f.
 
         S is judged at every physics sub-step, S_f once a period, within the certificate's horizon.
@@ -366,17 +372,19 @@ class Truth:
         world.set_state(z)
         substeps = self._robot.world.physics_hz // self._robot.world.control_hz
         command = np.array([force])
-        for _ in range((len(model.tightening) - 1) // model.checks_per_tick):
+        for _ in range((len(model.certificate.tightening) - 1) // model.dynamics.checks_per_tick):
             world.command(self._gain * command)
             for _ in range(substeps):
                 world.step()
                 if (self._robot.truth_margins(world.truth()) < 0.0).any():
                     return False
             truth = tuple(world.truth())
-            if model.terminal(truth, centre, model.constants):
+            if model.certificate.terminal(truth, centre, model.certificate.constants):
                 return True
             # As the gate executes it: clipped, and rounded to the precision of the command.
-            command = np.array(model.backup(truth, centre, model.constants), np.float32).astype(np.float64)
+            command = np.array(model.certificate.backup(truth, centre, model.certificate.constants), np.float32).astype(
+                np.float64
+            )
         return False
 
     def close(self) -> None:
@@ -403,7 +411,7 @@ def _offers(gate: Gate, states: Floats) -> Any:
         n = len(offered.actions) - EXTRA_SLOTS
         yield (
             offered.actions[:n, 0].astype(np.float64), offered.certified[:n], offered.margin[:n],
-            model.centres[offered.centre[:n], 0],
+            [model.certificate.centre(int(index)) for index in offered.centre[:n]],
         )  # fmt: skip
 
 
@@ -422,7 +430,7 @@ def certified_share(
     assert isinstance(robot, CartPole)
     drawn, volume = draw_states(list(kernels.values()), states, cells, rng)
     gate = Gate(robot, config.gate, continuous, seed)
-    band = robot.model.band
+    band = robot.model.certificate.band
     rows, outside, supported = [], 0, 0
     for z, (actions, certified, margin, _) in zip(drawn, _offers(gate, drawn), strict=True):
         inside = pairs_inside(robot.model, kernels, z, actions)

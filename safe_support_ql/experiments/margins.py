@@ -15,8 +15,9 @@ import numpy as np
 from safe_support_ql import robots
 from safe_support_ql.experiments.adversary import ROUNDING, LidarBase, SeeingBase, encounter
 from safe_support_ql.robots.base import Robot
-from safe_support_ql.robots.cart_pole import CartPole
-from safe_support_ql.robots.diff_drive import DiffDrive
+from safe_support_ql.robots.cart_pole.robot import CartPole
+from safe_support_ql.robots.diff_drive.robot import DiffDrive
+from safe_support_ql.robots.model import Model
 from safe_support_ql.safety.gate import Gate, GateConfig
 
 EPISODES = 30  # with the margin; without it up to five times as many, until the first visit
@@ -265,24 +266,32 @@ def monitors(case: Case, base: bool) -> tuple[Robot, Robot]:
         with_, without = make(case.own, LidarBase), make({}, LidarBase)
     if "corner" in case.truth:
         with_, without = make({}, DiffDrive), make({}, LidarBase)
-    own, left = with_.model.tightening - without.model.tightening, np.zeros_like(without.model.tightening)
+    own, left = (
+        with_.model.certificate.tightening - without.model.certificate.tightening,
+        np.zeros_like(without.model.certificate.tightening),
+    )
     if case.margin.startswith("saturated_ticks"):  # a part of the margin for errors, which is there in both
-        left = without.model.tightening - robots.make("cart_pole", zero).model.tightening
+        left = without.model.certificate.tightening - robots.make("cart_pole", zero).model.certificate.tightening
         own = own + left
     if case.margin == "between checks":
-        own = without.model.tightening  # what is left when all others are zero
+        own = without.model.certificate.tightening  # what is left when all others are zero
     if not case.tightened:
         own = np.zeros_like(own)
-    with_.model = replace(with_.model, tightening=np.ascontiguousarray(own))
-    without.model = replace(without.model, tightening=np.ascontiguousarray(left))
+    with_.model = certified_with(with_.model, tightening=np.ascontiguousarray(own))
+    without.model = certified_with(without.model, tightening=np.ascontiguousarray(left))
     if case.margin == "saturation of the plan":
-        without.model = replace(without.model, backup=unclipped)
+        without.model = certified_with(without.model, backup=unclipped)
     return with_, without
 
 
-def unclipped(x: tuple[Any, ...], centre: float, constants: tuple[float, ...]) -> tuple[Any, ...]:
+def certified_with(model: Model, **changes: Any) -> Model:
+    """`model` with another part of its certificate."""
+    return replace(model, certificate=replace(model.certificate, **changes))
+
+
+def unclipped(x: tuple[Any, ...], centre: tuple[float, ...], constants: tuple[float, ...]) -> tuple[Any, ...]:
     """The cart-pole's plan before the actuator's limit."""
-    return (-(constants[3] * (x[0] - centre) + constants[4] * x[1] + constants[5] * x[2] + constants[6] * x[3]),)
+    return (-(constants[3] * (x[0] - centre[0]) + constants[4] * x[1] + constants[5] * x[2] + constants[6] * x[3]),)
 
 
 def duel(robot: Robot, case: Case, seed: int, episodes: int) -> float:

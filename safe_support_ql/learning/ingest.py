@@ -9,7 +9,7 @@ from safe_support_ql.behavior.policies import BehaviorConfig, log_weights
 from safe_support_ql.learning.networks import ProblemSpec
 from safe_support_ql.learning.replay import Rows
 from safe_support_ql.robots.base import Robot
-from safe_support_ql.safety.candidates import EXTRA_SLOTS, lattice_size
+from safe_support_ql.safety.candidates import EXTRA_SLOTS, candidate_count
 from safe_support_ql.safety.journal import CERTIFIED, OFFERED, PLAN, USED
 
 
@@ -18,7 +18,7 @@ def problem_spec(robot: Robot, continuous: bool) -> ProblemSpec:
     return ProblemSpec(
         observation_dim=len(robot.observation_names),
         action_dim=len(robot.action_names),
-        candidates=lattice_size(robot, continuous) + EXTRA_SLOTS,
+        candidates=candidate_count(robot, continuous) + EXTRA_SLOTS,
         observation_scale=robot.observation_scale,
         action_low=robot.action_low.astype(np.float32),
         action_high=robot.action_high.astype(np.float32),

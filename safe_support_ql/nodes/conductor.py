@@ -495,7 +495,7 @@ class Conductor:
             if node == "safety_monitor" and self.run.clock == "realtime":
                 # The plan runs on until the robot stands: the world must go on for as long.
                 model = self.settings.robot.model
-                self.spin(lambda: False, model.dt * len(model.tightening) + 0.2)
+                self.spin(lambda: False, model.dynamics.dt * len(model.certificate.tightening) + 0.2)
         return trouble
 
     def summarise(self) -> dict[str, Any]:

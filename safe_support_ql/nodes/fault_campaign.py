@@ -64,7 +64,7 @@ def in_motion(robot: Robot, state: Floats, centre: int) -> bool:
     """Half the top speed or more; for a robot on joints, OFF_REST_M or more off the rest position of its plan."""
     if isinstance(robot.world.drive, DifferentialDrive):
         return bool(abs(state[robot.state_names.index("v")]) >= 0.5 * robot.action_high[0])
-    return bool(abs(state[0] - robot.model.centres[centre, 0]) >= OFF_REST_M)
+    return bool(abs(state[0] - robot.model.certificate.centre(centre)) >= OFF_REST_M)
 
 
 class RequestVector:
@@ -238,7 +238,9 @@ class Campaign(conductor.Conductor):
         self.state_now, self.sensed_at = estimate.state, time.monotonic()
         if self.decisions and in_motion(self.robot, estimate.state, self.decisions[-1][1].centre):
             self.moved_s += self.robot.period
-        stands = bool(self.robot.model.terminal(estimate.state, 0.0, self.robot.model.constants))
+        stands = bool(
+            self.robot.model.certificate.terminal(estimate.state, 0.0, self.robot.model.certificate.constants)
+        )
         if not (faults.has_passive_stop(self.robot) and stands):
             self.stood_at = None
         elif self.stood_at is None:

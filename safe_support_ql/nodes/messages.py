@@ -39,7 +39,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from safe_support_ql.robots.base import Floats, Robot, Singles
 from safe_support_ql.robots.world import Channel, CommandTopic
-from safe_support_ql.safety.candidates import EXTRA_SLOTS, CandidateSet, lattice_size
+from safe_support_ql.safety.candidates import EXTRA_SLOTS, CandidateSet, candidate_count
 from safe_support_ql.safety.gate import REASONS, VERDICTS, Decision, parse_request
 from safe_support_ql.safety.ledger import PHASES
 from safe_support_ql.safety.picture import Picture
@@ -246,7 +246,7 @@ class CandidateCodec:
 
     def __init__(self, robot: Robot, continuous: bool) -> None:
         """For the candidate sets of `robot`."""
-        self.k = lattice_size(robot, continuous) + EXTRA_SLOTS
+        self.k = candidate_count(robot, continuous) + EXTRA_SLOTS
         self.a, self.d = len(robot.action_names), len(robot.observation_names)
         self.columns = self.a + 6
         names = [*robot.action_names, "margin", "certified", "band", "is_plan", "centre", "offered"]
@@ -389,7 +389,7 @@ def encode_decision(decision: Decision, certificate_us: int = 0) -> DiagnosticAr
     empty = False
     if c is not None:
         flags = (int(c.certified[i]), int(c.band[i]), float(c.margin[i]), int(c.centre[i]))
-        empty = not bool((c.certified & ~c.is_plan).any())
+        empty = c.only_plan
     values = {
         "sequence": decision.sequence,
         "id": decision.id,

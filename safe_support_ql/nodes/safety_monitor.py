@@ -122,7 +122,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         # The command acts until the next cycle's, and that one may begin late.
         self.late_s = 0.0 if self.lockstep else (LATE - 1.0) * robot.period + look_s
         self.period_ns = round(1e9 * robot.period)
-        self.stop_ns = round(1e9 * robot.model.dt * len(robot.model.tightening))
+        self.stop_ns = round(1e9 * robot.model.dynamics.dt * len(robot.model.certificate.tightening))
         # Certificates are built on what acted since their state was measured: a state is used for so long.
         self.memory_ns = round(1e9 * max(channel.max_age for channel in robot.channels if not channel.latched))
         self.unsure_until = 0

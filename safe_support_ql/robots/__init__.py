@@ -1,24 +1,82 @@
-"""What one robot is: one module and one YAML each. `make` is the only way to get one."""
+"""What one robot is: a folder here, or a package of its own, and one YAML. `make` is the only way to get one."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from safe_support_ql.robots.base import Robot
 
+# Entry points of installed packages: <robot> = <package that is laid out as the folders here>, with <robot>.yaml in it.
+GROUP = "safe_support_ql.robots"
+
 
 def names() -> tuple[str, ...]:
-    """Robots that exist, by module name."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("base", "world", "geometry")))
+    """Robots that exist: the folders here, and what installed packages announce."""
+    return tuple(sorted({*_own(), *_installed()}))
 
 
 def make(name: str, parameters: Mapping[str, Any], where: str = "parameters") -> Robot:
     """The robot `name` with `parameters` over its defaults. Raises ValueError: the key and what would be right."""
-    if name not in names():
-        raise ValueError(f"unknown robot '{name}'; known robots: {', '.join(names())}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    robot: Robot = module.make(parameters, where)
+    robot: Robot = _module(name, "robot").make(parameters, where)
     return robot
+
+
+def folder(name: str) -> Path | None:
+    """The folder of a robot that is a package of its own, None for one of this package. Raises ValueError."""
+    if name in _own():
+        return None
+    spec = importlib.util.find_spec(_package(name))
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"robot '{name}': {_package(name)} is no package; its entry point must name a folder")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def provenance(name: str) -> str:
+    """What a robot from outside is bound to: its distribution, version and the sha256 of its sources; '' for our own.
+
+    Policies and falsifications of this package's robots are bound to this package's own version and sources.
+    """
+    root = folder(name)
+    if root is None:
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".urdf", ".yaml")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    distribution = _installed()[name].dist
+    version = f"{distribution.name} {distribution.version}" if distribution else "no distribution"
+    return f"{version} {digest.hexdigest()}"
+
+
+def _own() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(__path__) if module.ispkg}
+
+
+def _installed() -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+
+
+def _package(name: str) -> str:
+    if name in _own():
+        return f"{__name__}.{name}"
+    installed = _installed()
+    if name not in installed:
+        raise ValueError(f"unknown robot '{name}'; known robots: {', '.join(names())}")
+    return installed[name].value
+
+
+def _module(name: str, part: str) -> ModuleType:
+    package = _package(name)
+    try:
+        return importlib.import_module(f"{package}.{part}")
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{package}.{part}".startswith(error.name):
+            raise  # something that it imports
+        raise ValueError(f"robot '{name}': there is no module {package}.{part}") from None

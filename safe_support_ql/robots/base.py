@@ -3,64 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from safe_support_ql.robots.actions import CandidateSource, Lattice, ShiftedLattice, Singles
+from safe_support_ql.robots.model import Floats, Model
 from safe_support_ql.robots.world import Channel, CommandTopic, WorldSpec
 
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
 Inputs = Mapping[str, Floats]  # channel name -> its vector
 
 
 @dataclass(frozen=True)
-class Model:
-    """The nominal model, as elementwise functions: tuples of floats or of equally shaped arrays in, the same out.
-
-    The certificate runs them vectorised in NumPy and compiles them with Numba, so they use arithmetic and
-    np.minimum/maximum/sin/... only, and no branches on values.
-
-    step(x, u, member, dt) -> x after dt seconds of u held;        x: S floats, u: A floats, member: P floats
-    backup(x, centre, constants) -> u                              the backup policy k about a centre
-    margins(x, points, constants) -> (h_1, ..., h_n)               each h_i >= 0 in the safe set, with a unit
-    terminal(x, centre, constants) -> bool                         inside S_f, which k keeps invariant
-    margins_from(x, seen, h, constants) -> (h_1, ..., h_n)         optional, for speed alone: bounds of margins(x, ...)
-                                                                   from below, given h = margins(seen, ...)
-    """
-
-    step: Callable[..., tuple[Any, ...]]
-    backup: Callable[..., tuple[Any, ...]]
-    margins: Callable[..., tuple[Any, ...]]
-    terminal: Callable[..., Any]
-    members: Floats  # [J, P], the ensemble; the first row predicts the state while it is missing
-    centres: Floats  # [C, 1], rest positions the plan may aim at; [[0]] where there is but one plan
-    constants: tuple[float, ...]
-    margin_names: tuple[str, ...]
-    tightening: Floats  # [T + 1, n], m_{i,t} at check t of the rollout, in the unit of h_i; grows with t
-    scale: Floats  # [n], units of h_i per unit of the scaled margin
-    checks_per_tick: int  # the rollout is checked this often in a control period
-    dt: float  # s, between checks: control period / checks_per_tick
-    offered_longer: (
-        int  # checks beyond the longest hold that an offered action passes, too, where one does; 0: no matter
-    )
-    holds: tuple[int, ...]  # checks for which the first action is held: one period, and the drive's own timeout
-    band: float  # width b of the hysteresis band, in scaled margin
-    noise_allowance: float  # how far a bounded sensor error moves the scaled margin of a robot that stands still
-    step_residual: float  # scaled margin an in-band step may lose unseen: w_bar of docs/method.md
-    band_budget: float  # scaled margin that in-band steps may spend before only the plan runs
-    residual: Floats  # [S], W: how far a state may lie outside of what the members predict for it, one tick ahead
-    slack: Floats  # [S], by how much the tube of a stored plan widens in a tick: W, and what an uneven period adds
-    margins_from: Callable[..., tuple[Any, ...]] | None = None
-    uneven: float = 0.0  # of a check: W has room for stamps so far off a whole number of checks
-
-
-@dataclass(frozen=True)
 class Estimate:
-    """What the monitor knows at one instant: state[S], points[M, 2] (occupied, robot frame) and what the task needs.
+    """What the monitor knows at one instant: state[S], points[M, d] (occupied, robot frame) and what the task needs.
 
     `objection` says why nothing may be certified on it, such as a sensor that shows too little; '' where nothing does.
     """
@@ -80,7 +38,10 @@ class Robot(ABC):
     """One robot. Instances hold parameters only: no state, no global names."""
 
     name: str
+    parameters: Any  # a dataclass: everything of this robot that a user may set
     world: WorldSpec
+    passive_stop: bool  # whether it is safe without commands: a base that brakes by itself is, a balancing robot is not
+    must_reach: bool  # success is to reach the goal; else it is to last until the time limit without an unsafe visit
     channels: tuple[Channel, ...]
     command: CommandTopic
     state_names: tuple[str, ...]
@@ -91,6 +52,7 @@ class Robot(ABC):
     observation_scale: Singles  # [D], typical magnitude of each entry
     action_low: Floats
     action_high: Floats
+    silence: Floats  # [A], the command that the drive obeys while nobody sends one
     lattice: tuple[tuple[float, ...], ...]  # discrete values per action dimension
     continuous_points: tuple[int, ...]  # lattice points per dimension when actions are continuous
     model: Model
@@ -107,15 +69,23 @@ class Robot(ABC):
         """Control period in seconds."""
         return 1.0 / self.world.control_hz
 
+    def candidates(self, continuous: bool) -> CandidateSource:
+        """Where candidate actions come from: `lattice`, or `continuous_points` cells shifted over the whole range."""
+        if continuous:
+            return ShiftedLattice(
+                tuple(self.action_low.tolist()), tuple(self.action_high.tolist()), self.continuous_points
+            )
+        return Lattice(self.lattice)
+
     @abstractmethod
     def estimate(self, inputs: Inputs) -> Estimate:
         """State from one vector per channel. Raises ValueError, naming the channel, on a value no robot could send."""
 
     @abstractmethod
     def observation(
-        self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: float, threshold: float
+        self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: Floats, threshold: float
     ) -> Singles:
-        """Observation[D] of Q and the policy; the last command, the plan's centre and the band threshold are in it."""
+        """Observation[D] of Q and the policy. The last command, the plan's centre[R] and the threshold are in it."""
 
     @abstractmethod
     def relative(self, before: Inputs, now: Inputs) -> Floats:
@@ -127,7 +97,11 @@ class Robot(ABC):
         low[S], high[S] bound the predictions of the members for `now`, in the frame of `before`.
         """
         return dict(
-            zip(self.state_names, outside(self.relative(before, now), low, high) / self.model.residual, strict=True)
+            zip(
+                self.state_names,
+                outside(self.relative(before, now), low, high) / self.model.detection.residual,
+                strict=True,
+            )
         )
 
     def disagreements(self, states: Sequence[Inputs]) -> dict[str, float]:
@@ -148,6 +122,10 @@ class Robot(ABC):
     @abstractmethod
     def controller(self, observations: Singles) -> Floats:
         """Actions[N, A] of the scripted controller (goal seeking; LQR to the goal) for observations[N, D]."""
+
+    @abstractmethod
+    def in_motion(self, state: Floats, centre: Floats) -> bool:
+        """Whether a fault that shows in motion alone would show at state[S], with the plan about centre[R]."""
 
     def objection(self) -> str:
         """Why no certificate holds with these parameters, and what would be right; '' where one does.

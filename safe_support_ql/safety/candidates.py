@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from safe_support_ql.robots.base import Floats, Robot, Singles
+from safe_support_ql.robots.base import Robot, Singles
 
 Bools = NDArray[np.bool_]
-EXTRA_SLOTS = 2  # after the lattice: the plan's own action where it is no lattice point, and an appended foreign action
+EXTRA_SLOTS = 2  # after the source's: the plan's own action where it is none of them, and an appended foreign action
 
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """K candidates of one decision. Slots: the lattice, then the plan's own slot, then the appended slot.
+    """K candidates of one decision. Slots: the source's, then the plan's own slot, then the appended slot.
 
     `observation`[D]; `actions`[K, A] exactly as they would be executed (float32 values); `certified`[K] pass the
     certificate, fully or (`band`[K]) at the latched threshold; `offered`[K] of them leave beta room for more than the
@@ -43,6 +42,11 @@ class CandidateSet:
         return self.offered | self.is_plan
 
     @property
+    def only_plan(self) -> bool:
+        """Whether nothing but the plan is certified, or not even that: an empty support."""
+        return not bool((self.certified & ~self.is_plan).any())
+
+    @property
     def plan(self) -> int:
         """Index of the backup atom."""
         return int(np.argmax(self.is_plan))
@@ -53,30 +57,11 @@ class CandidateSet:
         return int(hits[0]) if len(hits) else -1
 
 
-def lattice_size(robot: Robot, continuous: bool) -> int:
-    """Number of lattice candidates n; K = n + EXTRA_SLOTS."""
-    if continuous:
-        return int(np.prod(robot.continuous_points))
-    return int(np.prod([len(values) for values in robot.lattice]))
+def candidate_count(robot: Robot, continuous: bool) -> int:
+    """Number n of candidates that the robot's source brings; K = n + EXTRA_SLOTS."""
+    return robot.candidates(continuous).size
 
 
 def candidate_layout(robot: Robot, continuous: bool) -> str:
     """How the K candidates come about; a policy is served only the layout it was trained for."""
-    n = lattice_size(robot, continuous)
-    return f"{'shifted lattice' if continuous else 'lattice'} {n} + plan + appended"
-
-
-def lattice(robot: Robot, continuous: bool, rng: np.random.Generator) -> Singles:
-    """Lattice candidates [n, A]: fixed values, or cells of equal size shifted together by a fresh uniform offset.
-
-    The offset makes the quadrature unbiased for any Q, and shows Q and the policy every action in the box.
-    """
-    axes: list[Floats]
-    if continuous:
-        axes = [
-            low + (np.arange(points) + rng.random()) * (high - low) / points
-            for low, high, points in zip(robot.action_low, robot.action_high, robot.continuous_points, strict=True)
-        ]
-    else:
-        axes = [np.asarray(values, np.float64) for values in robot.lattice]
-    return np.array(list(itertools.product(*axes)), np.float32)
+    return f"{robot.candidates(continuous).layout} + plan + appended"

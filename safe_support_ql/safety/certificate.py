@@ -9,18 +9,19 @@ import numba
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from safe_support_ql.robots.base import Floats, Model
+from safe_support_ql.robots.model import Floats, Model
 
 
-class Certificate:
+class Certifier:
     """Scaled margins of candidates. Compiles on construction (seconds), so that no decision ever waits for it."""
 
     def __init__(self, model: Model, state_size: int, action_size: int) -> None:
         """Compile and warm up. Raises ValueError if compiled code and model disagree in shape."""
         self.model = model
+        self._order = nearest_first(model.certificate.centres)
         self._kernel = _compile(model, state_size, action_size)
-        none = np.zeros((1, 0, action_size))
-        self(np.zeros(state_size), none, (0,), np.zeros((1, action_size)), np.ones((1, 2)), 0)
+        none, points = np.zeros((1, 0, action_size)), np.ones((1, model.certificate.point_size))
+        self(np.zeros(state_size), none, (0,), np.zeros((1, action_size)), points, 0)
 
     def __call__(
         self,
@@ -38,9 +39,11 @@ class Certificate:
 
         `holds`, in checks, stand for those of the model where a command may act longer.
 
-        Centres are tried from `centre` outwards and the first that gives `enough` is kept; else the best. A margin
+        Centres are tried in the order of their distance from `centre`, the one that the plan has now, because near ones
+        are the likely ones; the first that gives `enough` is kept, else the best. A margin
         below `least` is cut off where it was found, so it is an upper bound: certified or not never depends on that.
         """
+        model = self.model
         margins = np.full(len(actions), -np.inf)
         best = np.full(len(actions), centre, np.uint8)
         if not len(past) or not np.isfinite(points).all():  # no rollout, or nobody knows what is free: no certificate
@@ -51,12 +54,12 @@ class Certificate:
             np.asarray(delays, np.int64),
             np.ascontiguousarray(actions, np.float64),
             np.ascontiguousarray(points, np.float64),
-            self.model.members,
-            self.model.centres,
-            np.asarray(holds or self.model.holds, np.int64),
-            self.model.tightening,
-            self.model.scale,
-            centre,
+            model.dynamics.members,
+            model.certificate.centres,
+            self._order[centre],
+            np.asarray(holds or model.certificate.holds, np.int64),
+            model.certificate.tightening,
+            model.certificate.scale,
             enough,
             least,
             margins,
@@ -65,18 +68,28 @@ class Certificate:
         return margins, best
 
 
+def nearest_first(centres: Floats) -> Any:
+    """For every one of centres[C, R] the indices of all by their distance from it [C, C]; of two as near, the next."""
+    count = len(centres)
+    distance = np.linalg.norm(centres[:, None] - centres, axis=2).round(9)  # evenly spaced ones are as near as meant
+    behind = np.arange(count) < np.arange(count)[:, None]
+    return np.lexsort((behind, distance), axis=1)
+
+
 def _as_seen(x: Any, seen: Any, h: Any, constants: Any) -> Any:
     """Stands for a margins_from that a model does not have; what it returns is not used."""
     return h
 
 
 def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., None]:
-    step, backup = numba.njit(model.step), numba.njit(model.backup)
-    constraints, terminal = numba.njit(model.margins), numba.njit(model.terminal)
-    knows, margins_from = model.margins_from is not None, numba.njit(model.margins_from or _as_seen)
-    constants = tuple(float(value) for value in model.constants)
-    checks_per_tick, dt = model.checks_per_tick, model.dt
-    horizon, member_size = len(model.tightening) - 1, model.members.shape[1]
+    dynamics, certificate = model.dynamics, model.certificate
+    step, backup = numba.njit(dynamics.step), numba.njit(certificate.backup)
+    constraints, terminal = numba.njit(certificate.margins), numba.njit(certificate.terminal)
+    knows, margins_from = certificate.margins_from is not None, numba.njit(certificate.margins_from or _as_seen)
+    constants = tuple(float(value) for value in certificate.constants)
+    checks_per_tick, dt = dynamics.checks_per_tick, dynamics.dt
+    horizon, member_size = len(certificate.tightening) - 1, dynamics.members.shape[1]
+    centre_size = certificate.centres.shape[1]
     as_tuple: Any = to_fixed_tuple  # an intrinsic: what it returns depends on the value of its second argument
 
     @numba.njit(error_model="numpy")
@@ -125,16 +138,15 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
         points,
         members,
         centres,
+        order,
         holds,
         tightening,
         scale,
-        first,
         enough,
         least,
         margins,
         best,
     ):
-        count = len(centres)
         near = constraints(as_tuple(state, state_size), points, constants)
         # Before any rollout: the margins of the state itself, by which the first one is already limited.
         here = np.inf
@@ -143,11 +155,8 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
             here = min(here, scaled) if np.isfinite(scaled) else -np.inf
         fails = 1 % len(members)  # the member that failed last is the likely one to fail next
         for k in range(len(actions)):
-            for n in range(2 * count):
-                # 0, +1, -1, +2, -2, ... from the centre the plan has now: neighbours are the likely ones.
-                c = first + ((n + 1) // 2 if n % 2 else -(n // 2))
-                if c < 0 or c >= count:
-                    continue
+            for c in order:
+                centre = as_tuple(centres[c], centre_size)
                 worst, useful = here, max(least, margins[k])  # a centre is no use that is no better than another
                 for i in range(len(members)):
                     j = (fails + i) % len(members)
@@ -156,8 +165,8 @@ def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., N
                             for hold in holds[::-1]:
                                 if worst >= useful:
                                     worst = one(
-                                        state, near, before, actions[k], members[j], centres[c, 0],
-                                        delays[d], hold, points, tightening, scale, worst, useful,
+                                        state, near, before, actions[k], members[j], centre, delays[d], hold,
+                                        points, tightening, scale, worst, useful,
                                     )  # fmt: skip
                     if worst < useful:
                         fails = j

@@ -172,7 +172,7 @@ class Gate:
         self._candidates: CandidateSet | None = None
         self._estimate: Estimate | None = None
         self._sampled: dict[str, Floats] = {}
-        self._timing = Timing((0,), self.robot.model.holds, np.zeros((1, 0, len(self.robot.action_names))))
+        self._timing = Timing((0,), self.robot.model.certificate.holds, np.zeros((1, 0, len(self.robot.action_names))))
         self._tube: _Tube | None = None
         # Where the robot is by the nominal model: in lock-step at the next decision, else at that instant (steady ns).
         self._nominal: Floats | None = None
@@ -277,11 +277,11 @@ class Gate:
         age_s = max(0, *ages) / 1e9
         # Every whole number of checks that earlier commands may still act for. A command takes time to arrive, too.
         latest_s = max(latency_s) + (0.0 if self._lockstep else TRANSPORT_NS / 1e9)
-        low, high = (age_s + min(latency_s)) / model.dt, (age_s + latest_s) / model.dt
+        low, high = (age_s + min(latency_s)) / model.dynamics.dt, (age_s + latest_s) / model.dynamics.dt
         delays = tuple(range(int(np.floor(low + 1e-6)), int(np.ceil(high - 1e-6)) + 1))
         self._age_s = age_s
         # The next command may come late, too, and this one acts until then.
-        longest = model.checks_per_tick + int(np.ceil((latest_s + late_s) / model.dt - 1e-6))
+        longest = model.dynamics.checks_per_tick + int(np.ceil((latest_s + late_s) / model.dynamics.dt - 1e-6))
         # An answer that comes later than the certificate allowed for is none, whatever kept it.
         self._valid_until_ns = None if self._lockstep else steady_ns + int(max(latency_s) * 1e9)
         at = _Seen(sampled, estimate.state, min(item.stamp_ns for item in timed), steady_ns - round(1e9 * age_s))
@@ -289,7 +289,7 @@ class Gate:
         self._compare(at)
         past, known = self.support.past(at.steady_ns, max(delays))
         certifiable = known and not self._apart_s and not estimate.objection
-        self._timing = Timing(delays, tuple(sorted({*model.holds, longest})), past, certifiable)
+        self._timing = Timing(delays, tuple(sorted({*model.certificate.holds, longest})), past, certifiable)
         if not self._started or not self.opened:
             self.support.start(estimate, self._timing)
             self._started = self._timing.known  # else again, with a state that certifies something
@@ -323,9 +323,8 @@ class Gate:
         if problem := self.recorder_problem(steady_ns):
             return self._decide(candidates.plan, "recorder_stale", not wanted_plan, problem)
         if wanted_plan:
-            alone = not bool((candidates.certified & ~candidates.is_plan).any())
             why = ONLY_PLAN if self._timing.known else self._unknown()
-            return self._decide(index, "plan_requested", False, why if alone else "")
+            return self._decide(index, "plan_requested", False, why if candidates.only_plan else "")
         if not candidates.certified[index]:
             message = f"requested action {np.round(action, 3).tolist()} has margin {candidates.margin[index]:.3f}"
             if not self._timing.known:
@@ -497,7 +496,7 @@ class Gate:
             self.cause = message
         self.counters.interventions += intervention
         self.counters.verdicts[verdict] += 1
-        self.counters.empty_supports += not bool((candidates.certified & ~candidates.is_plan).any())
+        self.counters.empty_supports += candidates.only_plan
         return self._decision(
             candidates.actions[index].copy(), index, verdict, reason, message, intervention, candidates
         )
@@ -514,7 +513,7 @@ class Gate:
         latched = self.state is State.LATCHED
         if not latched:
             self.state, self.cause = State.CLOSED, self._why_closed(candidates)
-        silence = np.zeros(len(self.robot.action_names), np.float32)
+        silence = self.robot.silence.astype(np.float32)
         self.support.note(silence.astype(np.float64), self._decided_ns)
         return self._decision(silence, -1, "no_proof", "latched" if latched else "closed", self.cause, False, None)
 
@@ -526,10 +525,14 @@ class Gate:
         if self._estimate.objection or not self._timing.known:
             return self._estimate.objection or self._unknown()
         model = self.robot.model
-        h = model.margins(tuple(self._estimate.state), self._estimate.points, model.constants)
-        left = (np.array([float(value) for value in h]) - model.tightening[0]) / model.scale
+        h = model.certificate.margins(tuple(self._estimate.state), self._estimate.points, model.certificate.constants)
+        left = (np.array([float(value) for value in h]) - model.certificate.tightening[0]) / model.certificate.scale
         worst = int(np.argmin(np.where(np.isfinite(left), left, -np.inf)))
-        name, value, needed = model.margin_names[worst], float(h[worst]), float(model.tightening[0, worst])
+        name, value, needed = (
+            model.certificate.margin_names[worst],
+            float(h[worst]),
+            float(model.certificate.tightening[0, worst]),
+        )
         if left[worst] >= 0.0:
             return "nothing is certified yet: no plan comes to rest in time; bring the robot to rest, in free space"
         return (
@@ -539,7 +542,7 @@ class Gate:
 
     def _decide_blind(self) -> Decision:
         """The state is missing: follow the plan along the nominal prediction, the only place where it is open-loop."""
-        action = np.zeros(len(self.robot.action_names), np.float32)
+        action = self.robot.silence.astype(np.float32)
         if self._nominal is not None:
             if not self._lockstep:
                 self._follow(self._decided_ns)
@@ -595,12 +598,12 @@ class Gate:
         if not self.watching or last is None or not self.opened:
             return
         moved = self._moving or self._moved_ns > last.steady_ns
-        checks, ticks = apart_s / model.dt, round(apart_s / self.robot.period)
-        fewest, most = int(np.floor(checks + model.uneven)), int(np.ceil(checks - model.uneven))
+        checks, ticks = apart_s / model.dynamics.dt, round(apart_s / self.robot.period)
+        fewest, most = int(np.floor(checks + model.detection.uneven)), int(np.ceil(checks - model.detection.uneven))
         comparable = 0.0 < apart_s <= COMPARED_TICKS * self.robot.period
         if comparable and self._lockstep:
             # The world waited for each command, which then acted from the state's instant on.
-            past = np.repeat(self.support.newest(ticks), model.checks_per_tick, 0)[None]
+            past = np.repeat(self.support.newest(ticks), model.dynamics.checks_per_tick, 0)[None]
             comparable = past.shape[1] == fewest == most  # whole ticks
         elif comparable:
             past, comparable = self.support.past(last.steady_ns, most)
@@ -611,15 +614,15 @@ class Gate:
                 self._judge(True)
             return
         # Every sequence of commands under every member: [P, J].
-        shape = (len(past), len(model.members))
-        members = tuple(np.broadcast_to(column, shape) for column in model.members.T)
+        shape = (len(past), len(model.dynamics.members))
+        members = tuple(np.broadcast_to(column, shape) for column in model.dynamics.members.T)
         low, high = np.full(len(last.state), np.inf), np.full(len(last.state), -np.inf)
         if fewest == 0:
             low, high = last.state, last.state
         x = tuple(np.full(shape, value) for value in last.state)
         for t in range(most):
             command = tuple(np.broadcast_to(column[:, None], shape) for column in past[:, t].T)
-            x = model.step(x, command, members, model.dt)
+            x = model.dynamics.step(x, command, members, model.dynamics.dt)
             if t + 1 >= fewest:
                 ends = np.array(x).reshape(len(x), -1)
                 low, high = np.minimum(low, ends.min(axis=1)), np.maximum(high, ends.max(axis=1))
@@ -640,10 +643,12 @@ class Gate:
 
     def _inside_tube(self, sampled: Inputs) -> bool:
         tube = self._tube
-        if tube is None or tube.ticks * self.robot.model.checks_per_tick >= len(self.robot.model.tightening):
+        if tube is None or tube.ticks * self.robot.model.dynamics.checks_per_tick >= len(
+            self.robot.model.certificate.tightening
+        ):
             return False  # none, or older than the rollout that it comes from
         now = self.robot.relative(tube.origin, sampled)
-        slack = self.robot.model.slack * min(tube.ticks, TUBE_TICKS)
+        slack = self.robot.model.detection.slack * min(tube.ticks, TUBE_TICKS)
         return bool(np.all(now >= tube.states.min(axis=0) - slack) and np.all(now <= tube.states.max(axis=0) + slack))
 
     def _predict(self, index: int, certified: bool) -> None:
@@ -653,7 +658,7 @@ class Gate:
             self._tube = None  # what was never certified, or has left its tube, has no proof to hold on to
             return
         if certified or self._tube is None:
-            states = np.tile(self._estimate.state, (len(self.robot.model.members), 1))
+            states = np.tile(self._estimate.state, (len(self.robot.model.dynamics.members), 1))
             self._tube = _Tube(self._sampled, states, 0)
         action = self._candidates.actions[index].astype(np.float64)
         # Under the plan every member acts on its own state, as it did in the rollout.
@@ -670,13 +675,15 @@ class Gate:
         A plan that has to run blind acts on where the robot is now: k of a state that has passed is no feedback.
         """
         assert self._nominal is not None
-        model, member = self.robot.model, tuple(self.robot.model.members[0])
-        check_ns = round(1e9 * model.dt)
+        model, member = self.robot.model, tuple(self.robot.model.dynamics.members[0])
+        check_ns = round(1e9 * model.dynamics.dt)
         x = tuple(self._nominal)
-        at = max(self._nominal_ns, until_ns - len(model.tightening) * check_ns)  # a longer prediction says nothing
+        at = max(
+            self._nominal_ns, until_ns - len(model.certificate.tightening) * check_ns
+        )  # a longer prediction says nothing
         while at < until_ns:
             passed = min(check_ns, until_ns - at)
-            x = model.step(x, tuple(self.support.sent_at(at + passed // 2)), member, passed / 1e9)
+            x = model.dynamics.step(x, tuple(self.support.sent_at(at + passed // 2)), member, passed / 1e9)
             at += passed
         self._nominal, self._nominal_ns = np.array(x), until_ns
 
@@ -686,14 +693,14 @@ class Gate:
         past[D, A]: what acts at the first D checks instead.
         """
         model = self.robot.model
-        members = tuple(model.members[: len(states)].T)
+        members = tuple(model.dynamics.members[: len(states)].T)
         columns = tuple(np.broadcast_to(np.array(actions), (len(states), len(self.robot.action_names))).T)
         x = tuple(states.T)
-        for t in range(model.checks_per_tick):
+        for t in range(model.dynamics.checks_per_tick):
             command = columns
             if past is not None and t < len(past):
                 command = tuple(np.full(len(states), value) for value in past[t])
-            x = model.step(x, command, members, model.dt)
+            x = model.dynamics.step(x, command, members, model.dynamics.dt)
         return np.stack(x, axis=1)
 
 

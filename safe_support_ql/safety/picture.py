@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safe_support_ql.robots.base import Estimate, Floats, Robot
+from safe_support_ql.robots.base import Estimate, Robot
+from safe_support_ql.robots.model import Floats, advance
 from safe_support_ql.safety.candidates import Bools, CandidateSet
 
 HORIZON = 100.0  # m, farther points stand for "nothing there"
@@ -28,38 +29,37 @@ class Picture:
 
 def draw(robot: Robot, estimate: Estimate, candidates: CandidateSet, executed: int) -> Picture:
     """The picture of a decision on `candidates` at `estimate`; the nominal member only."""
-    model = robot.model
-    member = tuple(model.members[0])
+    certificate, dynamics = robot.model.certificate, robot.model.dynamics
+    member = tuple(dynamics.members[0])
     used = np.isfinite(candidates.margin)
     actions = candidates.actions[used].astype(np.float64)
-    x = tuple(np.full(len(actions), value) for value in estimate.state)
-    for _ in range(model.checks_per_tick):
-        x = model.step(x, tuple(actions.T), member, model.dt)
+    start = tuple(np.full(len(actions), value) for value in estimate.state)
+    after = advance(dynamics, start, tuple(actions.T), member, dynamics.checks_per_tick)
 
-    centre = float(model.centres[candidates.centre[executed], 0])
+    centre = certificate.centre(candidates.centre[executed])
     state = tuple(float(value) for value in estimate.state)
     command = tuple(float(value) for value in candidates.actions[executed])
     path = [state]
-    for t in range(len(model.tightening) - 1):
-        if t >= model.checks_per_tick and t % model.checks_per_tick == 0:
-            command = tuple(float(value) for value in model.backup(state, centre, model.constants))
-        state = tuple(float(value) for value in model.step(state, command, member, model.dt))
+    for t in range(len(certificate.tightening) - 1):
+        if t >= dynamics.checks_per_tick and t % dynamics.checks_per_tick == 0:
+            command = tuple(float(value) for value in certificate.backup(state, centre, certificate.constants))
+        state = tuple(float(value) for value in advance(dynamics, state, command, member, 1))
         path.append(state)
-        if t + 1 >= model.checks_per_tick and bool(model.terminal(state, centre, model.constants)):
+        if t + 1 >= dynamics.checks_per_tick and bool(certificate.terminal(state, centre, certificate.constants)):
             break
 
-    here = model.margins(tuple(estimate.state), estimate.points, model.constants)
+    here = certificate.margins(tuple(estimate.state), estimate.points, certificate.constants)
     seen = estimate.points[np.abs(estimate.points).max(axis=1, initial=0.0) < HORIZON]
     return Picture(
-        occupied=np.column_stack([seen, np.zeros(len(seen))]),
+        occupied=np.pad(seen, ((0, 0), (0, 3 - seen.shape[1]))),
         now=robot.place(estimate.state[None])[0],
-        after=robot.place(np.stack(np.broadcast_arrays(*x), axis=1)),
+        after=robot.place(np.stack(np.broadcast_arrays(*after), axis=1)),
         certified=candidates.certified[used],
         band=candidates.band[used],
         backup=robot.place(np.array(path)),
-        margins={name: float(value) for name, value in zip(model.margin_names, here, strict=True)},
+        margins={name: float(value) for name, value in zip(certificate.margin_names, here, strict=True)},
         tightening={
-            name: (float(model.tightening[1, i]), float(model.tightening[-1, i]))
-            for i, name in enumerate(model.margin_names)
+            name: (float(certificate.tightening[1, i]), float(certificate.tightening[-1, i]))
+            for i, name in enumerate(certificate.margin_names)
         },
     )

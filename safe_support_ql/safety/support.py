@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from safe_support_ql.robots.base import Estimate, Floats, Inputs, Robot, Singles
-from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet, lattice, lattice_size
-from safe_support_ql.safety.certificate import Certificate
+from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet
+from safe_support_ql.safety.certificate import Certifier
 
 LOOK_BACK = 64  # newest commands that are kept
 MOST_PASTS = 8  # sequences of past commands that are rolled out: each costs as much time as one
@@ -39,21 +39,25 @@ class Support:
         """Compile the certificate of `robot`; `seed` draws the lattice offsets of continuous actions."""
         self.robot = robot
         self.continuous = continuous
-        self.size = lattice_size(robot, continuous) + EXTRA_SLOTS
-        self._certificate = Certificate(robot.model, len(robot.state_names), len(robot.action_names))
+        self._source = robot.candidates(continuous)
+        self.size = self._source.size + EXTRA_SLOTS
+        self._certificate = Certifier(robot.model, len(robot.state_names), len(robot.action_names))
         self._rng = np.random.default_rng(seed)
         self._sent: deque[tuple[Floats, int]] = deque(
             maxlen=LOOK_BACK
         )  # command, steady ns; not forgotten by a reset: they may still act
-        self._timeout_ns = round(1e9 * robot.world.drive.timeout)  # of the drive: then it acts as under zero
+        centres = robot.model.certificate.centres
+        distance = np.linalg.norm(centres - centres.mean(axis=0), axis=1).round(9)
+        self._middle = int(np.flatnonzero(distance == distance.min())[-1])
+        self._timeout_ns = round(1e9 * robot.world.drive.timeout)  # of the drive: then it acts as under silence
         self.surcharge = 0.0  # scaled margin that a non-plan action needs beyond the certificate's
         self.reset(0)
 
     def reset(self, centre: int) -> None:
-        """Forget the band; the plan aims at `centre`, and the last command counts as zero."""
+        """Forget the band; the plan aims at `centre`, and the last command counts as silence."""
         self.centre = centre
         self.surcharge = 0.0
-        self.previous: Floats = np.zeros(len(self.robot.action_names))
+        self.previous: Floats = self.robot.silence
         self._leave_band()
 
     def note(self, action: Floats, steady_ns: int) -> None:
@@ -63,28 +67,28 @@ class Support:
 
     def newest(self, count: int) -> Floats:
         """The last `count` commands [count, A], oldest first; the oldest known stands for those before it."""
-        sent = [action for action, _ in self._sent][-max(count, 1) :] or [np.zeros_like(self.previous)]
+        sent = [action for action, _ in self._sent][-max(count, 1) :] or [self.robot.silence]
         return np.array(sent[:1] * (count - len(sent)) + sent)
 
     def sent_at(self, moment_ns: int) -> Floats:
-        """The command [A] that acts at `moment_ns` (steady); zero where none was sent, or none acts any more."""
+        """The command [A] that acts at `moment_ns` (steady); silence where none was sent, or none acts any more."""
         for action, sent_ns in reversed(self._sent):
             if sent_ns <= moment_ns:
-                return action if moment_ns - sent_ns <= self._timeout_ns else np.zeros_like(action)
-        return self._sent[0][0] if self._sent else np.zeros_like(self.previous)
+                return action if moment_ns - sent_ns <= self._timeout_ns else self.robot.silence
+        return self._sent[0][0] if self._sent else self.robot.silence
 
     def past(self, since_ns: int, checks: int) -> tuple[Floats, bool]:
         """Commands [P, checks, A] that may have acted at each check from `since_ns` (steady) on; whether these are all.
 
         At a check, each may have that was sent before its end, and after which no other had surely arrived by its
-        start; what happens in the middle of a check lies between. Zero may have where one is older than the drive's
+        start; what happens in the middle of a check lies between. Silence may have where one is older than the drive's
         timeout. P sequences are made of these, the first of them of the newest; where there would be more than
         MOST_PASTS, only that one is told. The oldest command that is known stands for those before it; without any,
-        zero.
+        silence.
         """
         if not checks or not self._sent:
-            return np.zeros((1, checks, len(self.previous))), True
-        dt_ns = round(1e9 * self.robot.model.dt)
+            return np.tile(self.robot.silence, (1, checks, 1)), True
+        dt_ns = round(1e9 * self.robot.model.dynamics.dt)
         sent = np.array([moment for _, moment in self._sent])
         actions = np.array([action for action, _ in self._sent])
         starts = since_ns + dt_ns * np.arange(checks)
@@ -99,7 +103,7 @@ class Support:
                 if start - sent[i] <= self._timeout_ns + TRANSPORT_NS:
                     those[tuple(actions[i])] = None
                 if start + dt_ns - sent[i] > self._timeout_ns:
-                    those[(0.0,) * len(self.previous)] = None
+                    those[tuple(self.robot.silence)] = None
             options.append(those)
         if math.prod(len(those) for those in options) > MOST_PASTS:
             return np.array([[next(iter(those)) for those in options]]), False
@@ -113,19 +117,21 @@ class Support:
     def start(self, estimate: Estimate, timing: Timing) -> None:
         """Choose the first centre of an episode: the one whose plan has the largest margin here."""
         margins = []
-        for centre in range(len(self.robot.model.centres)):
+        for centre in range(len(self.robot.model.certificate.centres)):
             self.centre = centre
             margins.append(self._certify_here(estimate, timing, self.plan_action(estimate.state)))
         # Where none certifies, margins that were cut off at their first violation cannot be compared.
-        self.centre = int(np.argmax(margins)) if max(margins) >= 0.0 else len(margins) // 2
+        self.centre = int(np.argmax(margins)) if max(margins) >= 0.0 else self._middle
 
     def plan_action(self, state: Floats) -> Singles:
-        """k(s) of the stored plan, exactly as it is executed [A]; zero where a state is so large that k overflows."""
-        model = self.robot.model
+        """k(s) of the stored plan, exactly as executed [A]; silence where a state is so large that k overflows."""
+        certificate = self.robot.model.certificate
         with np.errstate(over="ignore", invalid="ignore"):
-            u = np.array(model.backup(tuple(state), model.centres[self.centre, 0], model.constants), np.float64)
+            u = np.array(
+                certificate.backup(tuple(state), certificate.centre(self.centre), certificate.constants), np.float64
+            )
         # Clipping keeps a NaN, and no drive may ever get one.
-        clipped = np.clip(np.where(np.isnan(u), 0.0, u), self.robot.action_low, self.robot.action_high)
+        clipped = np.clip(np.where(np.isnan(u), self.robot.silence, u), self.robot.action_low, self.robot.action_high)
         return np.asarray(clipped, np.float32)
 
     def candidates(
@@ -139,7 +145,7 @@ class Support:
     ) -> CandidateSet:
         """Certify the lattice and the plan at `estimate`."""
         model = self.robot.model
-        points = lattice(self.robot, self.continuous, self._rng)
+        points = self._source(self._rng, estimate.state)
         n, k = len(points), self.size
         actions = np.zeros((k, points.shape[1]), np.float32)
         actions[:n] = points
@@ -162,7 +168,7 @@ class Support:
         # An empty slot has margin -inf; one in use has a number even where S_f is not reached.
         margin[:used] = np.maximum(margin[:used], np.finfo(np.float32).min)
         observation = self.robot.observation(
-            inputs, estimate, self.previous, float(model.centres[self.centre, 0]), self.threshold
+            inputs, estimate, self.previous, model.certificate.centres[self.centre], self.threshold
         )
         return CandidateSet(
             id, stamp_ns, episode, observation, actions, certified, offered, band, is_plan, margin.astype(np.float32),
@@ -196,7 +202,7 @@ class Support:
         self.note(candidates.actions[index].astype(np.float64), steady_ns)
         self.centre = int(candidates.centre[index])
         if candidates.band[index] and not candidates.is_plan[index]:
-            self.spent += self.robot.model.step_residual
+            self.spent += self.robot.model.certificate.step_residual
 
     def _certify(
         self, estimate: Estimate, timing: Timing, actions: Singles, enough: float | None = None, least: float = 0.0
@@ -204,7 +210,7 @@ class Support:
         """Margins and centres. A centre is enough once it passes fully: the nearest such keeps the plan in place."""
         if not timing.known:
             return np.full(len(actions), -np.inf), np.full(len(actions), self.centre, np.uint8)
-        enough = self.robot.model.band if enough is None else enough
+        enough = self.robot.model.certificate.band if enough is None else enough
         return self._certificate(
             estimate.state, timing.past, timing.delays, actions.astype(np.float64), estimate.points, self.centre,
             enough, timing.holds, least,
@@ -215,12 +221,12 @@ class Support:
 
     def _update_band(self, plan_margin: float) -> None:
         model = self.robot.model
-        if plan_margin >= model.band:
+        if plan_margin >= model.certificate.band:
             self._leave_band()
         else:
             self.in_band = True
             # Latched: the largest margin reached since entry, less what a bounded sensor error explains; never lowered.
-            self.threshold = max(self.threshold, plan_margin - model.noise_allowance, 0.0)
+            self.threshold = max(self.threshold, plan_margin - model.certificate.noise_allowance, 0.0)
 
     def _offered(self, estimate: Estimate, timing: Timing, actions: Singles, certified: Bools, is_plan: Bools) -> Bools:
         """Certified actions that pass held `offered_longer` checks longer, too; all certified ones where none does.
@@ -228,19 +234,21 @@ class Support:
         Members do not certify again what they certified for each other (docs/method.md), so after an action of least
         margin only the plan may be left. Nothing is less safe for that, but little is learnt from it.
         """
-        more, choice = self.robot.model.offered_longer, np.flatnonzero(certified & ~is_plan)
+        more, choice = self.robot.model.certificate.offered_longer, np.flatnonzero(certified & ~is_plan)
         if not more or not len(choice):
             return certified
         longer = Timing(timing.delays, (max(timing.holds) + more,), timing.past, timing.known)
         offered = np.zeros_like(certified)
-        band = self.robot.model.band
+        band = self.robot.model.certificate.band
         offered[choice] = self._certify(estimate, longer, actions[choice], band, band)[0] >= band
         return offered if offered.any() else certified
 
     def _passes(self, margin: Floats, is_plan: Bools) -> tuple[Bools, Bools]:
         model = self.robot.model
-        fully = margin >= model.band
-        budget_left = self.spent + model.step_residual <= model.band_budget
+        fully = margin >= model.certificate.band
+        budget_left = self.spent + model.certificate.step_residual <= model.certificate.band_budget
         band = ~fully & (margin >= self.threshold) & (self.in_band and budget_left)
-        passes = (fully | band) & (is_plan | (self.surcharge == 0.0) | (margin >= model.band + self.surcharge))
+        passes = (fully | band) & (
+            is_plan | (self.surcharge == 0.0) | (margin >= model.certificate.band + self.surcharge)
+        )
         return passes, band & passes

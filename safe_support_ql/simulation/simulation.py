@@ -70,7 +70,7 @@ class Simulation:
     def command(self, action: Floats) -> None:
         """The newest command to the drive."""
         self._action = np.array(action, np.float64)
-        self.tick_margins = np.full(len(self.robot.model.margin_names), np.inf)
+        self.tick_margins = np.full(len(self.robot.model.certificate.margin_names), np.inf)
         self.world.command(self._action)
 
     def advance(self, substeps: int) -> None:
@@ -92,7 +92,7 @@ class Simulation:
     def _note_unsafe(self, margins: Floats, truth: Floats) -> None:
         if self._unsafe_for == 0:
             self.unsafe_visits += 1
-            values = dict(zip(self.robot.model.margin_names, np.round(margins, 4).tolist(), strict=False))
+            values = dict(zip(self.robot.model.certificate.margin_names, np.round(margins, 4).tolist(), strict=False))
             self._visit = (
                 f"margins {values} at truth {np.round(truth, 4).tolist()}, seed {self.seed}, tick {self._tick}"
             )

@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 
 from safe_support_ql import config
 from safe_support_ql.behavior.policies import BehaviorConfig, base_mass, log_weights, sample
-from safe_support_ql.safety.candidates import EXTRA_SLOTS, lattice
+from safe_support_ql.safety.candidates import EXTRA_SLOTS
 
 ROBOT = config.load_robot("diff_drive").robot
 RNG = np.random.default_rng(0)
-POINTS = lattice(ROBOT, False, RNG)
+POINTS = ROBOT.candidates(False)(RNG, np.zeros(0))
 N = len(POINTS)
 
 
 def situation(certified: np.ndarray, plan: int, continuous: bool = False) -> tuple[np.ndarray, ...]:
     actions = np.zeros((1, N + EXTRA_SLOTS, 2), np.float32)
-    actions[0, :N] = lattice(ROBOT, continuous, np.random.default_rng(1))
+    actions[0, :N] = ROBOT.candidates(continuous)(np.random.default_rng(1), np.zeros(0))
     is_plan = np.zeros((1, N + EXTRA_SLOTS), bool)
     is_plan[0, plan] = True
     observation = np.random.default_rng(2).random((1, len(ROBOT.observation_names))).astype(np.float32)

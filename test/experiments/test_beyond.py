@@ -55,7 +55,7 @@ def test_factor_one_is_the_certified_box() -> None:
     box = np.array([p.mass_mismatch, p.mass_mismatch, p.length_mismatch, p.gain_mismatch])
     assert np.allclose(factors.min(axis=0), 1 - box) and np.allclose(factors.max(axis=0), 1 + box)
     # Each corner of the ensemble is one of these.
-    inside = robot.model.members[1:, [0, 1, 2, 4]] / robot.model.members[0, [0, 1, 2, 4]]
+    inside = robot.model.dynamics.members[1:, [0, 1, 2, 4]] / robot.model.dynamics.members[0, [0, 1, 2, 4]]
     assert all(np.abs(factors - row).max(axis=1).min() < 1e-12 for row in inside)
 
 

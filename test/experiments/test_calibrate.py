@@ -26,7 +26,7 @@ def test_shipped_margins_cover_a_few_manoeuvres(name: str) -> None:
     # What is said to be needed does cover, check by check: the first member's deviation under the fitted margins.
     model = {line.name: line.alone for line in result.lines}
     if name == "diff_drive":
-        dt = settings.robot.model.dt
+        dt = settings.robot.model.dynamics.dt
         for one in result.manoeuvres:
             t = np.minimum(np.arange(1, len(one.alone)), one.end)
             assert (one.alone[1:, 0] <= model["margin_model"] + model["margin_growth"] * t * dt + 1e-9).all()

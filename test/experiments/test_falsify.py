@@ -172,7 +172,7 @@ def test_a_mismatch_is_what_it_says() -> None:
     for name, factor in factors.items():
         world = Simulation(falsify.true_world(robot, name)).world
         world.reset(rng, 0)
-        member = tuple(robot.model.members[0] * factor)
+        member = tuple(robot.model.dynamics.members[0] * factor)
         for _ in range(20):
             z, force = rng.uniform(-1.0, 1.0, 4) * [1.0, 0.2, 1.5, 1.5], rng.uniform(-10.0, 10.0)
             world.set_state(z)  # type: ignore[attr-defined]  # a JointWorld

@@ -13,7 +13,7 @@ from scipy.optimize import linprog
 from safe_support_ql.config import Config, load_robot
 from safe_support_ql.experiments.kernel import Kernel, Truth, certified_share, outer_kernel, unsafe_on_truth
 from safe_support_ql.robots.base import Floats
-from safe_support_ql.robots.cart_pole import CartPole
+from safe_support_ql.robots.cart_pole.robot import CartPole
 
 
 @cache
@@ -36,7 +36,12 @@ def credulous(config: Config) -> Config:
     wrong = CartPole(robot().parameters)
     model = robot().model
     wrong.model = dataclasses.replace(
-        model, terminal=lambda x, centre, constants: x[0] == x[0], tightening=0.0 * model.tightening
+        model,
+        certificate=dataclasses.replace(
+            model.certificate,
+            terminal=lambda x, centre, constants: x[0] == x[0],
+            tightening=0.0 * model.certificate.tightening,
+        ),
     )
     return dataclasses.replace(config, robot=wrong)
 
@@ -51,7 +56,12 @@ def test_states_that_some_force_signal_keeps_safe_are_inside() -> None:
     for member in (0, 3):
         x, safe = tuple(start.T), np.ones(n, bool)
         for _ in range(125):
-            x = model.step(x, model.backup(x, centre, model.constants), tuple(model.members[member]), model.dt)
+            x = model.dynamics.step(
+                x,
+                model.certificate.backup(x, (centre,), model.certificate.constants),
+                tuple(model.dynamics.members[member]),
+                model.dynamics.dt,
+            )
             safe &= (np.abs(x[0]) <= p.position_limit) & (np.abs(x[1]) <= p.angle_limit)
         assert safe.sum() > 500
         assert kernel(member).contains(start[safe]).all()
@@ -77,10 +87,10 @@ def farthest(member: int, normal: Floats, ticks: int = 100) -> float:
     Linear programmes about the last trajectory, each inside a smaller trust region, until the model agrees.
     """
     p, model = robot().parameters, robot().model
-    z, u, parameters = np.zeros((ticks + 1, 4)), np.zeros(ticks), tuple(model.members[member])
+    z, u, parameters = np.zeros((ticks + 1, 4)), np.zeros(ticks), tuple(model.dynamics.members[member])
 
     def after(z: Floats, u: Floats) -> Floats:
-        return np.array(model.step(tuple(z.T), (u,), parameters, model.dt)).T
+        return np.array(model.dynamics.step(tuple(z.T), (u,), parameters, model.dynamics.dt)).T
 
     limits = np.append(np.tile([p.position_limit, p.angle_limit, 12.0, 9.0], ticks + 1), np.full(ticks, p.force_limit))
     limits[4 * ticks : 4 * ticks + 4] = 1e-3

@@ -14,10 +14,12 @@ import pybullet_data
 import pytest
 
 from safe_support_ql.config import load_robot
-from safe_support_ql.robots import cart_pole, make
+from safe_support_ql.robots import make
 from safe_support_ql.robots.base import Floats
-from safe_support_ql.robots.cart_pole import CartPole, Parameters
-from safe_support_ql.safety.certificate import Certificate
+from safe_support_ql.robots.cart_pole import model as cart_pole
+from safe_support_ql.robots.cart_pole.parameters import Parameters
+from safe_support_ql.robots.cart_pole.robot import CartPole
+from safe_support_ql.safety.certificate import Certifier
 from safe_support_ql.safety.gate import Gate, GateConfig
 
 TICK = 1.0 / cart_pole.CONTROL_HZ
@@ -28,27 +30,29 @@ NO_POINTS = np.zeros((0, 2))
 
 @cache
 def robot() -> CartPole:
-    return cart_pole.make({}, "test")
+    return make("cart_pole", {}, "test")
 
 
 @cache
-def certificate() -> Certificate:
-    return Certificate(robot().model, 4, 1)
+def certificate() -> Certifier:
+    return Certifier(robot().model, 4, 1)
 
 
 def error_bounds() -> tuple[Floats, Floats]:
-    return cart_pole._bounds(robot().parameters)
+    return cart_pole.bounds(robot().parameters)
 
 
-def plan(z: Floats, centre: float) -> float:
-    return float(robot().model.backup(tuple(z), centre, robot().model.constants)[0])
+def plan(z: Floats, centre: tuple[float, ...]) -> float:
+    return float(robot().model.certificate.backup(tuple(z), centre, robot().model.certificate.constants)[0])
 
 
 def advance(z: Floats, force: float, member: Floats, dt: float = TICK) -> Floats:
     return np.array(cart_pole.step(tuple(z), (force,), tuple(member), dt))
 
 
-def certified(rng: np.random.Generator, count: int, member: int | None = None) -> Iterator[tuple[Floats, float, float]]:
+def certified(
+    rng: np.random.Generator, count: int, member: int | None = None
+) -> Iterator[tuple[Floats, float, tuple[float, ...]]]:
     """(state, force, centre) of `count` random certified actions."""
     model = robot().model
     while count:
@@ -56,7 +60,7 @@ def certified(rng: np.random.Generator, count: int, member: int | None = None) -
         margin, centre = certificate()(z, NO_PAST, (0,), force, NO_POINTS, 4)
         if margin[0] >= 0.0:
             count -= 1
-            yield z, float(force[0, 0]), float(model.centres[centre[0], 0])
+            yield z, float(force[0, 0]), model.certificate.centre(int(centre[0]))
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ def test_one_physics_step_is_exactly_pybullets(bullet: int) -> None:
     for _ in range(100):
         z, force = rng.uniform(-LIMITS, LIMITS), rng.uniform(-10.0, 10.0)
         place(bullet, z)
-        predicted = advance(z, force, robot().model.members[0], 1.0 / cart_pole.PHYSICS_HZ)
+        predicted = advance(z, force, robot().model.dynamics.members[0], 1.0 / cart_pole.PHYSICS_HZ)
         assert np.abs(simulate(bullet, force, 1) - predicted).max() < 1e-9
 
 
@@ -106,12 +110,12 @@ def test_model_error_stays_within_w_bar_over_backup_manoeuvres(bullet: int) -> N
     for z, force, centre in certified(np.random.default_rng(1), 12):
         place(bullet, z)
         predicted, truth = z, z
-        for t in range(len(model.tightening) - 1):
+        for t in range(len(model.certificate.tightening) - 1):
             u = force if t == 0 else plan(truth, centre)
             before, truth = truth, simulate(bullet, u, 5)
-            worst = np.maximum(worst, np.abs(truth - advance(before, u, model.members[0])))
-            predicted = advance(predicted, force if t == 0 else plan(predicted, centre), model.members[0])
-            deviation = np.maximum(deviation, np.abs(truth - predicted)[:2] / model.tightening[t + 1])
+            worst = np.maximum(worst, np.abs(truth - advance(before, u, model.dynamics.members[0])))
+            predicted = advance(predicted, force if t == 0 else plan(predicted, centre), model.dynamics.members[0])
+            deviation = np.maximum(deviation, np.abs(truth - predicted)[:2] / model.certificate.tightening[t + 1])
     assert (worst <= w).all(), worst
     assert (deviation <= 0.1).all(), deviation
 
@@ -120,31 +124,32 @@ def test_step_is_elementwise_and_compiles_to_the_same() -> None:
     rng = np.random.default_rng(2)
     model = robot().model
     z, force = rng.uniform(-LIMITS, LIMITS, (50, 4)), rng.uniform(-10.0, 10.0, 50)
-    compiled = [numba.njit(f) for f in (model.step, model.backup, model.margins, model.terminal)]
-    for member in model.members:
+    dynamics, cert = model.dynamics, model.certificate
+    compiled = [numba.njit(f) for f in (dynamics.step, cert.backup, cert.margins, cert.terminal)]
+    for member in model.dynamics.members:
         p = tuple(member)
-        together = np.array(model.step(tuple(z.T), (force,), p, TICK)).T
+        together = np.array(model.dynamics.step(tuple(z.T), (force,), p, TICK)).T
         for row, x, u in zip(together, z, force, strict=True):
             assert np.allclose(row, advance(x, u, member), rtol=0, atol=1e-14)
             assert np.allclose(row, compiled[0](tuple(x), (u,), p, TICK), rtol=0, atol=1e-12)
     small = 0.3 * z
-    inside = model.terminal(tuple(small.T), 0.35, model.constants)
+    inside = model.certificate.terminal(tuple(small.T), (0.35,), model.certificate.constants)
     assert inside.any() and not inside.all()
     for x, within in zip(small, inside, strict=True):
-        assert compiled[1](tuple(x), 0.35, model.constants) == pytest.approx(
-            model.backup(tuple(x), 0.35, model.constants)
+        assert compiled[1](tuple(x), (0.35,), model.certificate.constants) == pytest.approx(
+            model.certificate.backup(tuple(x), (0.35,), model.certificate.constants)
         )
-        assert compiled[2](tuple(x), NO_POINTS, model.constants) == model.margins(tuple(x), NO_POINTS, model.constants)
-        assert compiled[3](tuple(x), 0.35, model.constants) == within
+        assert compiled[2](tuple(x), NO_POINTS, cert.constants) == cert.margins(tuple(x), NO_POINTS, cert.constants)
+        assert compiled[3](tuple(x), (0.35,), model.certificate.constants) == within
 
 
 def terminal_boundary(rng: np.random.Generator, centre: float, count: int) -> Floats:
     """States [count, 4] on the boundary of S_f about `centre`."""
     model = robot().model
     p = np.zeros((4, 4))
-    p[np.triu_indices(4)] = model.constants[7:17]
+    p[np.triu_indices(4)] = model.certificate.constants[7:17]
     p = p + np.triu(p, 1).T
-    rho, room, reach = model.constants[17:]
+    rho, room, reach = model.certificate.constants[17:]
     radius = min(np.sqrt(rho), (room - abs(centre)) / reach)
     direction = rng.normal(size=(count, 4))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -157,24 +162,25 @@ def test_terminal_set_is_invariant_under_every_model_and_disturbance() -> None:
     e0, w = error_bounds()
     signs = np.array(list(product((-1, 1), repeat=4)))
     drawn = [draw_model(rng) for _ in range(20)]
-    for centre in model.centres[:, 0]:
+    cert = model.certificate
+    for centre in cert.centres[:, 0]:
         z = terminal_boundary(rng, centre, 500)
         inner = np.array([centre, 0, 0, 0]) + 0.999 * (z - [centre, 0, 0, 0])
-        assert np.all(model.terminal(tuple(inner.T), centre, model.constants))
-        assert np.all(np.abs(z[:, 0]) <= p.position_limit - model.tightening[-1, 0] + 1e-9)
-        assert np.all(np.abs(z[:, 1]) <= p.angle_limit - model.tightening[-1, 1] + 1e-9)
-        force = -(z - [centre, 0, 0, 0]) @ np.array(model.constants[3:7])
-        assert np.abs(force).max() + np.abs(model.constants[3:7]) @ e0 <= p.force_limit  # saturation is inactive
-        for member in [*model.members, *drawn]:
-            after = np.array(model.step(tuple(z.T), (force,), tuple(member), TICK)).T
+        assert np.all(cert.terminal(tuple(inner.T), (centre,), cert.constants))
+        assert np.all(np.abs(z[:, 0]) <= p.position_limit - model.certificate.tightening[-1, 0] + 1e-9)
+        assert np.all(np.abs(z[:, 1]) <= p.angle_limit - model.certificate.tightening[-1, 1] + 1e-9)
+        force = -(z - [centre, 0, 0, 0]) @ np.array(model.certificate.constants[3:7])
+        assert np.abs(force).max() + np.abs(cert.constants[3:7]) @ e0 <= p.force_limit  # saturation is inactive
+        for member in [*model.dynamics.members, *drawn]:
+            after = np.array(model.dynamics.step(tuple(z.T), (force,), tuple(member), TICK)).T
             for sign in signs:
-                assert np.all(model.terminal(tuple((after + sign * w).T), centre, model.constants))
+                assert np.all(cert.terminal(tuple((after + sign * w).T), (centre,), cert.constants))
 
 
 def draw_model(rng: np.random.Generator, corner: bool = False) -> Floats:
     """A model from the box of true parameters, or from its 16 corners."""
     cart, pole, length, gain = 1.0 + 0.2 * (rng.choice([-1, 1], 4) if corner else rng.uniform(-1, 1, 4))
-    return robot().model.members[0] * np.array([cart, pole, length, pole * length**2, gain, 1.0, 1.0])
+    return robot().model.dynamics.members[0] * np.array([cart, pole, length, pole * length**2, gain, 1.0, 1.0])
 
 
 def test_truth_at_every_bound_stays_safe_on_the_stored_plan() -> None:
@@ -193,7 +199,7 @@ def test_truth_at_every_bound_stays_safe_on_the_stored_plan() -> None:
             for h, f in ((late, before), (TICK - late, u)):
                 truth = advance(truth, f, member * np.array([1, 1, 1, 1, 1, 1, 0]), h) if h else truth
             truth, before = truth + w * sign[4:], u
-            least = min(least, float((robot().truth_margins(truth) / robot().model.scale).min()))
+            least = min(least, float((robot().truth_margins(truth) / robot().model.certificate.scale).min()))
     assert least >= 0.0
 
 
@@ -201,16 +207,17 @@ def test_models_between_the_members_lose_no_more_than_their_margin() -> None:
     rng = np.random.default_rng(5)
     model, p = robot().model, robot().parameters
     drawn = np.array([draw_model(rng, corner=n % 2 == 0) for n in range(40)])
+    cert = model.certificate
     for z, force, centre in certified(rng, 60):
-        lowest = np.full(len(model.members) + len(drawn), np.inf)
-        members = tuple(np.vstack([model.members, drawn]).T)
+        lowest = np.full(len(model.dynamics.members) + len(drawn), np.inf)
+        members = tuple(np.vstack([model.dynamics.members, drawn]).T)
         x = tuple(np.full(len(lowest), value) for value in z)
-        for t in range(len(model.tightening) - 1):
-            u = (np.full(len(lowest), force),) if t == 0 else model.backup(x, centre, model.constants)
-            x = model.step(x, u, members, TICK)
-            h = np.array(model.margins(x, NO_POINTS, model.constants)) / model.scale[:, None]
+        for t in range(len(model.certificate.tightening) - 1):
+            u = (np.full(len(lowest), force),) if t == 0 else cert.backup(x, centre, cert.constants)
+            x = model.dynamics.step(x, u, members, TICK)
+            h = np.array(cert.margins(x, NO_POINTS, cert.constants)) / cert.scale[:, None]
             lowest = np.minimum(lowest, h.min(axis=0))
-        assert lowest.min() >= lowest[: len(model.members)].min() - p.between_members
+        assert lowest.min() >= lowest[: len(model.dynamics.members)].min() - p.between_members
 
 
 def test_gated_controller_crosses_the_track_and_never_needs_the_plan(bullet: int) -> None:
@@ -219,12 +226,12 @@ def test_gated_controller_crosses_the_track_and_never_needs_the_plan(bullet: int
     for goal in (0.6, -0.6):
         z = np.array([-goal, 0.0, 0.0, 0.0])
         place(bullet, z)
-        centre = 0 if goal > 0 else len(model.centres) - 1
+        centre = 0 if goal > 0 else len(model.certificate.centres) - 1
         for _ in range(300):
             inputs = {"joint_states": z, "goal_pose": np.array([goal])}
             estimate = robot().estimate(inputs)
-            margin, centres = certificate()(z, NO_PAST, (0,), forces, NO_POINTS, centre, model.band)
-            passed = np.flatnonzero(margin >= model.band)
+            margin, centres = certificate()(z, NO_PAST, (0,), forces, NO_POINTS, centre, model.certificate.band)
+            passed = np.flatnonzero(margin >= model.certificate.band)
             assert len(passed)
             wanted = robot().controller(robot().observation(inputs, estimate, np.zeros(1), 0.0, 0.0)[None])[0, 0]
             chosen = passed[np.argmin(np.abs(forces[passed, 0] - wanted))]
@@ -239,7 +246,8 @@ def test_most_states_are_certified_despite_the_ensemble() -> None:
     model = robot().model
     forces = np.linspace(-10.0, 10.0, 5)[:, None]
     states = rng.uniform(-LIMITS, LIMITS, (200, 4)) * [1, 1, 0.5, 0.5]
-    share = np.mean([certificate()(z, NO_PAST, (0,), forces, NO_POINTS, 4)[0].max() >= model.band for z in states])
+    band = model.certificate.band
+    share = np.mean([certificate()(z, NO_PAST, (0,), forces, NO_POINTS, 4)[0].max() >= band for z in states])
     assert share > 0.6, share
 
 
@@ -247,7 +255,7 @@ def test_every_start_is_certified() -> None:
     rng = np.random.default_rng(7)
     for _ in range(100):
         z = robot().initial_state(rng)
-        assert certificate()(z, NO_PAST, (0,), np.zeros((1, 1)), NO_POINTS, 4)[0][0] >= robot().model.band
+        assert certificate()(z, NO_PAST, (0,), np.zeros((1, 1)), NO_POINTS, 4)[0][0] >= robot().model.certificate.band
         assert abs(robot().draw_goal(rng)[0]) <= robot().parameters.goal_range
 
 
@@ -285,7 +293,7 @@ def test_parameters_without_a_certificate_are_refused_by_name(key: str, value: f
 def test_observation_reward_and_controller_agree_on_the_goal() -> None:
     inputs = {"joint_states": np.array([0.1, 0.02, -0.3, 0.4]), "goal_pose": np.array([5.0])}
     estimate = robot().estimate(inputs)
-    seen = robot().observation(inputs, estimate, np.array([3.0]), 0.35, 0.01)
+    seen = robot().observation(inputs, estimate, np.array([3.0]), np.array([0.35]), 0.01)
     assert seen == pytest.approx([0.1, 0.02, -0.3, 0.4, 0.5, 0.6, 3.0, 0.35, 0.01])  # goal clipped to 0.6 m
     assert len(robot().observation_scale) == len(robot().observation_names) == len(seen)
     reward, reached = robot().reward(np.zeros(4), np.array([5.0]), np.array([0.2, 0, 0, 0]), np.array([5.0]))

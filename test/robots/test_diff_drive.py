@@ -13,9 +13,9 @@ import pytest
 
 from safe_support_ql import config
 from safe_support_ql.robots.base import Floats
-from safe_support_ql.robots.diff_drive import DiffDrive, _chained
+from safe_support_ql.robots.diff_drive.robot import DiffDrive, _chained
 from safe_support_ql.robots.geometry import nearest
-from safe_support_ql.safety.certificate import Certificate
+from safe_support_ql.safety.certificate import Certifier
 from safe_support_ql.safety.rollout import rollout_margins
 from safe_support_ql.simulation.arena import Arena, make_arena
 
@@ -27,7 +27,7 @@ REACH = P.footprint_radius + P.clearance
 
 def member(ground_v: Floats, ground_w: Floats, lag: Floats, braking: Floats) -> Floats:
     """Rows of the ensemble for relative parameters, each [n]."""
-    response = 1.0 - np.exp(-MODEL.dt / (P.lag * lag))
+    response = 1.0 - np.exp(-MODEL.dynamics.dt / (P.lag * lag))
     dead = np.full_like(lag, P.dead_zone)
     rows = (ground_v, ground_w, response, P.acceleration * braking, P.turn_acceleration * braking, dead)
     return np.column_stack(rows)
@@ -53,13 +53,17 @@ def clearances(state: Floats, action: Floats, hold: int, members: Floats, points
     x = tuple(np.full(n, value) for value in state)
     columns, inside = tuple(members.T), np.zeros(n, bool)
     least = np.full((n, len(points)), np.inf)
-    for t in range(len(MODEL.tightening) - 1):
+    for t in range(len(MODEL.certificate.tightening) - 1):
         command = action if t < hold else np.zeros(2)
-        x = MODEL.step(x, tuple(np.full(n, value) for value in command), columns, MODEL.dt)
-        now = np.hypot(x[0][:, None] - points[:, 0], x[1][:, None] - points[:, 1]) - REACH - MODEL.tightening[t + 1, 0]
+        x = MODEL.dynamics.step(x, tuple(np.full(n, value) for value in command), columns, MODEL.dynamics.dt)
+        now = (
+            np.hypot(x[0][:, None] - points[:, 0], x[1][:, None] - points[:, 1])
+            - REACH
+            - MODEL.certificate.tightening[t + 1, 0]
+        )
         least = np.where(inside[:, None], least, np.minimum(least, now))
         if t + 1 >= hold:
-            inside = inside | MODEL.terminal(x, 0.0, MODEL.constants)
+            inside = inside | MODEL.certificate.terminal(x, (0.0,), MODEL.certificate.constants)
     return least
 
 
@@ -70,7 +74,7 @@ SITUATIONS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("members", "loss"), [(MODEL.members, 0.009), (corners(), 0.003)])
+@pytest.mark.parametrize(("members", "loss"), [(MODEL.dynamics.members, 0.009), (corners(), 0.003)])
 def test_what_models_in_the_box_lose_beside_the_members(members: Floats, loss: float) -> None:
     rng = np.random.default_rng(0)
     worst = 0.0
@@ -110,14 +114,14 @@ def test_points_of_a_scan_take_less_than_the_noise_margin_from_the_truth() -> No
             points = ROBOT.occupied(cast(arena, x, y, yaw))
             v, w = rng.uniform(-P.reverse_speed, P.speed, 60), rng.uniform(-P.turn_rate, P.turn_rate, 60)
             state, seen = (0 * v, 0 * v, 0 * v, v, w), np.ones(60, bool)
-            for t in range(len(MODEL.tightening) - 1):
-                command = (v, w) if t < MODEL.holds[-1] else (0 * v, 0 * w)
-                state = MODEL.step(state, command, tuple(MODEL.members[1]), MODEL.dt)
+            for t in range(len(MODEL.certificate.tightening) - 1):
+                command = (v, w) if t < MODEL.certificate.holds[-1] else (0 * v, 0 * w)
+                state = MODEL.dynamics.step(state, command, tuple(MODEL.dynamics.members[1]), MODEL.dynamics.dt)
                 told = nearest(state[0], state[1], points) - REACH
-                seen &= told >= MODEL.tightening[t + 1, 0]
+                seen &= told >= MODEL.certificate.tightening[t + 1, 0]
                 east, north = x + np.cos(yaw) * state[0] - np.sin(yaw) * state[1], y + np.sin(yaw) * state[0]
                 true = arena.clearance(east, north + np.cos(yaw) * state[1]) - REACH
-                near = seen & (told < MODEL.tightening[t + 1, 0] + 0.03)
+                near = seen & (told < MODEL.certificate.tightening[t + 1, 0] + 0.03)
                 worst = max(worst, float((told - true)[near].max(initial=-np.inf)))
     assert -P.lidar_noise < worst < -P.lidar_noise + 0.012
 
@@ -137,14 +141,19 @@ def test_past_commands_are_rolled_out_in_their_sequence() -> None:
 def test_a_wrong_speed_costs_no_more_than_its_margin() -> None:
     """Through any commands that may act before, during and after a decision, at the most sluggish and fastest drive."""
     rng, members, error = np.random.default_rng(0), corners(), P.margin_speed_estimate
-    granted = MODEL.tightening[:, 0] - DiffDrive(replace(P, margin_speed_estimate=0.0)).model.tightening[:, 0]
+    granted = (
+        MODEL.certificate.tightening[:, 0]
+        - DiffDrive(replace(P, margin_speed_estimate=0.0)).model.certificate.tightening[:, 0]
+    )
 
     def path(v: float, w: float, commands: list[tuple[float, ...]]) -> Floats:
         x = tuple(np.full(len(members), value) for value in (0.0, 0.0, 0.0, v, w))
         places = []
         for t in range(len(granted) - 1):
             command = commands[t] if t < len(commands) else (0.0, 0.0)
-            x = MODEL.step(x, tuple(np.full(len(members), u) for u in command), tuple(members.T), MODEL.dt)
+            x = MODEL.dynamics.step(
+                x, tuple(np.full(len(members), u) for u in command), tuple(members.T), MODEL.dynamics.dt
+            )
             places.append(x[:2])
         return np.array(places)
 
@@ -157,8 +166,8 @@ def test_a_wrong_speed_costs_no_more_than_its_margin() -> None:
 
 
 @cache
-def certificate() -> Certificate:
-    return Certificate(MODEL, len(ROBOT.state_names), len(ROBOT.action_names))
+def certificate() -> Certifier:
+    return Certifier(MODEL, len(ROBOT.state_names), len(ROBOT.action_names))
 
 
 def least_certified(state: Floats, points: Floats, rng: np.random.Generator) -> Floats | None:
@@ -207,23 +216,26 @@ def test_truth_at_every_bound_stays_safe_on_the_stored_plan() -> None:
         return x[0] + east, x[1] + north, *x[2:]
 
     for arena, measured, action in at_the_edge(rng, 100):
-        members, hold = tuple(draw_box(rng, n).T), rng.choice(MODEL.holds, n)
+        members, hold = tuple(draw_box(rng, n).T), rng.choice(MODEL.certificate.holds, n)
         x = tuple(np.full(n, value) for value in measured)
         x = (*x[:3], x[3] + P.margin_speed_estimate * rng.choice([-1, 1], n), x[4])
         x = shifted(x, np.full(n, P.margin_model))  # a slip, once
-        for t in range(len(MODEL.tightening) - 1):
-            plan = MODEL.backup(x, 0.0, MODEL.constants)
+        for t in range(len(MODEL.certificate.tightening) - 1):
+            plan = MODEL.certificate.backup(x, (0.0,), MODEL.certificate.constants)
             command = tuple(np.where(t < hold, u, k) for u, k in zip(action, plan, strict=True))
             before, moving = x, np.abs(x[3]) > P.terminal_speed  # nothing pushes a base that stands
-            x = shifted(MODEL.step(x, command, members, MODEL.dt), P.margin_growth * MODEL.dt * moving)
+            x = shifted(
+                MODEL.dynamics.step(x, command, members, MODEL.dynamics.dt),
+                P.margin_growth * MODEL.dynamics.dt * moving,
+            )
             for part in (0.5, 1.0):  # the truth is safe between two checks, too
                 east, north = (a + part * (b - a) for a, b in zip(before[:2], x[:2], strict=True))
                 least = min(least, float(arena.clearance(east, north).min()) - REACH)
-            if t >= max(MODEL.holds) and (np.abs(x[3]) < 1e-3).all():
+            if t >= max(MODEL.certificate.holds) and (np.abs(x[3]) < 1e-3).all():
                 break
         assert (np.abs(x[3]) < 1e-3).all(), "it never stands"
     assert least >= 0.0
-    assert least < MODEL.tightening[-1, 0] - 0.05, "far from every obstacle this shows nothing"
+    assert least < MODEL.certificate.tightening[-1, 0] - 0.05, "far from every obstacle this shows nothing"
 
 
 @pytest.mark.parametrize(

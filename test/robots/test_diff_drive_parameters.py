@@ -9,7 +9,7 @@ import pytest
 
 from safe_support_ql import config
 from safe_support_ql.robots import make
-from safe_support_ql.robots.diff_drive import DiffDrive
+from safe_support_ql.robots.diff_drive.robot import DiffDrive
 from safe_support_ql.safety.rollout import rollout_margins
 
 
@@ -57,4 +57,4 @@ def test_what_lies_beyond_reach_cannot_matter() -> None:
         assert isinstance(robot, DiffDrive)
         beyond = np.array([[robot._reach + 1e-3, 0.0]])
         speed = robot.parameters.speed
-        assert margin(robot, speed, 0.0, (speed, 0.0), beyond) >= robot.model.band
+        assert margin(robot, speed, 0.0, (speed, 0.0), beyond) >= robot.model.certificate.band

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from safe_support_ql.parameters import build, param
-from safe_support_ql.robots.base import Estimate, Model, Robot
+from safe_support_ql.robots.base import Estimate, Robot
+from safe_support_ql.robots.model import Certificate, Detection, Dynamics, Model
 from safe_support_ql.robots.world import Channel, CommandTopic, JointEffort, WorldSpec
 
 
@@ -48,6 +49,7 @@ def terminal(x, centre, constants):
 
 class Toy(Robot):
     name = "toy"
+    passive_stop, must_reach, silence = True, False, np.zeros(1)
     state_names, action_names, action_units = ("x", "v"), ("force",), ("N",)
     observation_names, observation_units = ("x", "v", "last_force"), ("m", "m/s", "N")
     observation_scale = np.ones(3, np.float32)
@@ -67,9 +69,13 @@ class Toy(Robot):
         steps = int(2.0 / dt)
         # The pole hangs on the cart here and pulls it: its mass is in the ensemble, its swing in the tightening.
         self.model = Model(
-            step, backup, margins, terminal, np.array([[1.1], [1.0], [1.4]]), np.zeros((1, 1)), (p.limit,), ("track",),
-            np.linspace(0.05, 0.15, steps + 1)[:, None], np.ones(1), 1, dt, 0, (1,),
-            0.02, 0.01, 0.001, 0.05, np.full(2, 0.2), np.full(2, 0.2),
+            dynamics=Dynamics(step=step, members=np.array([[1.1], [1.0], [1.4]]), dt=dt, checks_per_tick=1),
+            certificate=Certificate(
+                backup=backup, margins=margins, terminal=terminal, constants=(p.limit,), centres=np.zeros((1, 1)),
+                margin_names=("track",), tightening=np.linspace(0.05, 0.15, steps + 1)[:, None], scale=np.ones(1),
+                holds=(1,), band=0.02, noise_allowance=0.01, step_residual=0.001, band_budget=0.05,
+            ),
+            detection=Detection(residual=np.full(2, 0.2), slack=np.full(2, 0.2)),
         )
 
     def estimate(self, inputs):
@@ -80,6 +86,9 @@ class Toy(Robot):
 
     def relative(self, before, now):
         return now["joint_states"]
+
+    def in_motion(self, state, centre):
+        return abs(state[1]) > 0.1
 
     def truth_margins(self, truth):
         return np.array([self.parameters.limit - abs(truth[0])])
@@ -104,7 +113,9 @@ def make(parameters, where):
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "toy.py").write_text(MODULE)
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "__init__.py").touch()
+    (tmp_path / "toy" / "robot.py").write_text(MODULE)
     (tmp_path / "toy.yaml").write_text("robot: toy\nparameters:\n  limit: 1.2\nbehavior:\n  controller_share: 0.0\n")
     robots.__path__.append(str(tmp_path))
     yield tmp_path / "toy.yaml"

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 
 from safe_support_ql import config
 from safe_support_ql.robots.base import Robot
-from safe_support_ql.safety.candidates import lattice
-from safe_support_ql.safety.certificate import Certificate
+from safe_support_ql.safety.certificate import Certifier
 from safe_support_ql.safety.rollout import rollout_margins
 
 ROBOTS = {name: config.load_robot(name).robot for name in ("diff_drive", "cart_pole")}
 CERTIFICATES = {
-    name: Certificate(robot.model, len(robot.state_names), len(robot.action_names)) for name, robot in ROBOTS.items()
+    name: Certifier(robot.model, len(robot.state_names), len(robot.action_names)) for name, robot in ROBOTS.items()
 }
 
 
@@ -24,7 +23,7 @@ def random_situation(robot: Robot, seed: int) -> tuple[np.ndarray, np.ndarray, n
     """(state, past, actions, points) as they come up in a run: two sequences of three earlier commands."""
     rng = np.random.default_rng(seed)
     past = rng.uniform(robot.action_low, robot.action_high, (2, 3, len(robot.action_low)))
-    actions = lattice(robot, bool(rng.integers(2)), rng).astype(np.float64)
+    actions = robot.candidates(bool(rng.integers(2)))(rng, np.zeros(0)).astype(np.float64)
     if robot.name == "diff_drive":
         state = np.array([0.0, 0.0, 0.0, *(past[0, 0] * rng.uniform(0.5, 1.0))])
         scan = rng.uniform(0.2, 2.0) + rng.uniform(0.0, 1.5) * np.abs(np.sin(np.arange(180) * rng.uniform(0.01, 0.3)))
@@ -52,8 +51,10 @@ def test_compiled_dynamics_work_on_plain_numbers(name: str) -> None:
     """np.where, for one, makes an array of a number where it is compiled: right, and ten times as slow."""
     model = ROBOTS[name].model
     x = tuple(0.1 for _ in ROBOTS[name].state_names)
-    u = numba.njit(model.backup)(x, 0.0, model.constants)
-    ahead = numba.njit(model.step)(x, u, tuple(float(value) for value in model.members[0]), model.dt)
+    u = numba.njit(model.certificate.backup)(x, 0.0, model.certificate.constants)
+    ahead = numba.njit(model.dynamics.step)(
+        x, u, tuple(float(value) for value in model.dynamics.members[0]), model.dynamics.dt
+    )
     assert all(isinstance(value, float) for value in (*u, *ahead))
 
 
@@ -94,24 +95,27 @@ def test_a_certified_action_then_the_plan_stay_safe_for_every_model_in_the_box(
         return
     rng = np.random.default_rng(seed)
     chosen = rng.choice(certified)
-    low, high = model.members.min(axis=0), model.members.max(axis=0)
+    low, high = model.dynamics.members.min(axis=0), model.dynamics.members.max(axis=0)
     corner = np.where(rng.random(len(low)) < 0.5, low, high)
     truth = corner if share < 0.5 else low + rng.random(len(low)) * (high - low)
     members = tuple(np.array([value]) for value in truth)
     x = tuple(np.array([value]) for value in state)
     command = tuple(np.array([value]) for value in actions[chosen])
-    centre = model.centres[centres[chosen], 0]
-    for t in range(2 * len(model.tightening)):
-        if t >= model.checks_per_tick and t % model.checks_per_tick == 0:
-            command = model.backup(x, centre, model.constants)
-        x = model.step(x, command, members, model.dt)
-        h = np.array([np.ravel(value)[0] for value in model.margins(x, points, model.constants)])
+    centre = model.certificate.centre(centres[chosen])
+    for t in range(2 * len(model.certificate.tightening)):
+        if t >= model.dynamics.checks_per_tick and t % model.dynamics.checks_per_tick == 0:
+            command = model.certificate.backup(x, centre, model.certificate.constants)
+        x = model.dynamics.step(x, command, members, model.dynamics.dt)
+        h = np.array(
+            [np.ravel(value)[0] for value in model.certificate.margins(x, points, model.certificate.constants)]
+        )
         assert (h >= 0).all(), (t, h)
 
 
 def test_more_tightening_never_certifies_more() -> None:
     robot = ROBOTS["diff_drive"]
-    tighter = replace(robot.model, tightening=robot.model.tightening + 0.05)
+    shrunk = replace(robot.model.certificate, tightening=robot.model.certificate.tightening + 0.05)
+    tighter = replace(robot.model, certificate=shrunk)
     fewer = 0
     for seed in range(10):
         state, past, actions, points = random_situation(robot, seed)

@@ -258,7 +258,7 @@ def test_a_blind_plan_starts_where_the_robot_is_and_not_where_it_was_seen_last(u
     truth, now, blind_ticks, command = np.array([0.1, 0.02, 0.1, 0.0]), 0, 0, (0.0,)
     for tick in range(1, 40):
         passed = period if tick <= 10 or not uneven else (period * 6 // 5, period * 7 // 5)[tick % 2]
-        truth = np.array(model.step(tuple(truth), command, tuple(model.members[0]), passed / 1e9))
+        truth = np.array(model.dynamics.step(tuple(truth), command, tuple(model.dynamics.members[0]), passed / 1e9))
         assert (robot.truth_margins(truth) > 0).all()
         now += passed
         if tick <= 10:
@@ -285,12 +285,18 @@ def test_after_a_reset_the_plan_goes_on_from_where_the_robot_is_without_a_jump(c
     gate.new_episode(ticks)
 
     def k(state: np.ndarray, centre: int) -> float:
-        return float(model.backup(tuple(state), model.centres[centre, 0], model.constants)[0])
+        return float(
+            model.certificate.backup(tuple(state), model.certificate.centre(centre), model.certificate.constants)[0]
+        )
 
     def cycle(asks: bool = False, blind: bool = False, done: str = "") -> Decision:
         """A tick of the nominal model and what is decided then, after a latch or a reset where one is to be done."""
         nonlocal truth, command, now
-        truth = np.array(model.step(tuple(truth), command, tuple(model.members[0]), robot.period)) if now else truth
+        truth = (
+            np.array(model.dynamics.step(tuple(truth), command, tuple(model.dynamics.members[0]), robot.period))
+            if now
+            else truth
+        )
         now += period
         if not blind:
             for name, vector in (("joint_states", truth), ("goal_pose", np.zeros(1))):
@@ -413,7 +419,7 @@ def test_every_command_since_an_old_state_counts(gate: Gate) -> None:
 
 
 def test_past_commands_are_rolled_out_in_every_way_in_which_they_may_have_acted(gate: Gate) -> None:
-    support, dt = gate.support, PERIOD // ROBOT.model.checks_per_tick
+    support, dt = gate.support, PERIOD // ROBOT.model.dynamics.checks_per_tick
     one, two = np.array([0.1, 0.0]), np.array([0.2, 0.0])
     assert support.past(0, 0)[0].shape == (1, 0, 2)
     np.testing.assert_array_equal(support.past(0, 2)[0], np.zeros((1, 2, 2)))
@@ -474,7 +480,7 @@ def test_what_was_never_certified_is_not_held(gate: Gate) -> None:
 def test_in_real_time_a_command_is_certified_to_act_longer(gate: Gate) -> None:
     feed(gate, PERIOD)
     assert gate.begin(PERIOD, PERIOD, (0.0, 0.2)) is not None
-    assert max(gate._timing.holds) == ROBOT.model.checks_per_tick + 5, "0.2 s, and its way to the drive"
+    assert max(gate._timing.holds) == ROBOT.model.dynamics.checks_per_tick + 5, "0.2 s, and its way to the drive"
 
 
 def test_a_stale_recorder_stops_the_robot(gate: Gate) -> None:

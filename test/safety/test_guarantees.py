@@ -20,7 +20,7 @@ from safe_support_ql import config
 from safe_support_ql.experiments.falsify import NOMINAL, near_start, true_world
 from safe_support_ql.robots.base import Inputs, Robot
 from safe_support_ql.safety.candidates import CandidateSet
-from safe_support_ql.safety.certificate import Certificate
+from safe_support_ql.safety.certificate import Certifier
 from safe_support_ql.safety.gate import Decision, Gate, State
 from safe_support_ql.simulation.simulation import Simulation
 from safe_support_ql.simulation.world import DriveWorld
@@ -101,7 +101,10 @@ def drive(
     start(sim, robot, seed, signs)
     gate.state = State.CLOSED  # first, or a latch would outlive the episode
     gate.new_episode(seed)
-    period, rest = round(1e9 * robot.period), [("none", 0)] * (len(model.tightening) // model.checks_per_tick)
+    period, rest = (
+        round(1e9 * robot.period),
+        [("none", 0)] * (len(model.certificate.tightening) // model.dynamics.checks_per_tick),
+    )
     for tick, (event, pick) in enumerate([*events, *rest], 1):
         # Without a state a cart-pole has no passive safe one: that is declared uncoverable, but for a single tick.
         unseen = event in ("NaN input", "silence") and not (blind and robot.name == "cart_pole")
@@ -125,8 +128,8 @@ def drive(
         outcome = sim.tick(decision.action.astype(np.float64))
         assert sim.unsafe_visits == visits, outcome.visit
         if tick > len(events) and decision.candidates is not None:
-            centre = float(model.centres[gate.support.centre, 0])
-            if model.terminal(tuple(robot.estimate(inputs).state), centre, model.constants):
+            centre = model.certificate.centre(gate.support.centre)
+            if model.certificate.terminal(tuple(robot.estimate(inputs).state), centre, model.certificate.constants):
                 return
 
 
@@ -226,7 +229,7 @@ def test_the_surcharge_of_a_mismatch_withholds_what_comes_too_near() -> None:
     renew(gate)
     free, near = stand(gate, 1, 0.40), 0.05
     margins = free.margin[free.certified & ~free.is_plan]
-    assert len(margins) and (margins < gate.robot.model.band + near).all()
+    assert len(margins) and (margins < gate.robot.model.certificate.band + near).all()
     gate.support.surcharge = near
     assert not turn(gate, stand(gate, 2, 0.40))
     assert turn(gate, stand(gate, 3, 0.50)), "what keeps the greater distance passes"
@@ -256,11 +259,16 @@ def test_in_the_band_the_threshold_never_falls(distances: list[float]) -> None:
 
 
 @cache
-def single() -> tuple[Robot, Any, Certificate]:
+def single() -> tuple[Robot, Any, Certifier]:
     """The cart-pole, a model that is its own only member with a tightening that does not grow, and its certificate."""
     robot = config.load_robot("cart_pole").robot
-    model = replace(robot.model, members=robot.model.members[:1], tightening=np.full_like(robot.model.tightening, 0.02))
-    return robot, model, Certificate(model, len(robot.state_names), len(robot.action_names))
+    tightening = np.full_like(robot.model.certificate.tightening, 0.02)
+    model = replace(
+        robot.model,
+        dynamics=replace(robot.model.dynamics, members=robot.model.dynamics.members[:1]),
+        certificate=replace(robot.model.certificate, tightening=tightening),
+    )
+    return robot, model, Certifier(model, len(robot.state_names), len(robot.action_names))
 
 
 @given(seed=st.integers(0, 2**32 - 1))
@@ -272,18 +280,18 @@ def test_a_single_models_plan_certifies_again(seed: int) -> None:
     state = rng.uniform(-1.0, 1.0, 4) * [0.8, 0.12, 0.6, 0.5]
     actions = rng.uniform(robot.action_low, robot.action_high, (8, 1))
     past, points = np.zeros((1, 0, 1)), np.zeros((0, 2))
-    margins, centres = certificate(state, past, (0,), actions, points, len(model.centres) // 2)
+    margins, centres = certificate(state, past, (0,), actions, points, len(model.certificate.centres) // 2)
     certified = np.flatnonzero(margins >= 0.0)
     assume(len(certified))
     chosen = rng.choice(certified)
     action, centre = actions[chosen], int(centres[chosen])
-    member = tuple(model.members[0])
+    member = tuple(model.dynamics.members[0])
     for _ in range(30):
         x = tuple(state)
-        for _ in range(model.checks_per_tick):
-            x = model.step(x, tuple(action), member, model.dt)
+        for _ in range(model.dynamics.checks_per_tick):
+            x = model.dynamics.step(x, tuple(action), member, model.dynamics.dt)
         state = np.array(x)
-        plan = model.backup(tuple(state), model.centres[centre, 0], model.constants)
+        plan = model.certificate.backup(tuple(state), model.certificate.centre(centre), model.certificate.constants)
         action = np.clip(np.array(plan, np.float64), robot.action_low, robot.action_high)
         margin = certificate(state, past, (0,), action[None], points, centre, -np.inf)[0][0]
         assert margin >= -1e-9

@@ -154,11 +154,15 @@ def test_a_robot_that_moves_only_while_nobody_looks_latches(
     settings = config.load_robot("diff_drive")
     model, period_ms = settings.robot.model, 10
     gate = Gate(settings.robot, settings.gate, False, 0)
-    member = (*model.members[0][:2], 1.0 - (1.0 - model.members[0][2]) ** 0.2, *model.members[0][3:])
+    member = (
+        *model.dynamics.members[0][:2],
+        1.0 - (1.0 - model.dynamics.members[0][2]) ** 0.2,
+        *model.dynamics.members[0][3:],
+    )
     state, command, trace, ms = (0.0,) * 5, (0.0, 0.0), [(0.0,) * 5] * (late // period_ms), 1000
     for wait, i in [(wait, i) for _ in range(40) for i, wait in enumerate(waits)]:
         for _ in range(wait // period_ms):
-            state = tuple(float(v) for v in model.step(state, command, member, period_ms / 1000))
+            state = tuple(float(v) for v in model.dynamics.step(state, command, member, period_ms / 1000))
             trace.append(state)
             ms += period_ms
         x, y, yaw, v, w = trace[-1 - late // period_ms]
@@ -197,7 +201,9 @@ def test_in_lock_step_every_tick_of_a_gap_has_its_own_command() -> None:
         decision = decision or gate.expire(now)
         assert decision.stamp_ns == now
         command = tuple(decision.action.astype(float))
-        truth = np.array(model.step(tuple(truth), command, tuple(model.members[0]), model.dt))
+        truth = np.array(
+            model.dynamics.step(tuple(truth), command, tuple(model.dynamics.members[0]), model.dynamics.dt)
+        )
     assert gate.counters.mismatches == 0
 
 
@@ -211,7 +217,9 @@ def test_states_that_come_at_uneven_times_are_no_mismatch(pattern: tuple[int, ..
     for tick in range(400):
         passed = pattern[tick % len(pattern)]
         for _ in range(passed):
-            truth = np.array(model.step(tuple(truth), command, (*model.members[0][:-1], 0.001), 0.001))
+            truth = np.array(
+                model.dynamics.step(tuple(truth), command, (*model.dynamics.members[0][:-1], 0.001), 0.001)
+            )
         now += passed * 1_000_000
         gate.receive("joint_states", truth, now, now, now)
         if not tick:

@@ -30,9 +30,9 @@ def test_a_decision_is_drawn_as_it_was_taken(name: str) -> None:
     assert picture.after.shape == (used.sum(), 3) and np.isfinite(picture.after).all()
     assert len(np.unique(picture.after.round(9), axis=0)) > 2, "candidates lead to different places"
     np.testing.assert_allclose(picture.backup[0], picture.now)
-    checks = robot.model.checks_per_tick
+    checks = robot.model.dynamics.checks_per_tick
     np.testing.assert_allclose(picture.backup[checks], picture.after[np.flatnonzero(used) == index][0], atol=1e-9)
-    assert len(picture.backup) < len(robot.model.tightening), "the plan reaches S_f within the horizon"
+    assert len(picture.backup) < len(robot.model.certificate.tightening), "the plan reaches S_f within the horizon"
     assert all(value > 0.0 for value in picture.margins.values())
     assert picture.margins.keys() == picture.tightening.keys()
     sim.close()

@@ -1,22 +1,20 @@
-"""A light differential-drive base with a lidar among static obstacles; the default robot.
-
-Safe set: ground-truth clearance of the whole (circular) footprint, and limits on speed and turn rate.
-Backup policy k: command zero speed and zero turn rate. Terminal set S_f: standing, which nothing pushes it out of.
-Certificate state: (x, y, yaw, v, w) in the robot's frame at the instant of the scan, so it starts at (0, 0, 0, v, w).
-"""
+"""The base as a robot: state, estimate from odometry and scan, observation and task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 
-from safe_support_ql.parameters import build, param
-from safe_support_ql.robots.base import Estimate, Floats, Inputs, Model, Robot, Singles, outside
-from safe_support_ql.robots.geometry import match_scans, nearest
+from safe_support_ql.parameters import build
+from safe_support_ql.robots.base import Estimate, Inputs, Robot, Singles, outside
+from safe_support_ql.robots.diff_drive import model
+from safe_support_ql.robots.diff_drive.parameters import Parameters
+from safe_support_ql.robots.geometry import match_scans
+from safe_support_ql.robots.model import Floats
 from safe_support_ql.robots.world import (
     Channel,
     CommandTopic,
@@ -33,114 +31,13 @@ FARTHEST_GOAL = 8.0  # m, goals farther away look this far in the observation
 FEWEST_RETURNS = 3  # in a whole scan: with fewer, an open hall and a dead lidar look the same
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """Everything of this robot that a user may set; SI units."""
-
-    footprint_radius: float = param(0.17, "m", 0.05, 1.0, "circle about the axle centre that holds the whole base")
-    clearance: float = param(0.05, "m", 0.0, 1.0, "h_clearance = distance from the footprint to any obstacle - this")
-    speed: float = param(0.6, "m/s", 0.05, 3.0, "command saturation, forwards")
-    reverse_speed: float = param(0.15, "m/s", 0.0, 3.0, "command saturation, backwards")
-    turn_rate: float = param(1.5, "rad/s", 0.1, 6.0, "command saturation")
-    speed_margin: float = param(0.3, "m/s", 0.0, 3.0, "the safe set's speed limit is the saturation plus this")
-    turn_margin: float = param(1.0, "rad/s", 0.0, 6.0, "the safe set's turn limit is the saturation plus this")
-    lag: float = param(0.1, "s", 0.01, 1.0, "first-order lag of the drive")
-    acceleration: float = param(2.5, "m/s^2", 0.1, 20.0, "slew limit of the drive")
-    turn_acceleration: float = param(10.0, "rad/s^2", 0.1, 100.0, "slew limit of the drive")
-    dead_zone: float = param(0.05, "m/s", 0.0, 0.5, "slower speed commands count as zero: gives 'stopped' a mass")
-    drive_timeout: float = param(0.25, "s", 0.05, 2.0, "T_drive: the drive stops by itself this long after a command")
-    # Ensemble: how far the true motion may be from the odometry's, relative to nominal.
-    motion_mismatch: float = param(0.2, "1", 0.0, 0.5, "ground speed and turn rate per odometry unit, +- this")
-    lag_mismatch: float = param(0.3, "1", 0.0, 0.9, "lag of the drive, +- this")
-    braking_mismatch: float = param(0.2, "1", 0.0, 0.9, "slew limit of the drive, - this")
-    # Margins of docs/method.md.
-    between_members: float = param(0.01, "m", 0.0, 0.5, "clearance a drive within the mismatches loses beside members")
-    margin_model: float = param(0.005, "m", 0.0, 0.5, "model residual: clearance lost to the model at once")
-    margin_growth: float = param(0.02, "m/s", 0.0, 1.0, "w_bar per second of rollout, up to the horizon")
-    margin_terminal: float = param(0.008, "m", 0.0, 0.1, "creep left after the terminal speed is reached")
-    margin_speed_estimate: float = param(0.06, "m/s", 0.0, 0.5, "e_0: error of the odometry's speed")
-    lidar_noise: float = param(0.03, "m", 0.0, 0.5, "bound on the error of one range")
-    terminal_speed: float = param(0.02, "m/s", 0.001, 0.2, "S_f: slower than this counts as standing")
-    horizon: float = param(1.5, "s", 0.2, 10.0, "longest rollout; longer than any stop")
-    checks_per_tick: int = param(2, "1", 1, 100, "certificate checks per control period")
-    band: float = param(0.04, "m", 0.0, 0.5, "width b of the hysteresis band")
-    noise_allowance: float = param(0.03, "m", 0.0, 0.5, "how far scan noise moves the margin of a standing robot")
-    step_residual: float = param(0.0005, "m", 0.0, 0.1, "clearance one in-band step may lose unseen")
-    band_budget: float = param(0.1, "m", 0.0, 1.0, "clearance in-band steps may spend before only the plan runs")
-    # W, beyond which a tick counts as mismatch: what the robot may do outside of the members' predictions.
-    residual_way: float = param(0.01, "m", 0.001, 1.0, "way of a tick, by odometry")
-    residual_turn: float = param(0.04, "rad", 0.001, 1.0, "turn of a tick, by odometry")
-    residual_speed: float = param(0.05, "m/s", 0.001, 1.0, "speed")
-    residual_turn_rate: float = param(0.3, "rad/s", 0.001, 5.0, "turn rate")
-    scan_residual_way: float = param(0.015, "m", 0.001, 1.0, "way of a tick, by matching scans")
-    scan_residual_turn: float = param(0.02, "rad", 0.001, 1.0, "turn of a tick, by matching scans")
-    scan_disagreement: float = param(0.12, "1", 0.01, 1.0, "share of a scan that no motion explains")
-    scan_rays: int = param(180, "1", 180, 1440, "rays of the lidar over the full circle")
-    scan_range: float = param(6.0, "m", 1.0, 100.0, "largest range of the lidar")
-    policy_rays: int = param(36, "1", 4, 1440, "sectors the policy sees, each the nearest of its rays")
-    input_age: float = param(0.25, "s", 0.02, 2.0, "older inputs count as missing")
-    # World and task.
-    scan_noise: float = param(0.01, "m", 0.0, 0.1, "standard deviation of a range, truncated at three of it")
-    odometry_drift: float = param(0.01, "1", 0.0, 0.2, "relative drift of the odometry")
-    arena_side: float = param(8.0, "m", 4.0, 50.0, "side of the walled square")
-    obstacles_min: int = param(8, "1", 0, 100, "fewest obstacles")
-    obstacles_max: int = param(14, "1", 0, 100, "most obstacles")
-    obstacle_half_width_min: float = param(0.1, "m", 0.05, 2.0, "declared smallest obstacle: half its width")
-    obstacle_half_width_max: float = param(0.16, "m", 0.1, 2.0, "largest obstacle: half its width")
-    start_goal_distance: float = param(4.0, "m", 0.5, 50.0, "least distance from start to goal")
-    corridor: float = param(0.5, "m", 0.1, 2.0, "half the least gap between two obstacles, or to a wall")
-    goal_radius: float = param(0.3, "m", 0.05, 2.0, "closer than this is reached")
-    episode_s: float = param(40.0, "s", 1.0, 600.0, "time limit of an episode")
-    reward_progress: float = param(5.0, "1/m", 0.0, 100.0, "reward per metre come closer to the goal")
-    reward_time: float = param(0.02, "1", 0.0, 1.0, "cost of a tick")
-    reward_goal: float = param(1.0, "1", 0.0, 100.0, "reward for reaching the goal")
-
-
-def step(x: tuple[Any, ...], u: tuple[Any, ...], member: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
-    """First-order lag with slew limit, then a unicycle about the mean velocity of the step.
-
-    x = (x, y, yaw, v, w), v and w as the odometry measures them; u = (speed, turn rate) commanded;
-    member = (ground_v, ground_w, response, acceleration, turn_acceleration, dead_zone), the first two being true motion
-    per odometry unit and `response` = 1 - exp(-dt / lag), which is the same at every step.
-    """
-    px, py, yaw, v, w = x
-    ground_v, ground_w, response, acceleration, turn_acceleration, dead_zone = member
-    wanted = u[0] * (np.abs(u[0]) >= dead_zone)  # np.where would make an array of a scalar where this is compiled
-    dv = np.minimum(np.maximum((wanted - v) * response, -acceleration * dt), acceleration * dt)
-    dw = np.minimum(np.maximum((u[1] - w) * response, -turn_acceleration * dt), turn_acceleration * dt)
-    turn = ground_w * (w + 0.5 * dw) * dt
-    way = ground_v * (v + 0.5 * dv) * dt
-    middle = yaw + 0.5 * turn
-    return px + way * np.cos(middle), py + way * np.sin(middle), yaw + turn, v + dv, w + dw
-
-
-def backup(x: tuple[Any, ...], centre: float, constants: tuple[float, ...]) -> tuple[Any, ...]:
-    """Brake: zero speed, zero turn rate, whatever the state."""
-    return 0.0 * x[3], 0.0 * x[4]
-
-
-def margins(x: tuple[Any, ...], points: Any, constants: tuple[float, ...]) -> tuple[Any, ...]:
-    """(clearance [m], speed [m/s], turn rate [rad/s]) left before the safe set ends."""
-    reach, speed_limit, turn_limit = constants[0], constants[1], constants[2]
-    return nearest(x[0], x[1], points) - reach, speed_limit - np.abs(x[3]), turn_limit - np.abs(x[4])
-
-
-def margins_from(x: tuple[Any, ...], seen: tuple[Any, ...], h: tuple[Any, ...], constants: Any) -> tuple[Any, ...]:
-    """Clearance is lost no faster than way is made."""
-    dx, dy = x[0] - seen[0], x[1] - seen[1]
-    clearance = h[0] - np.sqrt(dx * dx + dy * dy)
-    return clearance, constants[1] - np.abs(x[3]), constants[2] - np.abs(x[4])
-
-
-def terminal(x: tuple[Any, ...], centre: float, constants: tuple[float, ...]) -> Any:
-    """Standing: a circular footprint that turns on the spot loses no clearance."""
-    return np.abs(x[3]) <= constants[3]
-
-
 class DiffDrive(Robot):
     """See the module."""
 
     name = "diff_drive"
+    passive_stop = True
+    must_reach = True
+    silence = np.zeros(2)
     state_names = ("x", "y", "yaw", "v", "w")
     action_names = ("speed", "turn_rate")
     action_units = ("m/s", "rad/s")
@@ -209,16 +106,20 @@ class DiffDrive(Robot):
         self.observation_scale = np.array(
             [1.0] * p.policy_rays + [2.0, 1.0, 1.0, p.speed, p.turn_rate, p.speed, p.turn_rate, 0.05], np.float32
         )
-        self.model = _model(p, self.period)
+        self.model = model.build_model(p, self.period)
         # Farther points cannot matter: the longest way to a stop, the footprint, and every margin end before.
         top = (p.speed + p.speed_margin) * (1 + p.motion_mismatch)
         late = p.lag * (1 + p.lag_mismatch)
         # Age of the state and of its answer, the hold, and what rounding up to whole checks adds; then lag and braking.
-        held = p.input_age + 1.2 * self.period + max(p.drive_timeout, 2.2 * self.period) + 2 * self.model.dt
+        held = p.input_age + 1.2 * self.period + max(p.drive_timeout, 2.2 * self.period) + 2 * self.model.dynamics.dt
         braking = top**2 / (2 * p.acceleration * (1 - p.braking_mismatch))
         way = top * max(held + late, self.period + p.drive_timeout + 2 * p.input_age) + braking
         self._reach = (
-            min(way, top * p.horizon) + p.footprint_radius + p.clearance + self.model.tightening[-1, 0] + p.band
+            min(way, top * p.horizon)
+            + p.footprint_radius
+            + p.clearance
+            + self.model.certificate.tightening[-1, 0]
+            + p.band
         )
         self._angles = -np.pi + np.arange(p.scan_rays) * (2 * np.pi / p.scan_rays)
         self._directions = np.stack([np.cos(self._angles), np.sin(self._angles)], axis=1)
@@ -291,7 +192,7 @@ class DiffDrive(Robot):
         return np.where((ranges >= 0.0) & (ranges <= ROUNDED * largest), np.minimum(ranges, largest), 0.0)
 
     def observation(
-        self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: float, threshold: float
+        self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: Floats, threshold: float
     ) -> Singles:
         """See `observation_names`. Invalid rays show as 0 m, the way the certificate treats them."""
         p = self.parameters
@@ -349,6 +250,10 @@ class DiffDrive(Robot):
         """The axle's centre, in the robot's frame."""
         return np.column_stack([states[:, :2], np.zeros(len(states))])
 
+    def in_motion(self, state: Floats, centre: Floats) -> bool:
+        """At half its top speed or more."""
+        return bool(abs(state[3]) >= 0.5 * self.parameters.speed)
+
     def truth_margins(self, truth: Floats) -> Floats:
         """(clearance, speed, turn rate) margins of truth = (x, y, yaw, v, w, clearance of the footprint)."""
         p = self.parameters
@@ -389,63 +294,6 @@ def _chained(steps: Floats) -> Floats:
     return np.array([x, y, yaw])
 
 
-def _model(p: Parameters, period: float) -> Model:
-    fast, slow = 1 + p.motion_mismatch, 1 - p.motion_mismatch
-    drive = (p.acceleration, p.turn_acceleration, p.dead_zone)
-    weak = (p.acceleration * (1 - p.braking_mismatch), p.turn_acceleration * (1 - p.braking_mismatch), p.dead_zone)
-    dt = period / p.checks_per_tick
-    late, early = p.lag * (1 + p.lag_mismatch), p.lag * (1 - p.lag_mismatch)
-    nominal, slack, quick = (1.0 - np.exp(-dt / lag) for lag in (p.lag, late, early))
-    # All corners with the longest way per odometry unit, and the two with the shortest that lose most beside them; what
-    # the box may still lose, between_members covers. The first row is nominal.
-    far, near = product((fast,), (fast, slow), (slack, quick), (weak, drive)), product((slow,), (fast, slow))
-    rows = [(v, w, lag, *brakes) for v, w, lag, brakes in far] + [(v, w, slack, *drive) for v, w in near]
-    members = np.array([(1, 1, nominal, *drive), *rows])
-    checks = int(np.ceil(p.horizon / dt))
-    seconds = np.arange(checks + 1) * dt
-    speed = max(0.1, (p.speed + p.speed_margin) * (1 - 1 / fast))
-    top = p.speed + p.speed_margin - speed  # of what the odometry may measure under a certified action
-    between = 0.5 * fast * top * dt  # half the way between two checks: the nearest point may lie there
-    # A wrong speed stays wrong while the slew limit acts: through two full reversals at the longest.
-    slewing = 2 * (p.speed + p.reverse_speed) / (p.acceleration * (1 - p.braking_mismatch))
-    estimate = fast * p.margin_speed_estimate * np.minimum(seconds, slewing)
-    clearance = p.margin_model + p.between_members + between + p.margin_terminal + estimate + p.margin_growth * seconds
-    # The safe set limits the true speeds, and the state holds those that the odometry measures: `fast` lies between.
-    turn = max(0.3, (p.turn_rate + p.turn_margin) * (1 - 1 / fast))
-    ways = (p.residual_way, p.residual_way, p.residual_turn, p.residual_speed, p.residual_turn_rate)
-    residual = np.array(ways)
-    tightening = np.stack([clearance, np.full_like(seconds, speed), np.full_like(seconds, turn)], axis=1)
-    return Model(
-        step=step,
-        backup=backup,
-        margins=margins,
-        margins_from=margins_from,
-        terminal=terminal,
-        members=members,
-        centres=np.zeros((1, 1)),
-        constants=(
-            p.footprint_radius + p.clearance,
-            p.speed + p.speed_margin,
-            p.turn_rate + p.turn_margin,
-            p.terminal_speed,
-        ),
-        margin_names=("clearance", "speed", "turn_rate"),
-        tightening=tightening,
-        scale=np.array([1.0, 1.0, 1.0]),
-        checks_per_tick=p.checks_per_tick,
-        dt=dt,
-        offered_longer=0,  # holds contain the drive's timeout
-        holds=(p.checks_per_tick, int(np.ceil(p.drive_timeout / dt))),
-        band=p.band,
-        noise_allowance=p.noise_allowance,
-        step_residual=p.step_residual,
-        band_budget=p.band_budget,
-        residual=residual,
-        uneven=0.1,
-        slack=3.0 * residual,
-    )
-
-
 def _channels(p: Parameters) -> tuple[Channel, ...]:
     scan = {
         "angle_min": -np.pi,
@@ -471,7 +319,13 @@ def _channels(p: Parameters) -> tuple[Channel, ...]:
             constants={"header.frame_id": "odom", "child_frame_id": "base_link"},
         ),
         Channel(
-            "scan", "sensor_msgs/msg/LaserScan", ("ranges[]",), p.input_age, p.scan_rays, scan, finite=False,
+            "scan",
+            "sensor_msgs/msg/LaserScan",
+            ("ranges[]",),
+            p.input_age,
+            p.scan_rays,
+            scan,
+            finite=False,
             limits={"range_min": (0.0, hidden, unseen)},
         ),
         Channel(

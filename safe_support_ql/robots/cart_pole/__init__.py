@@ -1,0 +1,1 @@
+"""pybullet_data's cart-pole: hold the cart at a goal while the pole stays up."""

@@ -1,0 +1,172 @@
+"""The cart-pole as a robot: state, estimate, observation and task.
+
+No passive safe state exists: without a command the pole falls, so a lost state or a dead monitor is uncoverable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from safe_support_ql.parameters import build
+from safe_support_ql.robots.base import Estimate, Inputs, Robot, Singles
+from safe_support_ql.robots.cart_pole import model
+from safe_support_ql.robots.cart_pole.parameters import Parameters
+from safe_support_ql.robots.model import Floats
+from safe_support_ql.robots.world import Channel, CommandTopic, JointEffort, WorldSpec
+
+TRAVEL = 15.0  # m, joint limit of the URDF: no slider can report more
+OFF_REST = 0.05  # m
+FASTEST = 30.0  # m/s and rad/s, beyond what any of its joints can reach
+
+
+class CartPole(Robot):
+    """See the module."""
+
+    name = "cart_pole"
+    passive_stop = False
+    must_reach = False
+    silence = np.zeros(1)
+    frame_id = "world"
+    state_names = ("x", "theta", "x_rate", "theta_rate")
+    action_names = ("force",)
+    action_units = ("N",)
+    observation_units = ("m", "rad", "m/s", "rad/s", "m", "m", "N", "m", "1")
+    observation_names = (
+        "x", "theta", "x_rate", "theta_rate", "goal_offset", "goal", "last_force", "plan_centre", "band_threshold",
+    )  # fmt: skip
+
+    def __init__(self, parameters: Parameters) -> None:
+        """Derive everything from `parameters`. Raises ValueError if they leave no certificate."""
+        p = self.parameters = parameters
+        joints = ("slider_to_cart", "cart_to_pole")
+        self.world = WorldSpec(
+            physics_hz=model.PHYSICS_HZ,
+            control_hz=model.CONTROL_HZ,
+            episode_s=p.episode_s,
+            drive=JointEffort("cartpole.urdf", joints[:1], joints, p.drive_timeout),
+            sensors={"joint_states": "joints", "goal_pose": "goal"},
+        )
+        self.channels = (
+            Channel(
+                "joint_states", "sensor_msgs/msg/JointState", ("position[]", "velocity[]"), p.input_age, len(joints),
+                {"name": list(joints)},
+            ),
+            Channel(
+                "goal_pose", "geometry_msgs/msg/PoseStamped", ("pose.position.x",),
+                constants={"header.frame_id": "world"}, latched=True,
+            ),
+        )  # fmt: skip
+        self.command = CommandTopic("effort_command", "std_msgs/msg/Float64MultiArray", ("data[]",))
+        force = p.force_limit
+        self.action_low, self.action_high = np.array([-force]), np.array([force])
+        self.lattice = ((-force, -0.5 * force, 0.0, 0.5 * force, force),)
+        self.continuous_points = (21,)
+        self.observation_scale = np.array(
+            [p.position_limit, p.angle_limit, 1.0, 1.0, p.goal_range or 1.0, p.goal_range or 1.0, force,
+             p.position_limit, p.band or 1.0], np.float32,
+        )  # fmt: skip
+        self.model = model.build_model(p)
+        self.errors = {"joint_states": model.bounds(p)[0]}
+        self.mismatches = {
+            "cart_heavy": {"link_masses": {"slider_to_cart": 1.18 * p.cart_mass}},
+            "pole_heavy": {"link_masses": {"cart_to_pole": 1.18 * p.pole_mass}},
+            "pole_short": {
+                "urdf_edits": (("0.05 0.05 1.0", "0.05 0.05 0.82"), ("0 0 0.5", "0 0 0.41")),
+                "link_masses": {"cart_to_pole": 0.82 * p.pole_mass},
+            },
+            "force_weak": {"gain": 0.82},
+            "damping_high": {"damping": 1.18 * p.damping},
+        }
+        drive = self.world.drive
+        assert isinstance(drive, JointEffort)
+        self.beyond = {
+            "load": replace(self.world, drive=replace(drive, link_masses={"slider_to_cart": 2.0 * p.cart_mass})),
+            "force_lost": replace(self.world, drive=replace(drive, gain=0.5)),
+            "track_sticky": replace(self.world, drive=replace(drive, damping=1.0)),
+        }
+        self._gain = model.lqr(
+            model.nominal(p),
+            np.array([1.0, p.controller_angle_weight, 0.0, p.controller_turn_weight]),
+            p.controller_force_weight,
+        )
+
+    def objection(self) -> str:
+        """See Robot."""
+        if self.model.certificate.step_residual == 0.0:
+            return "all *_disturbance are 0, one must be more: the band's budget would never be spent"
+        return ""
+
+    def estimate(self, inputs: Inputs) -> Estimate:
+        """State (x, theta, x', theta') as the joints report it; task (goal x [m],) clipped to the goal range."""
+        joints, goal = _vector(inputs, "joint_states", 4), _vector(inputs, "goal_pose", 1)
+        if abs(joints[0]) > TRAVEL:
+            raise ValueError(f"joint_states: cart at {joints[0]:g} m, the slider ends at {TRAVEL:g} m")
+        if np.abs(joints[2:]).max() > FASTEST:
+            raise ValueError(f"joint_states: speeds {joints[2]:g} m/s and {joints[3]:g} rad/s; wrong units?")
+        return Estimate(joints, np.zeros((0, 2)), self._clip(goal))
+
+    def observation(
+        self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: Floats, threshold: float
+    ) -> Singles:
+        """See observation_names; SI units, threshold in scaled margin."""
+        goal = estimate.task[0]
+        return np.array([*estimate.state, goal - estimate.state[0], goal, previous[0], *centre, threshold], np.float32)
+
+    def relative(self, before: Inputs, now: Inputs) -> Floats:
+        """The state at `now`: joint coordinates are absolute."""
+        return _vector(now, "joint_states", 4)
+
+    def place(self, states: Floats) -> Floats:
+        """The tip of the pole, above the track."""
+        length, lean = 2.0 * self.parameters.pole_centre, states[:, 1]
+        tip = [states[:, 0] + length * np.sin(lean), np.zeros(len(states)), length * np.cos(lean)]
+        return np.stack(tip, axis=1)
+
+    def in_motion(self, state: Floats, centre: Floats) -> bool:
+        """OFF_REST or more away from the rest position of its plan."""
+        return bool(abs(state[0] - centre[0]) >= OFF_REST)
+
+    def truth_margins(self, truth: Floats) -> Floats:
+        """(track [m], lean [rad]) at the true joint positions and velocities."""
+        return np.array([self.parameters.position_limit - abs(truth[0]), self.parameters.angle_limit - abs(truth[1])])
+
+    def reward(self, before: Floats, action: Floats, after: Floats, goal: Floats) -> tuple[float, bool]:
+        """-(distance to the goal / 1 m)^2 - reward_force (F / F_max)^2; the task never ends by success."""
+        p = self.parameters
+        distance = after[0] - self._clip(goal)[0]
+        return float(-(distance**2) - p.reward_force * (action[0] / p.force_limit) ** 2), False
+
+    def controller(self, observations: Singles) -> Floats:
+        """LQR to the goal [N, 1]; a goal beyond controller_reach counts as that far, which bounds speed and lean."""
+        p = self.parameters
+        offset = np.clip(observations[:, 4].astype(np.float64), -p.controller_reach, p.controller_reach)
+        state = np.column_stack([-offset, observations[:, 1:4]])
+        return np.clip(-(state @ self._gain), -p.force_limit, p.force_limit)[:, None]
+
+    def initial_state(self, rng: np.random.Generator) -> Floats:
+        """(x, theta, x', theta') at the start of an episode: near rest, and certified."""
+        p = self.parameters
+        return rng.uniform(-1.0, 1.0, 4) * np.array([p.start_range, p.start_angle, p.start_speed, p.start_speed])
+
+    def draw_goal(self, rng: np.random.Generator) -> Floats:
+        """(goal x [m],) of an episode."""
+        return rng.uniform(-1.0, 1.0, 1) * self.parameters.goal_range
+
+    def _clip(self, goal: Floats) -> Floats:
+        return np.clip(goal[:1], -self.parameters.goal_range, self.parameters.goal_range)
+
+
+def _vector(inputs: Inputs, channel: str, size: int) -> Floats:
+    vector = np.asarray(inputs[channel], np.float64)
+    if vector.shape != (size,) or not np.isfinite(vector).all():
+        raise ValueError(f"{channel}: expected {size} finite numbers, got {vector.tolist()}")
+    return vector
+
+
+def make(parameters: Mapping[str, Any], where: str) -> CartPole:
+    """The robot with `parameters` over the defaults. Raises ValueError naming the key."""
+    return CartPole(build(Parameters, parameters, where))

@@ -1,0 +1,70 @@
+"""What a user may set of the base; SI units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safe_support_ql.parameters import param
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Everything of this robot that a user may set; SI units."""
+
+    footprint_radius: float = param(0.17, "m", 0.05, 1.0, "circle about the axle centre that holds the whole base")
+    clearance: float = param(0.05, "m", 0.0, 1.0, "h_clearance = distance from the footprint to any obstacle - this")
+    speed: float = param(0.6, "m/s", 0.05, 3.0, "command saturation, forwards")
+    reverse_speed: float = param(0.15, "m/s", 0.0, 3.0, "command saturation, backwards")
+    turn_rate: float = param(1.5, "rad/s", 0.1, 6.0, "command saturation")
+    speed_margin: float = param(0.3, "m/s", 0.0, 3.0, "the safe set's speed limit is the saturation plus this")
+    turn_margin: float = param(1.0, "rad/s", 0.0, 6.0, "the safe set's turn limit is the saturation plus this")
+    lag: float = param(0.1, "s", 0.01, 1.0, "first-order lag of the drive")
+    acceleration: float = param(2.5, "m/s^2", 0.1, 20.0, "slew limit of the drive")
+    turn_acceleration: float = param(10.0, "rad/s^2", 0.1, 100.0, "slew limit of the drive")
+    dead_zone: float = param(0.05, "m/s", 0.0, 0.5, "slower speed commands count as zero: gives 'stopped' a mass")
+    drive_timeout: float = param(0.25, "s", 0.05, 2.0, "T_drive: the drive stops by itself this long after a command")
+    # Ensemble: how far the true motion may be from the odometry's, relative to nominal.
+    motion_mismatch: float = param(0.2, "1", 0.0, 0.5, "ground speed and turn rate per odometry unit, +- this")
+    lag_mismatch: float = param(0.3, "1", 0.0, 0.9, "lag of the drive, +- this")
+    braking_mismatch: float = param(0.2, "1", 0.0, 0.9, "slew limit of the drive, - this")
+    # Margins of docs/method.md.
+    between_members: float = param(0.01, "m", 0.0, 0.5, "clearance a drive within the mismatches loses beside members")
+    margin_model: float = param(0.005, "m", 0.0, 0.5, "model residual: clearance lost to the model at once")
+    margin_growth: float = param(0.02, "m/s", 0.0, 1.0, "w_bar per second of rollout, up to the horizon")
+    margin_terminal: float = param(0.008, "m", 0.0, 0.1, "creep left after the terminal speed is reached")
+    margin_speed_estimate: float = param(0.06, "m/s", 0.0, 0.5, "e_0: error of the odometry's speed")
+    lidar_noise: float = param(0.03, "m", 0.0, 0.5, "bound on the error of one range")
+    terminal_speed: float = param(0.02, "m/s", 0.001, 0.2, "S_f: slower than this counts as standing")
+    horizon: float = param(1.5, "s", 0.2, 10.0, "longest rollout; longer than any stop")
+    checks_per_tick: int = param(2, "1", 1, 100, "certificate checks per control period")
+    band: float = param(0.04, "m", 0.0, 0.5, "width b of the hysteresis band")
+    noise_allowance: float = param(0.03, "m", 0.0, 0.5, "how far scan noise moves the margin of a standing robot")
+    step_residual: float = param(0.0005, "m", 0.0, 0.1, "clearance one in-band step may lose unseen")
+    band_budget: float = param(0.1, "m", 0.0, 1.0, "clearance in-band steps may spend before only the plan runs")
+    # W, beyond which a tick counts as mismatch: what the robot may do outside of the members' predictions.
+    residual_way: float = param(0.01, "m", 0.001, 1.0, "way of a tick, by odometry")
+    residual_turn: float = param(0.04, "rad", 0.001, 1.0, "turn of a tick, by odometry")
+    residual_speed: float = param(0.05, "m/s", 0.001, 1.0, "speed")
+    residual_turn_rate: float = param(0.3, "rad/s", 0.001, 5.0, "turn rate")
+    scan_residual_way: float = param(0.015, "m", 0.001, 1.0, "way of a tick, by matching scans")
+    scan_residual_turn: float = param(0.02, "rad", 0.001, 1.0, "turn of a tick, by matching scans")
+    scan_disagreement: float = param(0.12, "1", 0.01, 1.0, "share of a scan that no motion explains")
+    scan_rays: int = param(180, "1", 180, 1440, "rays of the lidar over the full circle")
+    scan_range: float = param(6.0, "m", 1.0, 100.0, "largest range of the lidar")
+    policy_rays: int = param(36, "1", 4, 1440, "sectors the policy sees, each the nearest of its rays")
+    input_age: float = param(0.25, "s", 0.02, 2.0, "older inputs count as missing")
+    # World and task.
+    scan_noise: float = param(0.01, "m", 0.0, 0.1, "standard deviation of a range, truncated at three of it")
+    odometry_drift: float = param(0.01, "1", 0.0, 0.2, "relative drift of the odometry")
+    arena_side: float = param(8.0, "m", 4.0, 50.0, "side of the walled square")
+    obstacles_min: int = param(8, "1", 0, 100, "fewest obstacles")
+    obstacles_max: int = param(14, "1", 0, 100, "most obstacles")
+    obstacle_half_width_min: float = param(0.1, "m", 0.05, 2.0, "declared smallest obstacle: half its width")
+    obstacle_half_width_max: float = param(0.16, "m", 0.1, 2.0, "largest obstacle: half its width")
+    start_goal_distance: float = param(4.0, "m", 0.5, 50.0, "least distance from start to goal")
+    corridor: float = param(0.5, "m", 0.1, 2.0, "half the least gap between two obstacles, or to a wall")
+    goal_radius: float = param(0.3, "m", 0.05, 2.0, "closer than this is reached")
+    episode_s: float = param(40.0, "s", 1.0, 600.0, "time limit of an episode")
+    reward_progress: float = param(5.0, "1/m", 0.0, 100.0, "reward per metre come closer to the goal")
+    reward_time: float = param(0.02, "1", 0.0, 1.0, "cost of a tick")
+    reward_goal: float = param(1.0, "1", 0.0, 100.0, "reward for reaching the goal")
