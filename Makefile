@@ -1,9 +1,9 @@
 # make train | test | test-quick | clean
 #
-# Nothing has to be installed or sourced first but make and Python 3.11 or 3.12: the first call makes .venv.
-#   PYTHON=python3.12      the Python to make .venv with; otherwise the first fit one of python3.11, python3.12, python3
+# Only make and Python 3.11 or 3.12 have to be installed, and nothing has to be sourced: the first call makes .venv.
+#   PYTHON=python3.12      the Python to make .venv with; default: the first usable of python3.11, python3.12, python3
 #   TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
-#                          another PyTorch than the default one with CUDA; remembered until `make clean`
+#                          a PyTorch other than the default one with CUDA; remembered until `make clean`
 
 # What to train: `make train ROBOT=diff_drive ACTIONS=continuous SEED=1 ARGS="--ticks 20000"`
 ROBOT ?= diff_drive
@@ -14,7 +14,7 @@ PYTHON ?=
 TORCH ?=
 export PYTHON TORCH
 
-# A ROS, conda or virtual environment that happens to be active stays out: it holds other versions of the same things.
+# If a ROS, conda or virtual environment is active, it is ignored: it has other versions of the same packages.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION CMAKE_PREFIX_PATH COLCON_PREFIX_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 ifneq ($(AMENT_PREFIX_PATH)$(ROS_DISTRO)$(_ROS_WHEELS_BOOTSTRAP_COMPLETE),)
@@ -30,7 +30,7 @@ export RMW_IMPLEMENTATION := rmw_fastrtps_cpp
 .NOTPARALLEL:
 
 help:
-	@echo "make train       learn to drive inside the certified set, and say how it went"
+	@echo "make train       learn to drive with certified actions only, and report the result"
 	@echo "                 ROBOT=$(ROBOT) ACTIONS=discrete|continuous SEED=<number> ARGS='<more options of safe-support-ql train>'"
 	@echo "make test        lint, types, unit tests, system tests over real DDS"
 	@echo "make test-quick  the same without the system tests"
