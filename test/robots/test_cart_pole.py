@@ -233,7 +233,7 @@ def test_gated_controller_crosses_the_track_and_never_needs_the_plan(bullet: int
             margin, centres = certificate()(z, NO_PAST, (0,), forces, NO_POINTS, centre, model.certificate.band)
             passed = np.flatnonzero(margin >= model.certificate.band)
             assert len(passed)
-            wanted = robot().controller(robot().observation(inputs, estimate, np.zeros(1), 0.0, 0.0)[None])[0, 0]
+            wanted = robot().controller(robot().observation(inputs, estimate, np.zeros(1), np.zeros(1), 0.0)[None])[0, 0]
             chosen = passed[np.argmin(np.abs(forces[passed, 0] - wanted))]
             centre = int(centres[chosen])
             z = simulate(bullet, forces[chosen, 0], 5)
@@ -299,7 +299,7 @@ def test_observation_reward_and_controller_agree_on_the_goal() -> None:
     reward, reached = robot().reward(np.zeros(4), np.array([5.0]), np.array([0.2, 0, 0, 0]), np.array([5.0]))
     assert reward == pytest.approx(-(0.4**2) - 0.1 * 0.25) and not reached
     at_rest = robot().observation(
-        {**inputs}, robot().estimate({**inputs, "joint_states": np.array([0.6, 0, 0, 0])}), np.zeros(1), 0, 0
+        {**inputs}, robot().estimate({**inputs, "joint_states": np.array([0.6, 0, 0, 0])}), np.zeros(1), np.zeros(1), 0
     )
     assert robot().controller(at_rest[None]) == pytest.approx(np.zeros((1, 1)), abs=1e-5)
     assert np.abs(robot().controller(np.tile(seen, (3, 1)) * 100)).max() <= 10.0
