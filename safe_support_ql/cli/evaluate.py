@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         score = "" if row["score"] is None else f"{row['score']:.3f}"
         print(
             f"{name:11}{row['success_rate']:8.3f}{interval:>16}{row['mean_return']:9.2f}{row['unsafe_visits']:7}"
-            f"{row['intervention_rate']:8.4f}{row['empty_support_fraction']:8.4f}{score:>7}",
+            f"{row['intervention_rate']:8.4f}{row['empty_support_fraction']:8.4f}{score:>7}".rstrip(),
             flush=True,
         )
     print("score = (J - J_behavior) / (J_reference - J_behavior), J: mean undiscounted return")

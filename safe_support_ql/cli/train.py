@@ -95,8 +95,8 @@ def with_reference(run: Run, settings: Config, status: int) -> int:
         row = summarise(settings, evaluate(settings, "reference", run.continuous, episodes))
         summary.add_evaluation(run.folder, "reference", row)
         print(
-            f"reference, without ROS: {row['success_rate']:.0%} success in {episodes} episodes, "
-            f"mean return {row['mean_return']:.2f}, {row['unsafe_visits']} unsafe visits"
+            f"reference, without ROS: success {row['success_rate']:.3f}, return {row['mean_return']:.2f}, "
+            f"unsafe visits {row['unsafe_visits']}"
         )
         if row["unsafe_visits"]:
             return 1
