@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="held-out episodes per policy; default: run.evaluation_episodes of the configuration",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the learner computes; default: auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the learner computes")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue this run; more --ticks collect more data")
     parser.set_defaults(run=run)
 
