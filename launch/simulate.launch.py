@@ -11,6 +11,7 @@ from launch.substitutions import LaunchConfiguration
 
 from launch import LaunchContext, LaunchDescription
 from safe_support_ql import bringup, config
+from safe_support_ql.deployment.contract import PolicyContract
 from safe_support_ql.deployment.manifest import load_manifest
 from safe_support_ql.summary import Progress
 
@@ -37,7 +38,8 @@ def start(context: LaunchContext) -> list[Any]:
         settings = config.load(Path(given["config"])) if given["config"] else config.load_robot(given["robot"])
         policy = given["policy"]
         if policy not in ("behavior", "none"):
-            load_manifest(Path(policy), robot=settings.robot.name, safety_hash=settings.safety_hash)
+            continuous = given["actions"] == "continuous"
+            load_manifest(Path(policy), PolicyContract.of(settings.robot, continuous, settings.safety_hash))
             policy = str(Path(policy).resolve())
         run = bringup.create_run(
             Path(given["runs_dir"]), settings, kind="simulate", clock="realtime", policy=policy,

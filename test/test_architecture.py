@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "safe_support_ql"
 
 FOLDERS = {"robots", "safety", "behavior", "deployment", "learning", "simulation", "experiments", "nodes"}
-# Modules beside the folders. `parameters` is a leaf that all may know; files are read at the edge, so only what is near
-# the edge knows `config`, and the folders below are handed values.
+# Modules beside the folders, and cli/. `parameters` is a leaf that all may know; files are read at the edge, so only
+# what is near the edge knows `config`, and the folders below are handed values.
 EDGE = {"config", "summary", "panel", "bringup", "cli"}
 
 MAY_KNOW: dict[str, set[str]] = {
@@ -197,19 +197,19 @@ def test_every_folder_is_a_package() -> None:
         ("folders", "deployment/a.py", "from safe_support_ql import learning", "deployment may not know learning"),
         ("folders", "odd.py", "x = 1", "no line in MAY_KNOW"),
         ("libraries", "safety/a.py", "import torch", "torch belongs in learning"),
-        ("libraries", "cli.py", "def f():\n    from rclpy.node import Node", "rclpy belongs in nodes"),
+        ("libraries", "cli/a.py", "def f():\n    from rclpy.node import Node", "rclpy belongs in nodes"),
         ("libraries", "robots/a.py", "from sensor_msgs.msg import LaserScan", "sensor_msgs belongs in nodes"),
         ("libraries", "nodes/a.py", "import pybullet as p", "pybullet belongs in simulation"),
         ("libraries", "learning/a.py", "import yaml", "yaml belongs in config"),
-        ("libraries", "cli.py", "import launch", "launch belongs in launch"),
-        ("start without torch", "cli.py", "from safe_support_ql.learning import trainer", "cli starts with torch"),
+        ("libraries", "cli/a.py", "import launch", "launch belongs in launch"),
+        ("start without torch", "cli/a.py", "from safe_support_ql.learning import trainer", "cli.a starts with torch"),
         ("start without torch", "nodes/monitor.py", "from ..experiments import run", "experiments.run -> "),
     ],
 )
 def test_the_rule_notices(rule: str, file: str, text: str, expected: str, tmp_path: Path) -> None:
     """A rule that cannot fail is none: each is shown a small package that breaks it."""
     package = tmp_path / PACKAGE
-    for folder in FOLDERS:
+    for folder in FOLDERS | {"cli"}:
         (package / folder).mkdir(parents=True)
         (package / folder / "__init__.py").touch()
     (package / "__init__.py").touch()

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safe_support_ql import bringup, cli, panel, summary
+from safe_support_ql import bringup, panel, summary
 from safe_support_ql.bringup import NODES, STOP_ORDER, Processes, Run
+from safe_support_ql.cli.ledger import print_report
 from safe_support_ql.safety.journal import JournalWriter
 from safe_support_ql.safety.ledger import LedgerWriter
 
@@ -265,7 +266,7 @@ def test_unsafe_episodes_are_bounded_beside_the_rate(recorded: Path, capsys: pyt
     # The bound is where at most 2 of 5 have a chance of 5 %.
     p = row["unsafe_episode_upper95"]
     assert sum(math.comb(5, k) * p**k * (1 - p) ** (5 - k) for k in range(3)) == pytest.approx(0.05)
-    cli.print_ledger(report, recorded)
+    print_report(report, recorded)
     printed = capsys.readouterr().out
     assert "clock: real time" in printed and max(map(len, printed.splitlines()[2:])) <= 80
     assert ["evaluation_behavior", "5", "2", f"{p:.2g}"] in [line.split() for line in printed.splitlines()]

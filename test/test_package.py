@@ -120,7 +120,8 @@ def test_installed_modules_are_the_tracked_ones(workspace: Path, prefix: Path) -
 def test_every_executable_has_a_main(executable: str) -> None:
     """An entry point is a string that nothing checks before somebody starts it."""
     (entry,) = [e for e in metadata.distribution(NAME).entry_points if e.name == executable]
-    path = ROOT / (entry.module.replace(".", "/") + ".py")
+    module = ROOT / entry.module.replace(".", "/")
+    path = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
     assert path.is_file(), f"{executable} = {entry.value}: no {path.relative_to(ROOT)}"
     functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
     assert entry.attr in functions

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_origin
 
+from safe_support_ql.deployment.contract import PolicyContract
+
 FORMAT_VERSION = 1
 REMEDY = {  # where the values themselves say nothing
+    "candidate_layout": "; choose the actions, discrete or continuous, that it was trained with",
     "safety_sha256": "; it was trained under other margins: use its run's config.yaml, or train again",
     "policy_sha256": "; the file is not the one that was exported: copy it again",
 }
@@ -46,17 +49,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return (json.dumps(dataclasses.asdict(manifest), indent=2, allow_nan=False) + "\n").encode()
 
 
-def load_manifest(
-    policy_path: Path,
-    *,
-    robot: str,
-    safety_hash: str,
-    observation_dim: int | None = None,
-    action_dim: int | None = None,
-    candidates: int | None = None,
-    candidate_layout: str | None = None,
-) -> tuple[Manifest, bytes]:
-    """Read policy.onnx and the manifest beside it, and verify that they belong together and to this robot.
+def load_manifest(policy_path: Path, contract: PolicyContract) -> tuple[Manifest, bytes]:
+    """Read policy.onnx and the manifest beside it, and verify that they belong together and fulfil the contract.
 
     Returns the manifest and the verified bytes of policy.onnx: a session made from them cannot meet a file swapped
     meanwhile.
@@ -76,20 +70,20 @@ def load_manifest(
     manifest = _decoded(path, fields)
 
     expected: dict[str, object] = {
-        "robot": robot,
-        "safety_sha256": safety_hash,
+        "robot": contract.robot,
+        "safety_sha256": contract.safety_hash,
         "policy_sha256": hashlib.sha256(policy).hexdigest(),
-        "candidates": candidates,
-        "candidate_layout": candidate_layout,
+        "candidates": contract.candidates,
+        "candidate_layout": contract.candidate_layout,
     }
     for key, right in expected.items():
-        if right is not None and getattr(manifest, key) != right:
+        if getattr(manifest, key) != right:
             raise ValueError(f"{path}: '{key}' is {getattr(manifest, key)!r}, must be {right!r}{REMEDY.get(key, '')}")
-    for key, wanted in (("observation", observation_dim), ("action", action_dim)):
+    for key, wanted in (("observation", contract.observation_dim), ("action", contract.action_dim)):
         names, units = getattr(manifest, f"{key}_names"), getattr(manifest, f"{key}_units")
         if len(units) != len(names):
             raise ValueError(f"{path}: '{key}_units' has {len(units)} entries, must have {len(names)} as '{key}_names'")
-        if wanted is not None and len(names) != wanted:
+        if len(names) != wanted:
             raise ValueError(f"{path}: '{key}_names' has {len(names)} entries, must have {wanted}")
     return manifest, policy
 

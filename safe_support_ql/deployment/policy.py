@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from safe_support_ql.deployment.contract import PolicyContract
 from safe_support_ql.deployment.manifest import load_manifest
 from safe_support_ql.safety.candidates import CandidateSet
 
@@ -14,30 +15,12 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class OnnxPolicy:
-    """The policy of `policy.onnx`, accepted only if its manifest fits this robot and this safety configuration."""
+    """The policy of `policy.onnx`, accepted only if its manifest fulfils the contract."""
 
-    def __init__(
-        self,
-        policy_path: Path,
-        *,
-        robot: str,
-        safety_hash: str,
-        observation_dim: int | None = None,
-        action_dim: int | None = None,
-        candidates: int | None = None,
-        candidate_layout: str | None = None,
-    ) -> None:
-        """What is None is not compared. Raises ValueError as `load_manifest` does, or when the graph does not fit."""
+    def __init__(self, policy_path: Path, contract: PolicyContract) -> None:
+        """Raises ValueError as `load_manifest` does, or when the graph does not fit its manifest."""
         self.path = policy_path
-        self.manifest, graph = load_manifest(
-            policy_path,
-            robot=robot,
-            safety_hash=safety_hash,
-            observation_dim=observation_dim,
-            action_dim=action_dim,
-            candidates=candidates,
-            candidate_layout=candidate_layout,
-        )
+        self.manifest, graph = load_manifest(policy_path, contract)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # more threads cost more in wake-ups than so small a net has work
         options.inter_op_num_threads = 1
@@ -79,8 +62,8 @@ class OnnxPolicy:
 
         Raises:
             ValueError: a shape differs, an input is not finite, the support is empty, or the graph returned something
-            that is
-                not a finite distribution and one of the supported candidates. The caller then runs the backup plan.
+                that is not a finite distribution and one of the supported candidates. The caller then runs the backup
+                plan.
         """
         inputs = {
             "observation": np.asarray(observation, np.float32),

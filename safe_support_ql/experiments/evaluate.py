@@ -13,9 +13,9 @@ import numpy as np
 
 from safe_support_ql import config as configuration
 from safe_support_ql.behavior.policies import BehaviorPolicy
+from safe_support_ql.deployment.contract import PolicyContract
 from safe_support_ql.deployment.policy import Actor, OnnxPolicy
 from safe_support_ql.experiments.episodes import EpisodeResult, Policy, play
-from safe_support_ql.robots.base import Robot
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.safety.ledger import proportion_interval, rate_upper_bound
 from safe_support_ql.simulation.reference import Reference
@@ -34,13 +34,15 @@ class Job:
     seeds: tuple[int, ...]
 
 
-def make_policy(name: str, config: configuration.Config, robot: Robot, sim: Simulation, seed: int) -> Policy:
-    """'behavior', 'reference', an ONNX file, or 'greedy:' and an ONNX file."""
+def make_policy(name: str, config: configuration.Config, continuous: bool, sim: Simulation, seed: int) -> Policy:
+    """'behavior', 'reference', an ONNX file, or 'greedy:' and an ONNX file. Raises ValueError as `OnnxPolicy` does."""
+    robot = config.robot
     if name == "behavior":
         return BehaviorPolicy(config.behavior, robot, seed)
     if name == "reference":
         return Reference(robot, sim.world)
-    served = OnnxPolicy(Path(name.removeprefix("greedy:")), robot=robot.name, safety_hash=config.safety_hash)
+    contract = PolicyContract.of(robot, continuous, config.safety_hash)
+    served = OnnxPolicy(Path(name.removeprefix("greedy:")), contract)
     return Actor(served, seed, name.startswith("greedy:"))
 
 
@@ -49,7 +51,7 @@ def run(job: Job) -> list[EpisodeResult]:
     config = configuration.parse(job.raw_config, "configuration")
     sim = Simulation(config.robot)
     gate = Gate(config.robot, config.gate, job.continuous, job.seeds[0])
-    policy = make_policy(job.policy, config, config.robot, sim, job.seeds[0])
+    policy = make_policy(job.policy, config, job.continuous, sim, job.seeds[0])
     results = [play(sim, gate, policy, seed, number) for number, seed in enumerate(job.seeds)]
     sim.close()
     return results

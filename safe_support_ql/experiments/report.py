@@ -82,7 +82,7 @@ def _paths(figure: Any, axes: Any, run: Path, config: configuration.Config, cont
     """The extracted policy, played again behind the gate without ROS."""
     sim = Simulation(config.robot)
     gate = Gate(config.robot, config.gate, continuous, 0)
-    policy = make_policy(str(run / "policy.onnx"), config, config.robot, sim, 0)
+    policy = make_policy(str(run / "policy.onnx"), config, continuous, sim, 0)
     for i, axis in enumerate(axes):
         trace: list[Floats] = []
         for outcome, _ in steps(sim, gate, policy, HELD_OUT + i, i):

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safe_support_ql.deployment.contract import PolicyContract
 from safe_support_ql.deployment.policy import Actor, OnnxPolicy
 from safe_support_ql.nodes import lifecycle
 from safe_support_ql.nodes.behavior_policy import CandidatePolicy
-from safe_support_ql.safety.candidates import candidate_layout
 
 
 class Inference(CandidatePolicy):
@@ -27,16 +27,8 @@ class Inference(CandidatePolicy):
         if not self.param("model"):
             raise ValueError("parameter 'model' is empty; give the path of a policy.onnx")
         super().configure()
-        robot = self.settings.robot
-        self.policy = OnnxPolicy(
-            Path(self.param("model")),
-            robot=robot.name,
-            safety_hash=self.settings.safety_hash,
-            observation_dim=len(robot.observation_names),
-            action_dim=len(robot.action_names),
-            candidates=self.candidates.k,
-            candidate_layout=candidate_layout(robot, self.continuous),
-        )
+        contract = PolicyContract.of(self.settings.robot, self.continuous, self.settings.safety_hash)
+        self.policy = OnnxPolicy(Path(self.param("model")), contract)
 
     def activate(self) -> None:
         """`greedy` may change between activations."""

@@ -1,11 +1,13 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from safe_support_ql.deployment.contract import PolicyContract
 from safe_support_ql.deployment.manifest import load_manifest, manifest_path
 
-ROBOT = {"robot": "toy", "safety_hash": "5afe"}
+TOY = PolicyContract("toy", "5afe", 2, 1, 3, "lattice 2 + plan")
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -16,14 +18,7 @@ def edit(path: Path, **changes: object) -> None:
 
 def test_manifest_survives_a_round_trip(bundle, tmp_path: Path):
     written = bundle(tmp_path / "policy.onnx", b"graph")
-    assert load_manifest(
-        tmp_path / "policy.onnx",
-        **ROBOT,
-        observation_dim=2,
-        action_dim=1,
-        candidates=3,
-        candidate_layout="lattice 2 + plan",
-    ) == (written, b"graph")
+    assert load_manifest(tmp_path / "policy.onnx", TOY) == (written, b"graph")
 
 
 @pytest.mark.parametrize(
@@ -34,20 +29,20 @@ def test_manifest_survives_a_round_trip(bundle, tmp_path: Path):
         ({"observation_dim": 3}, "'observation_names' has 2 entries, must have 3"),
         ({"action_dim": 2}, "'action_names' has 1 entries, must have 2"),
         ({"candidates": 54}, "'candidates' is 3, must be 54"),
-        ({"candidate_layout": "draws"}, "'candidate_layout' is 'lattice 2 [+] plan', must be 'draws'"),
+        ({"candidate_layout": "draws"}, "'candidate_layout' is 'lattice 2 [+] plan', must be 'draws'; choose .*"),
     ],
 )
 def test_policy_of_another_robot_or_configuration_is_refused(bundle, tmp_path: Path, expected: dict, message: str):
     bundle(tmp_path / "policy.onnx", b"graph")
     with pytest.raises(ValueError, match=rf"policy\.json: {message}$"):
-        load_manifest(tmp_path / "policy.onnx", **ROBOT | expected)
+        load_manifest(tmp_path / "policy.onnx", dataclasses.replace(TOY, **expected))
 
 
 def test_policy_file_swapped_under_the_manifest_is_refused(bundle, tmp_path: Path):
     bundle(tmp_path / "policy.onnx", b"graph")
     (tmp_path / "policy.onnx").write_bytes(b"grapi")
     with pytest.raises(ValueError, match="'policy_sha256' is '[0-9a-f]{64}', must be '[0-9a-f]{64}'"):
-        load_manifest(tmp_path / "policy.onnx", **ROBOT)
+        load_manifest(tmp_path / "policy.onnx", TOY)
 
 
 @pytest.mark.parametrize(
@@ -70,20 +65,20 @@ def test_damaged_key_is_named_with_what_would_be_right(bundle, tmp_path: Path, k
     bundle(tmp_path / "policy.onnx", b"graph")
     edit(tmp_path / "policy.onnx", **{key: value})
     with pytest.raises(ValueError, match=message) as error:
-        load_manifest(tmp_path / "policy.onnx", **ROBOT)
+        load_manifest(tmp_path / "policy.onnx", TOY)
     assert "policy.json" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_missing_or_unreadable_files_are_named(bundle, tmp_path: Path):
     path = tmp_path / "policy.onnx"
     with pytest.raises(ValueError, match=r"policy\.json: cannot be read"):
-        load_manifest(path, **ROBOT)
+        load_manifest(path, TOY)
     bundle(path, b"graph")
     path.unlink()
     with pytest.raises(ValueError, match=r"policy\.onnx: cannot be read"):
-        load_manifest(path, **ROBOT)
+        load_manifest(path, TOY)
     for text in (b"", b"{", b"\xff\xfe", b"[]"):
         bundle(path, b"graph")
         manifest_path(path).write_bytes(text)
         with pytest.raises(ValueError, match=r"policy\.json: (is not JSON|must be a JSON object)"):
-            load_manifest(path, **ROBOT)
+            load_manifest(path, TOY)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, checker, helper
 
+from safe_support_ql.deployment.contract import PolicyContract
 from safe_support_ql.deployment.policy import OnnxPolicy
 
 D, K, A = 2, 3, 1
@@ -68,7 +69,7 @@ def make_inputs(**changes: object) -> dict[str, np.ndarray]:
 def make_policy(bundle, tmp_path: Path):
     def make(graph: bytes, **changes: object) -> OnnxPolicy:
         bundle(tmp_path / "policy.onnx", graph, **changes)
-        return OnnxPolicy(tmp_path / "policy.onnx", robot="toy", safety_hash="5afe")
+        return OnnxPolicy(tmp_path / "policy.onnx", PolicyContract("toy", "5afe", D, A, K, "lattice 2 + plan"))
 
     return make
 

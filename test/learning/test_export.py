@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 import torch
 
+from safe_support_ql.deployment.contract import PolicyContract
 from safe_support_ql.deployment.manifest import load_manifest
 from safe_support_ql.learning import export
 from safe_support_ql.learning.export import INPUTS, DeployedPolicy, PolicyFacts, export_policy, structured_batch
@@ -118,7 +119,7 @@ def test_gumbel_noise_samples_the_distribution(exported, module_spec: ProblemSpe
 
 
 def test_manifest_carries_what_the_exporter_knows(exported):
-    manifest, _ = load_manifest(exported[0], robot="toy", safety_hash="5afe")
+    manifest, _ = load_manifest(exported[0], PolicyContract("toy", "5afe", 3, 2, 8, FACTS.candidate_layout))
     assert manifest.candidates == 8
     assert manifest.training["updates"] == 10
     assert manifest.training["parity_error"] <= 1e-4

@@ -126,7 +126,7 @@ def test_a_run_learns_evaluates_and_survives_a_killed_learner(start: Callable[..
     with open(damaged / "journal.bin", "r+b") as file:
         file.truncate((damaged / "journal.bin").stat().st_size - 100)
     status, text = ledger(damaged)
-    assert status == 1 and "torn or damaged" in text and "MISSING" in text
+    assert status == 1 and "incomplete or damaged" in text and "MISSING" in text
     shutil.rmtree(damaged)
 
 
