@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safe_support_ql.robots.base import Robot
-from safe_support_ql.safety.candidates import EXTRA_SLOTS, candidate_layout, lattice_size
+from safe_support_ql.safety.candidates import EXTRA_SLOTS, candidate_count, candidate_layout
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,6 @@ class PolicyContract:
             safety_hash=safety_hash,
             observation_dim=len(robot.observation_names),
             action_dim=len(robot.action_names),
-            candidates=lattice_size(robot, continuous) + EXTRA_SLOTS,
+            candidates=candidate_count(robot, continuous) + EXTRA_SLOTS,
             candidate_layout=candidate_layout(robot, continuous),
         )

@@ -233,7 +233,9 @@ def test_gated_controller_crosses_the_track_and_never_needs_the_plan(bullet: int
             margin, centres = certificate()(z, NO_PAST, (0,), forces, NO_POINTS, centre, model.certificate.band)
             passed = np.flatnonzero(margin >= model.certificate.band)
             assert len(passed)
-            wanted = robot().controller(robot().observation(inputs, estimate, np.zeros(1), np.zeros(1), 0.0)[None])[0, 0]
+            wanted = robot().controller(robot().observation(inputs, estimate, np.zeros(1), np.zeros(1), 0.0)[None])[
+                0, 0
+            ]
             chosen = passed[np.argmin(np.abs(forces[passed, 0] - wanted))]
             centre = int(centres[chosen])
             z = simulate(bullet, forces[chosen, 0], 5)
