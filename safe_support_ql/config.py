@@ -13,6 +13,7 @@ import yaml
 
 from safe_support_ql import robots
 from safe_support_ql.behavior.policies import BehaviorConfig
+from safe_support_ql.learning.settings import LearnerConfig
 from safe_support_ql.parameters import build, param
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.safety.gate import GateConfig
@@ -28,19 +29,19 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a run uses. `learner` stays a mapping: the learner checks it, so that no other process needs torch."""
+    """Everything a run uses."""
 
     robot: Robot
     behavior: BehaviorConfig
     gate: GateConfig
     run: RunConfig
-    learner: Mapping[str, Any]
+    learner: LearnerConfig
     raw: Mapping[str, Any]
 
     @property
     def safety_hash(self) -> str:
         """sha256 of everything the certificate and the gate depend on."""
-        safety = {"robot": self.robot.name, "parameters": asdict(self.robot.parameters), "gate": asdict(self.gate)}  # type: ignore[attr-defined]  # every robot keeps its Parameters
+        safety = {"robot": self.robot.name, "parameters": asdict(self.robot.parameters), "gate": asdict(self.gate)}
         return hashlib.sha256(json.dumps(safety, sort_keys=True).encode()).hexdigest()
 
 
@@ -102,7 +103,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Config:
         behavior=build(BehaviorConfig, raw.get("behavior") or {}, f"{where}: behavior"),
         gate=build(GateConfig, raw.get("gate") or {}, f"{where}: gate"),
         run=build(RunConfig, raw.get("run") or {}, f"{where}: run"),
-        learner=dict(raw.get("learner") or {}),
+        learner=build(LearnerConfig, raw.get("learner") or {}, f"{where}: learner"),
         raw=dict(raw),
     )
 

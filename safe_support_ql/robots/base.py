@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from safe_support_ql.robots.world import Channel, CommandTopic, WorldSpec
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -76,6 +79,7 @@ class Robot(ABC):
     """One robot. Instances hold parameters only: no state, no global names."""
 
     name: str
+    parameters: DataclassInstance  # everything that a user may set, declared with `param`
     world: WorldSpec
     channels: tuple[Channel, ...]
     command: CommandTopic

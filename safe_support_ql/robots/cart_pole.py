@@ -161,6 +161,7 @@ class CartPole(Robot):
     """See the module."""
 
     name = "cart_pole"
+    parameters: Parameters
     frame_id = "world"
     state_names = ("x", "theta", "x_rate", "theta_rate")
     action_names = ("force",)

@@ -140,6 +140,7 @@ class DiffDrive(Robot):
     """See the module."""
 
     name = "diff_drive"
+    parameters: Parameters
     state_names = ("x", "y", "yaw", "v", "w")
     action_names = ("speed", "turn_rate")
     action_units = ("m/s", "rad/s")
