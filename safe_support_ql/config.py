@@ -16,6 +16,7 @@ from safe_support_ql.behavior.policies import BehaviorConfig
 from safe_support_ql.learning.settings import LearnerConfig
 from safe_support_ql.parameters import build, param
 from safe_support_ql.robots.base import Robot
+from safe_support_ql.safety import rest
 from safe_support_ql.safety.gate import GateConfig
 
 
@@ -96,12 +97,15 @@ def parse(raw: Mapping[str, Any], where: str) -> Config:
     if not isinstance(raw.get("robot"), str):
         raise ValueError(f"{where}: key 'robot' is missing; known robots: {', '.join(robots.names())}")
     robot = robots.make(raw["robot"], raw.get("parameters") or {}, f"{where}: parameters")
-    if objection := robot.objection():
+    if objection := robot.objection() or rest.objection(robot):
         raise ValueError(f"{where}: parameters: {objection}")
+    gate = build(GateConfig, raw.get("gate") or {}, f"{where}: gate")
+    if objection := gate.objection(robot.period):
+        raise ValueError(f"{where}: gate: {objection}")
     return Config(
         robot=robot,
         behavior=build(BehaviorConfig, raw.get("behavior") or {}, f"{where}: behavior"),
-        gate=build(GateConfig, raw.get("gate") or {}, f"{where}: gate"),
+        gate=gate,
         run=build(RunConfig, raw.get("run") or {}, f"{where}: run"),
         learner=build(LearnerConfig, raw.get("learner") or {}, f"{where}: learner"),
         raw=dict(raw),

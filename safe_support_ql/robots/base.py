@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Inputs = Mapping[str, Floats]  # channel name -> its vector
 
+LATE = 1.25  # control periods after the last cycle, one begins in real time even without a new state
+
 
 @dataclass(frozen=True)
 class Model:
@@ -110,6 +112,10 @@ class Robot(ABC):
     @abstractmethod
     def estimate(self, inputs: Inputs) -> Estimate:
         """State from one vector per channel. Raises ValueError, naming the channel, on a value no robot could send."""
+
+    @abstractmethod
+    def at_rest(self) -> Estimate:
+        """What `estimate` makes of the robot at rest, with nothing within reach of its sensors."""
 
     @abstractmethod
     def observation(

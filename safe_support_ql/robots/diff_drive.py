@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from safe_support_ql.parameters import build, param
-from safe_support_ql.robots.base import Estimate, Floats, Inputs, Model, Robot, Singles, outside
+from safe_support_ql.robots.base import LATE, Estimate, Floats, Inputs, Model, Robot, Singles, outside
 from safe_support_ql.robots.geometry import match_scans, nearest
 from safe_support_ql.robots.world import (
     Channel,
@@ -244,7 +244,68 @@ class DiffDrive(Robot):
             return f"noise_allowance is {p.noise_allowance:g} m, must be below band = {p.band:g} m: nothing would latch"
         if p.step_residual == 0.0:
             return "step_residual is 0 m, must be more: the band's budget would never be spent"
+        return self._stuck() or self._cramped()
+
+    def _stuck(self) -> str:
+        """Why a drive at full speed is never certified, or moves at no command; '' where it is and does."""
+        p, model = self.parameters, self.model
+        if p.input_age < LATE * self.period:
+            return f"input_age is {p.input_age:g} s, must be {LATE * self.period:g} s at least: a cycle may be so late"
+        if p.dead_zone > p.speed:
+            return f"dead_zone is {p.dead_zone:g} m/s, must be at most speed = {p.speed:g} m/s: no command would act"
+        # Age of the state, the longest hold, and a stop from full speed.
+        x: tuple[Any, ...] = tuple(np.full(len(model.members), v) for v in (0, 0, 0, max(p.speed, p.reverse_speed), 0))
+        checks = p.checks_per_tick + max(model.holds)
+        while not terminal(x, 0.0, model.constants).all():
+            x = step(x, backup(x, 0.0, model.constants), tuple(model.members.T), model.dt)
+            checks += 1
+        if checks >= len(model.tightening):
+            return (
+                f"horizon is {p.horizon:g} s, must be {checks * model.dt:g} s at least: a period for the state's age, "
+                f"the longest hold (drive_timeout = {p.drive_timeout:g} s) and a stop from full speed"
+            )
+        far = (self._reach + p.lidar_noise) / (1 - np.pi / p.scan_rays)
+        if p.scan_range < far:
+            return f"scan_range is {p.scan_range:g} m, must be {_up(far)} m at least: a stop from full speed takes that"
         return ""
+
+    def _cramped(self) -> str:
+        """Why the arena has no start that is certified; '' where it has."""
+        p, model = self.parameters, self.model
+        if p.arena_side < self._reach:
+            side = _up(self._reach)
+            return f"arena_side is {p.arena_side:g} m, must be {side} m at least: a stop from full speed takes that"
+        if p.obstacles_min > p.obstacles_max:
+            return f"obstacles_min is {p.obstacles_min}, must be at most obstacles_max = {p.obstacles_max}"
+        if p.obstacle_half_width_min > p.obstacle_half_width_max:
+            width = f"{p.obstacle_half_width_min:g} m, must be at most obstacle_half_width_max"
+            return f"obstacle_half_width_min is {width} = {p.obstacle_half_width_max:g} m"
+        # At its least clearance, a base that stands may turn: as the lidar sees it, less the margins of that rollout.
+        kept = p.corridor * (1 - np.pi / p.scan_rays) - p.lidar_noise
+        lost = model.tightening[min(p.checks_per_tick + max(model.holds), len(model.tightening) - 1), 0] + p.band
+        lost += p.footprint_radius + p.clearance
+        if lost > kept:
+            need = (lost + p.lidar_noise) / (1 - np.pi / p.scan_rays)
+            return (
+                f"corridor is {p.corridor:g} m, must be {_up(need)} m at least for a start to be certified; or the sum "
+                f"of footprint_radius = {p.footprint_radius:g} m, clearance = {p.clearance:g} m, band = {p.band:g} m "
+                f"and margins must be {_up(lost - kept)} m less"
+            )
+        side = 2 * (np.sqrt(2.0) * p.obstacle_half_width_max + 2 * p.corridor)
+        if p.obstacles_max and p.arena_side < side:
+            wanted = f"{_up(side)} m at least for an obstacle and a corridor on each side"
+            return f"arena_side is {p.arena_side:g} m, must be {wanted}"
+        # Opposite corners are never drawn, and what lies beyond nine tenths of the diagonal hardly ever.
+        far = 0.9 * np.sqrt(2.0) * (p.arena_side - 2 * p.corridor)
+        if p.start_goal_distance > far:
+            distance = f"{p.start_goal_distance:g} m, must be at most {_up(far - 1e-3)} m"
+            return f"start_goal_distance is {distance} in an arena of {p.arena_side:g} m"
+        return ""
+
+    def at_rest(self) -> Estimate:
+        """See Robot."""
+        nothing = np.full(self.parameters.scan_rays, np.inf)
+        return self.estimate({"odom": np.array([0.0, 0, 0, 1, 0, 0]), "scan": nothing, "goal_pose": np.zeros(2)})
 
     def estimate(self, inputs: Inputs) -> Estimate:
         """State (0, 0, 0, v, w), the occupied points near it, task = pose and goal in the odometry frame."""
@@ -363,6 +424,11 @@ class DiffDrive(Robot):
         bearing = np.arctan2(sin, cos)
         speed = p.speed * np.clip(np.cos(bearing), 0.0, 1.0) ** 2 * np.clip(distance / 0.4, 0.3, 1.0)
         return np.stack([speed, np.clip(2.0 * bearing, -p.turn_rate, p.turn_rate)], axis=1)
+
+
+def _up(metres: float) -> float:
+    """`metres` rounded up to the millimetre, so that what an objection names is accepted."""
+    return float(np.ceil(1e3 * metres) / 1e3)
 
 
 def _pose(odom: Floats) -> tuple[float, float, float]:
