@@ -35,7 +35,7 @@ def _moves(robot: Robot, rest: Estimate, centre: int) -> Floats:
     lattice = np.array(list(product(*robot.lattice)), np.float32)
     model = robot.model
     plan = np.array(model.backup(tuple(rest.state), model.centres[centre, 0], model.constants), np.float32)
-    return lattice[(lattice != plan).any(axis=1)].astype(np.float64)
+    return np.asarray(lattice[(lattice != plan).any(axis=1)], np.float64)
 
 
 def _margins(model: Model, rest: Estimate, actions: Floats) -> Floats:

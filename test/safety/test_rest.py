@@ -28,8 +28,8 @@ def test_the_shipped_robots_have_something_to_certify_and_it_shows_quickly(name:
     ("name", "parameters", "words"),
     [
         ("diff_drive", {"horizon": 0.2}, "no rollout reaches the terminal set within its 0.2 s"),
-        ("diff_drive", {"footprint_radius": 1.0, "scan_range": 1.0}, "'clearance' is -0.166 .*: 0.206 short"),
-        ("cart_pole", {"between_members": 0.5, "centre_span": 0.0, "band": 0.5}, "'lean' is 0.453, must be 0.5 .band.: 0.0469 short"),
+        ("diff_drive", {"footprint_radius": 1.0, "scan_range": 1.0}, "'clearance' is -0.166, .*: 0.206 short"),
+        ("cart_pole", {"between_members": 0.5, "centre_span": 0.0, "band": 0.5}, "'lean' is 0.453, .*: 0.0469 short"),
     ],
 )
 def test_it_names_the_constraint_that_fails(name: str, parameters: dict[str, Any], words: str) -> None:
