@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Inputs = Mapping[str, Floats]  # channel name -> its vector
 
-LATE = 1.25  # control periods after the last cycle, one begins in real time even without a new state
+LATE = 1.25  # control periods: so long after the last one a cycle begins in real time, even without a new state
 
 
 @dataclass(frozen=True)

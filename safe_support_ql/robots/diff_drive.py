@@ -295,7 +295,7 @@ class DiffDrive(Robot):
         if p.obstacles_max and p.arena_side < side:
             wanted = f"{_up(side)} m at least for an obstacle and a corridor on each side"
             return f"arena_side is {p.arena_side:g} m, must be {wanted}"
-        # Opposite corners are never drawn, and what lies beyond nine tenths of the diagonal hardly ever.
+        # Start and goal are drawn at random, and hardly ever farther apart than nine tenths of the diagonal.
         far = 0.9 * np.sqrt(2.0) * (p.arena_side - 2 * p.corridor)
         if p.start_goal_distance > far:
             distance = f"{p.start_goal_distance:g} m, must be at most {_up(far - 1e-3)} m"

@@ -63,7 +63,7 @@ class GateConfig:
         1.0, "s", 0.05, 60.0, "lock-step: wait for a request this long, on the steady clock"
     )
     future_tolerance_s: float = param(0.05, "s", 0.0, 1.0, "a stamp further ahead than this is refused")
-    recorder_timeout_s: float = param(
+    recorder_timeout_s: float = param(  # two heartbeats of the recorder at least
         1.0, "s", 0.4, 60.0, "an older recorder heartbeat or unrecorded decision puts the gate into backup"
     )
     max_skew_s: float = param(0.05, "s", 0.0, 1.0, "inputs of one state may be this far apart in time")
