@@ -160,14 +160,13 @@ def save_run(run: Run, settings: Config) -> None:
 
     Raises OSError.
     """
-    parameters = settings.robot.parameters  # type: ignore[attr-defined]  # every robot keeps its Parameters
     full = {
         "robot": settings.robot.name,
-        "parameters": dataclasses.asdict(parameters),
+        "parameters": dataclasses.asdict(settings.robot.parameters),
         "behavior": dataclasses.asdict(settings.behavior),
         "gate": dataclasses.asdict(settings.gate),
         "run": dataclasses.asdict(settings.run),
-        "learner": dict(settings.learner),
+        "learner": dataclasses.asdict(settings.learner),
     }
     config.save(dataclasses.replace(settings, raw=full), run.config_file)
     choices = dataclasses.asdict(run)

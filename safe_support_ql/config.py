@@ -13,8 +13,10 @@ import yaml
 
 from safe_support_ql import robots
 from safe_support_ql.behavior.policies import BehaviorConfig
+from safe_support_ql.learning.settings import LearnerConfig
 from safe_support_ql.parameters import build, param
 from safe_support_ql.robots.base import Robot
+from safe_support_ql.safety import rest
 from safe_support_ql.safety.gate import GateConfig
 
 
@@ -28,19 +30,19 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a run uses. `learner` stays a mapping: the learner checks it, so that no other process needs torch."""
+    """Everything a run uses."""
 
     robot: Robot
     behavior: BehaviorConfig
     gate: GateConfig
     run: RunConfig
-    learner: Mapping[str, Any]
+    learner: LearnerConfig
     raw: Mapping[str, Any]
 
     @property
     def safety_hash(self) -> str:
         """sha256 of everything the certificate and the gate depend on."""
-        safety = {"robot": self.robot.name, "parameters": asdict(self.robot.parameters), "gate": asdict(self.gate)}  # type: ignore[attr-defined]  # every robot keeps its Parameters
+        safety = {"robot": self.robot.name, "parameters": asdict(self.robot.parameters), "gate": asdict(self.gate)}
         return hashlib.sha256(json.dumps(safety, sort_keys=True).encode()).hexdigest()
 
 
@@ -48,7 +50,9 @@ SECTIONS = ("robot", "parameters", "behavior", "gate", "run", "learner")
 
 
 def default_path(robot: str) -> Path:
-    """Configuration file of `robot`: the source tree's, else the installed share folder's."""
+    """Configuration file of `robot`: in its own package, or else in the source tree or the installed share folder."""
+    if (folder := robots.folder(robot)) is not None:
+        return folder / f"{robot}.yaml"
     source = Path(__file__).resolve().parent.parent / "config" / f"{robot}.yaml"
     if source.exists():
         return source
@@ -95,14 +99,17 @@ def parse(raw: Mapping[str, Any], where: str) -> Config:
     if not isinstance(raw.get("robot"), str):
         raise ValueError(f"{where}: key 'robot' is missing; known robots: {', '.join(robots.names())}")
     robot = robots.make(raw["robot"], raw.get("parameters") or {}, f"{where}: parameters")
-    if objection := robot.objection():
+    if objection := robot.objection() or rest.objection(robot):
         raise ValueError(f"{where}: parameters: {objection}")
+    gate = build(GateConfig, raw.get("gate") or {}, f"{where}: gate")
+    if objection := gate.objection(robot.period):
+        raise ValueError(f"{where}: gate: {objection}")
     return Config(
         robot=robot,
         behavior=build(BehaviorConfig, raw.get("behavior") or {}, f"{where}: behavior"),
-        gate=build(GateConfig, raw.get("gate") or {}, f"{where}: gate"),
+        gate=gate,
         run=build(RunConfig, raw.get("run") or {}, f"{where}: run"),
-        learner=dict(raw.get("learner") or {}),
+        learner=build(LearnerConfig, raw.get("learner") or {}, f"{where}: learner"),
         raw=dict(raw),
     )
 

@@ -29,7 +29,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "learning": {"robots", "safety", "behavior", "deployment"},
     "simulation": {"robots", "safety", "behavior"},
     "experiments": FOLDERS - {"nodes"} | {"config"},
-    "config": FOLDERS - {"nodes", "experiments"},
+    "config": {"robots", "safety", "behavior", "learning"},  # of learning its settings, without torch
     "summary": {"safety"},
     "panel": {"safety", "summary"},
     "bringup": {"config", "summary", "robots", "safety", "deployment"},

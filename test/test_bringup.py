@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -324,3 +325,14 @@ def test_the_panel_fits_80_columns() -> None:
     line = " ".join(texts[0].split())
     for part in ("unsafe visits 0", "interventions 12", "ESS share -", "empty supports 0.20%", "time left 1:01:40"):
         assert part in line
+
+
+def test_a_run_keeps_every_setting_of_its_learner(tmp_path: Path) -> None:
+    """So that a changed default changes no run; the seed stays the run's where none was set."""
+    from safe_support_ql import config
+
+    settings = config.load_robot("diff_drive", {"learner.gamma": 0.9})
+    run = bringup.create_run(tmp_path, settings, seed=3)
+    _, resumed, _ = bringup.open_run(run.folder)
+    assert resumed.learner == settings.learner and resumed.learner.seeded(run.seed).seed == 3
+    assert resumed.raw["learner"] == dataclasses.asdict(settings.learner)

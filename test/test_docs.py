@@ -32,7 +32,7 @@ def rows(page: str) -> list[list[str]]:
 @pytest.mark.parametrize("name", PAGES)
 def test_the_table_gives_every_margin_as_it_is_shipped(name: str) -> None:
     settings = config.load_robot(name)
-    parameters = settings.robot.parameters  # type: ignore[attr-defined]  # every robot keeps its Parameters
+    parameters = settings.robot.parameters
     units = {field.name: field.metadata["unit"] for field in dataclasses.fields(parameters)}
     listed = {}
     for margin, parameter, value, unit, covers in rows(PAGES[name].read_text()):

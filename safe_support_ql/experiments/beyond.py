@@ -69,7 +69,7 @@ def scaled(truth: Truth, factor: float) -> dict[str, Any]:
 
 def errors(robot: Robot) -> dict[str, tuple[Truth, ...]]:
     """Every error of W by name, at its bound, in each of its directions. Raises ValueError for an unknown robot."""
-    p: Any = robot.parameters  # type: ignore[attr-defined]  # every robot keeps its Parameters
+    p: Any = robot.parameters
     if isinstance(robot, DiffDrive):
         both = (1.0, -1.0)
         named: dict[str, list[Truth]] = {
@@ -107,7 +107,7 @@ def corners(robot: Robot) -> dict[str, Truth]:
     A corner of cart_pole: (cart mass, pole mass, length, gain); of diff_drive: (way, turn, lag, slew limits), of which
     the last are not covered above nominal and so stay there.
     """
-    p: Any = robot.parameters  # type: ignore[attr-defined]  # every robot keeps its Parameters
+    p: Any = robot.parameters
     signs = list(product((1, -1), repeat=4))
     names = [" ".join(f"{sign:+d}" for sign in corner) for corner in signs]
     if isinstance(robot, CartPole):

@@ -377,11 +377,11 @@ def _tightening(config: configuration.Config, spec: Spec, kept: tuple[str, ...])
 
 
 def _value(robot: Robot, name: str) -> float:
-    return float(getattr(robot.parameters, name))  # type: ignore[attr-defined]  # every robot keeps its Parameters
+    return float(getattr(robot.parameters, name))
 
 
 def _unit(robot: Robot, name: str) -> str:
-    return str(next(f for f in fields(robot.parameters) if f.name == name).metadata["unit"])  # type: ignore[attr-defined]
+    return str(next(f for f in fields(robot.parameters) if f.name == name).metadata["unit"])
 
 
 def table(result: Calibration) -> str:

@@ -67,7 +67,7 @@ def shipped(robot: Robot) -> Floats:
     """[P, 2]: the range of each factor that the robot's mismatches allow."""
 
     def value(name: str) -> float:
-        return float(getattr(robot.parameters, name)) if name else 0.0  # type: ignore[attr-defined]
+        return float(getattr(robot.parameters, name)) if name else 0.0
 
     pairs = [(value(m), value(n)) for m, n in ENSEMBLES[robot.name].mismatches]
     return np.array([((1.0 - m) / (1.0 + n), (1.0 + m) / (1.0 - n)) for m, n in pairs])
@@ -81,7 +81,7 @@ def fit(robot: Robot, states: Floats, commands: Floats) -> Floats:
     with a slew limit that was never reached.
     """
     ensemble, model = ENSEMBLES[robot.name], robot.model
-    scale = np.array([getattr(robot.parameters, name) for name in ensemble.scale]) / SPREAD  # type: ignore[attr-defined]
+    scale = np.array([getattr(robot.parameters, name) for name in ensemble.scale]) / SPREAD
     width = np.maximum(np.abs(shipped(robot) - 1.0).max(axis=1), 0.01)
     columns, states = tuple(commands.T), states.copy()
     states[:, ensemble.angle] = np.unwrap(states[:, ensemble.angle])

@@ -158,7 +158,7 @@ AT_EDGE = "forces of least margin from random states, then the plan until S_f"
 
 
 def _pole_cases() -> tuple[Case, ...]:
-    nominal = robots.make("cart_pole", {}).parameters  # type: ignore[attr-defined]  # every robot keeps its Parameters
+    nominal: Any = robots.make("cart_pole", {}).parameters
     # A part of every margin for errors: without it none of them is meant to hold while the plan saturates.
     growth = {"saturated_ticks": nominal.saturated_ticks, "nonlinearity": nominal.nonlinearity}
     states = (("position", "x", "m"), ("angle", "theta", "rad"), ("speed", "x'", "m/s"), ("turn", "theta'", "rad/s"))

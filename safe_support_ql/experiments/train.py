@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.experiments.episodes import steps
 from safe_support_ql.learning.ingest import problem_spec, replay_rows
 from safe_support_ql.learning.publish import publish_policy
-from safe_support_ql.learning.trainer import LearnerConfig, Trainer
+from safe_support_ql.learning.trainer import Trainer
 from safe_support_ql.safety.gate import REASONS, VERDICTS, Gate
 from safe_support_ql.safety.journal import pack, record_type
 from safe_support_ql.safety.ledger import PHASES
@@ -55,7 +55,7 @@ def train(
     sim = Simulation(robot)
     gate = Gate(robot, config.gate, continuous, seed)
     policy = BehaviorPolicy(config.behavior, robot, seed)
-    trainer = Trainer(LearnerConfig(**{**config.learner, "seed": seed}), problem_spec(robot, continuous))
+    trainer = Trainer(replace(config.learner, seed=seed), problem_spec(robot, continuous))
     dtype = record_type(len(robot.observation_names), gate.support.size, len(robot.action_names))
     episodes, reached = 0, 0
     metrics: dict[str, float] = {}

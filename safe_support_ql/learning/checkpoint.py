@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from safe_support_ql.learning.networks import ProblemSpec
-from safe_support_ql.learning.trainer import LearnerConfig, Trainer
+from safe_support_ql.learning.settings import LearnerConfig
+from safe_support_ql.learning.trainer import Trainer
 
 MAGIC = b"safe_support_ql checkpoint 1 "  # followed by the sha256 of all after the first newline
 

@@ -1,10 +1,7 @@
 """Stage one: Q-learning on the support with a KL-regularised Bellman target (docs/method.md)."""
 
 import copy
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +10,7 @@ from torch.nn import functional
 
 from safe_support_ql.learning.networks import CandidateNetwork, ProblemSpec
 from safe_support_ql.learning.replay import Replay
+from safe_support_ql.learning.settings import LearnerConfig
 from safe_support_ql.learning.soft_value import (
     effective_sample_share,
     kl_to_behavior,
@@ -20,50 +18,6 @@ from safe_support_ql.learning.soft_value import (
     reduce_members,
     soft_value,
 )
-
-
-@dataclass(frozen=True)
-class LearnerConfig:
-    """Every hyper-parameter of the learner. `ValueError` names the key and the allowed range."""
-
-    gamma: float = 0.99  # discount per control tick
-    alpha: float = 0.1  # temperature, reward units: small trusts Q, large stays near beta
-    learning_rate: float = 3e-4
-    batch_size: int = 256
-    tau: float = 0.01  # share of the online network that enters the target at each update
-    hidden: int = 128
-    twin: Literal["min", "mean"] = "min"  # how the two Q-functions become one
-    loss: Literal["mse", "huber"] = "mse"  # Huber bounds gradients, and is biased where the target is skewed
-    updates_per_tick: float = 1.0  # gradient steps per recorded decision; whoever runs the trainer keeps this budget
-    extraction_updates: int = 4000
-    off_support_weight: float = 0.1  # weight of the unmasked softmax's off-support mass in the extraction loss
-    replay_capacity: int = 200_000  # decisions
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    def __post_init__(self) -> None:
-        allowed = {
-            "gamma": (0.0 <= self.gamma < 1.0, "[0, 1)"),
-            "alpha": (0.0 < self.alpha < math.inf, "(0, inf)"),
-            "learning_rate": (0.0 < self.learning_rate <= 1.0, "(0, 1]"),
-            "batch_size": (self.batch_size >= 1, "[1, inf)"),
-            "tau": (0.0 < self.tau <= 1.0, "(0, 1]"),
-            "hidden": (self.hidden >= 1, "[1, inf)"),
-            "twin": (self.twin in ("min", "mean"), "min | mean"),
-            "loss": (self.loss in ("mse", "huber"), "mse | huber"),
-            "updates_per_tick": (self.updates_per_tick >= 0, "[0, inf)"),
-            "extraction_updates": (self.extraction_updates >= 1, "[1, inf)"),
-            "off_support_weight": (0.0 <= self.off_support_weight < math.inf, "[0, inf)"),
-            "replay_capacity": (self.replay_capacity >= 2, "[2, inf)"),
-            "seed": (self.seed >= 0, "[0, inf)"),
-            "device": (self.device in ("auto", "cpu", "cuda"), "auto | cpu | cuda"),
-        }
-        for key, (holds, range_text) in allowed.items():
-            if not holds:
-                raise ValueError(f"learner.{key} must be in {range_text}, got {getattr(self, key)!r}")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("learner.device must be auto | cpu here: torch finds no CUDA device, got 'cuda'")
-
 
 # (observation [B, D], candidates [B, K, A]) -> Q-values [members, B, K]
 QFactory = Callable[[ProblemSpec, LearnerConfig], nn.Module]
@@ -78,6 +32,11 @@ class Trainer:
     """Owns the replay, the Q-networks and their targets. Append to `replay`, call `update`, read the metrics."""
 
     def __init__(self, config: LearnerConfig, spec: ProblemSpec, q_factory: QFactory = twin_q_network) -> None:
+        """Build the networks. Raises ValueError for device cuda where torch finds none, and without a seed."""
+        if config.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("learner: device is 'cuda', must be auto or cpu here: torch finds no CUDA device")
+        if config.seed < 0:
+            raise ValueError(f"learner: seed is {config.seed}, must be 0 or more: see LearnerConfig.seeded")
         self.config = config
         self.spec = spec
         chosen = "cuda" if torch.cuda.is_available() else "cpu"

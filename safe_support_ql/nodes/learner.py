@@ -14,7 +14,6 @@ the phase `collection` are learned from. Curves for TensorBoard: run_dir/tensorb
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 import time
@@ -53,17 +52,13 @@ class Learner(lifecycle.ManagedNode):
         """Build the trainer and load the checkpoint, if there is one. Raises ValueError naming key or file."""
         from safe_support_ql.learning.checkpoint import load_checkpoint
         from safe_support_ql.learning.ingest import problem_spec
-        from safe_support_ql.learning.trainer import LearnerConfig, Trainer
+        from safe_support_ql.learning.trainer import Trainer
 
         settings = self.settings = self.load_config()
         robot = settings.robot
         self.folder = self.run_dir()
         self.continuous = self.param("continuous")
-        chosen = {"seed": self.param("seed"), **settings.learner}
-        unknown = set(chosen) - {field.name for field in dataclasses.fields(LearnerConfig)}
-        if unknown:
-            raise ValueError(f"{self.param('config')}: learner: unknown key '{min(unknown)}'")
-        self.trainer = Trainer(LearnerConfig(**chosen), problem_spec(robot, self.continuous))
+        self.trainer = Trainer(settings.learner.seeded(self.param("seed")), problem_spec(robot, self.continuous))
         checkpoint = self.folder / CHECKPOINT
         if checkpoint.exists():
             load_checkpoint(checkpoint, self.trainer)

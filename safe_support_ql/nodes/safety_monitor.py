@@ -34,7 +34,7 @@ from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
 from safe_support_ql.nodes import lifecycle, messages
-from safe_support_ql.robots.base import Floats
+from safe_support_ql.robots.base import LATE, Floats
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Decision, Gate, State
 from safe_support_ql.safety.mismatch import Mismatch
@@ -42,7 +42,7 @@ from safe_support_ql.safety.picture import draw
 from safe_support_ql.safety.support import TRANSPORT_NS
 
 LOCKSTEP_CHECK_S = 0.02
-EARLY, LATE = 0.95, 1.25  # of a period: a state so much newer begins a cycle; without one it begins so much later
+EARLY = 0.95  # of a period: a state so much newer begins a cycle; without one it begins `LATE` periods after the last
 DRAW_S = 0.2
 GHOST_S = 22.0  # a killed participant stays in the graph for its lease: 20 s by default, 4 s with config/fastdds.xml
 GHOST_LOOK_S = 0.1
@@ -113,8 +113,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.gate.latch(cause)
             if self.mismatch is not None:
                 self.gate.mismatch.keep(self.mismatch)
-        # A cycle ends with its period at the latest, whatever deadline is asked for.
-        deadline = min(settings.gate.request_deadline_s or robot.period / 2, robot.period)
+        deadline = settings.gate.request_deadline_s or robot.period / 2
         self.deadline_ns = round(1e9 * (settings.gate.lockstep_timeout_s if self.lockstep else deadline))
         # The deadline is noticed by a timer, so a command may act that much later.
         look_s = LOCKSTEP_CHECK_S if self.lockstep else min(robot.period / 16, LOCKSTEP_CHECK_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,11 @@ from safe_support_ql.robots.actions import CandidateSource, Lattice, ShiftedLatt
 from safe_support_ql.robots.model import Floats, Model
 from safe_support_ql.robots.world import Channel, CommandTopic, WorldSpec
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Inputs = Mapping[str, Floats]  # channel name -> its vector
+LATE = 1.25  # control periods: so long after the last one a cycle begins in real time, even without a new state
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Robot(ABC):
     """One robot. Instances hold parameters only: no state, no global names."""
 
     name: str
-    parameters: Any  # a dataclass: everything of this robot that a user may set
+    parameters: DataclassInstance  # everything that a user may set, declared with `param`
     world: WorldSpec
     passive_stop: bool  # whether it is safe without commands: a base that brakes by itself is, a balancing robot is not
     must_reach: bool  # success is to reach the goal; else it is to last until the time limit without an unsafe visit
@@ -80,6 +84,10 @@ class Robot(ABC):
     @abstractmethod
     def estimate(self, inputs: Inputs) -> Estimate:
         """State from one vector per channel. Raises ValueError, naming the channel, on a value no robot could send."""
+
+    @abstractmethod
+    def at_rest(self) -> Estimate:
+        """What `estimate` makes of the robot at rest, with nothing within reach of its sensors."""
 
     @abstractmethod
     def observation(

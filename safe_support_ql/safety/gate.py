@@ -66,13 +66,22 @@ class GateConfig:
         1.0, "s", 0.05, 60.0, "lock-step: wait for a request this long, on the steady clock"
     )
     future_tolerance_s: float = param(0.05, "s", 0.0, 1.0, "a stamp further ahead than this is refused")
-    recorder_timeout_s: float = param(
-        1.0, "s", 0.1, 60.0, "an older recorder heartbeat or unrecorded decision puts the gate into backup"
+    recorder_timeout_s: float = param(  # two heartbeats of the recorder at least
+        1.0, "s", 0.4, 60.0, "an older recorder heartbeat or unrecorded decision puts the gate into backup"
     )
     max_skew_s: float = param(0.05, "s", 0.0, 1.0, "inputs of one state may be this far apart in time")
     latch_after_s: float = param(1.0, "s", 0.05, 60.0, "inputs missing for longer than this latch the gate")
     mismatch_ticks: int = param(4, "1", 1, 100, "so many ticks with a residual beyond W latch the gate")
     mismatch_margin: float = param(0.02, "scaled margin", 0.0, 1.0, "each of them asks for this much more")
+
+    def objection(self, period: float) -> str:
+        """Why no run goes on with these times at a control period of `period` s, and what would be right; else ''."""
+        if self.request_deadline_s > period:
+            deadline = self.request_deadline_s
+            return f"request_deadline_s is {deadline:g} s, must be at most {period:g} s: a cycle ends with its period"
+        if self.latch_after_s < period:
+            return f"latch_after_s is {self.latch_after_s:g} s, must be {period:g} s at least: a late state would latch"
+        return ""
 
 
 @dataclass(frozen=True)

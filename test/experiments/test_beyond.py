@@ -50,7 +50,7 @@ def test_at_their_bounds_all_errors_at_once_are_certified(robot: str) -> None:
 
 def test_factor_one_is_the_certified_box() -> None:
     robot = config.load_robot("cart_pole").robot
-    p = robot.parameters  # type: ignore[attr-defined]  # every robot keeps its Parameters
+    p = robot.parameters
     factors = np.array([beyond.scaled(truth, 1.0)["factors"] for truth in beyond.corners(robot).values()])
     box = np.array([p.mass_mismatch, p.mass_mismatch, p.length_mismatch, p.gain_mismatch])
     assert np.allclose(factors.min(axis=0), 1 - box) and np.allclose(factors.max(axis=0), 1 + box)

@@ -93,7 +93,7 @@ def test_every_parameter_that_is_a_margin_stands_in_a_table() -> None:
         named = set(re.findall(r"\w+", rows))
         endings = ("_mismatch", "_error", "_disturbance", "_noise", "_delay", "_timeout", "_swings", "nonlinearity")
         starts = ("margin_", "between_", "band", "input_age", "residual_", "scan_residual", "scan_disagreement")
-        for name in vars(made.parameters):  # type: ignore[attr-defined]  # every robot keeps its Parameters
+        for name in vars(made.parameters):
             if name.endswith(endings) and name != "scan_noise" or name.startswith(starts):
                 assert name in named, f"{robot}: {name}"
         for name in ("age of the state", "max_skew_s", "saturation of the plan", "between checks"):

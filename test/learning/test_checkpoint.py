@@ -8,9 +8,10 @@ from safe_support_ql.learning.checkpoint import load_checkpoint, save_checkpoint
 from safe_support_ql.learning.extraction import extract
 from safe_support_ql.learning.networks import ProblemSpec
 from safe_support_ql.learning.replay import Rows
-from safe_support_ql.learning.trainer import LearnerConfig, Trainer
+from safe_support_ql.learning.settings import LearnerConfig
+from safe_support_ql.learning.trainer import Trainer
 
-CONFIG = LearnerConfig(hidden=16, batch_size=32, device="cpu", replay_capacity=150, extraction_updates=10)
+CONFIG = LearnerConfig(hidden=16, batch_size=32, device="cpu", replay_capacity=150, extraction_updates=10, seed=0)
 
 
 def part(journal: Rows, start: int, stop: int) -> Rows:

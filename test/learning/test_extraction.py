@@ -4,7 +4,8 @@ import torch
 from safe_support_ql.learning.extraction import extract, support_log_prob
 from safe_support_ql.learning.networks import ProblemSpec
 from safe_support_ql.learning.replay import Rows
-from safe_support_ql.learning.trainer import LearnerConfig, Trainer
+from safe_support_ql.learning.settings import LearnerConfig
+from safe_support_ql.learning.trainer import Trainer
 
 
 def make_trainer(spec: ProblemSpec, journal: Rows, **settings: object) -> Trainer:
@@ -13,6 +14,7 @@ def make_trainer(spec: ProblemSpec, journal: Rows, **settings: object) -> Traine
             "hidden": 32,
             "batch_size": 128,
             "device": "cpu",
+            "seed": 0,
             "learning_rate": 3e-3,
             "extraction_updates": 600,
             "alpha": 0.3,

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from safe_support_ql.learning.networks import ProblemSpec
 from safe_support_ql.learning.replay import Rows
+from safe_support_ql.learning.settings import LearnerConfig
 from safe_support_ql.learning.soft_value import kl_to_behavior, optimal_policy, soft_value
-from safe_support_ql.learning.trainer import LearnerConfig, QFactory, Trainer, twin_q_network
+from safe_support_ql.learning.trainer import QFactory, Trainer, twin_q_network
 
 STATES, LATTICE, BRANCHES = 7, 5, 3
 K = LATTICE + 1  # the last candidate is the plan where the plan is no lattice action, and padding where it is one
@@ -115,7 +116,11 @@ ACTIONS = torch.arange(K, dtype=torch.float32)[None, :, None].expand(STATES, K, 
 
 def learn(mdp: Mdp, alpha: float, factory: QFactory = Table, **settings: object) -> Trainer:
     config = LearnerConfig(
-        gamma=GAMMA, alpha=alpha, device="cpu", **{"learning_rate": 0.03, "tau": 0.03, "batch_size": 512} | settings
+        gamma=GAMMA,
+        alpha=alpha,
+        device="cpu",
+        seed=0,
+        **{"learning_rate": 0.03, "tau": 0.03, "batch_size": 512} | settings,
     )
     trainer = Trainer(config, SPEC, factory)
     trainer.replay.append(journal(mdp))

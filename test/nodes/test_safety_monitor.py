@@ -666,14 +666,17 @@ def test_activation_waits_for_a_namesake_and_for_nobody_else(
     assert monitor.get_state() == "inactive", "a namesake that stays is no ghost"
 
 
-def test_a_request_deadline_beyond_the_period_certifies_no_longer_delay(monitor: SafetyMonitor, tmp_path: Path) -> None:
-    """The cycle ends with its period, and points beyond the robot's reach are left out for delays up to that."""
-    config.save(config.load_robot("diff_drive", {"gate.request_deadline_s": 1.0}), tmp_path / "config.yaml")
+def test_the_longest_request_deadline_certifies_no_longer_delay_than_reach_allows_for(
+    monitor: SafetyMonitor, tmp_path: Path
+) -> None:
+    """Points beyond the robot's reach are left out for delays up to 1.2 periods; a longer deadline is refused."""
+    period = SETTINGS.robot.period
+    config.save(config.load_robot("diff_drive", {"gate.request_deadline_s": period}), tmp_path / "config.yaml")
     monitor.trigger_deactivate()
     monitor.trigger_cleanup()
     monitor.set_parameters([Parameter("clock", value="realtime")])
     monitor.trigger_configure()
-    assert monitor.get_state() == "inactive" and max(monitor.latency) <= 1.2 * SETTINGS.robot.period
+    assert monitor.get_state() == "inactive" and max(monitor.latency) <= 1.2 * period
 
 
 def test_in_real_time_a_cycle_begins_with_a_complete_state_or_a_quarter_of_a_period_late(

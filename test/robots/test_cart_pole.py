@@ -92,7 +92,7 @@ def simulate(client: int, force: float, steps: int) -> Floats:
 def test_shipped_configuration_lists_every_parameter_at_its_default() -> None:
     config = load_robot("cart_pole")
     assert set(config.raw["parameters"]) == {field.name for field in dataclasses.fields(Parameters)}
-    assert config.robot.parameters == Parameters()  # type: ignore[attr-defined]
+    assert config.robot.parameters == Parameters()
 
 
 def test_one_physics_step_is_exactly_pybullets(bullet: int) -> None:

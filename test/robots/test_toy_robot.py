@@ -81,6 +81,9 @@ class Toy(Robot):
     def estimate(self, inputs):
         return Estimate(inputs["joint_states"], np.zeros((0, 2)), np.zeros(0))
 
+    def at_rest(self):
+        return self.estimate({"joint_states": np.zeros(2)})
+
     def observation(self, inputs, estimate, previous, centre, threshold):
         return np.array([*estimate.state, *previous], np.float32)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from safe_support_ql.parameters import build
-from safe_support_ql.robots.base import Estimate, Inputs, Robot, Singles
+from safe_support_ql.robots.base import LATE, Estimate, Inputs, Robot, Singles
 from safe_support_ql.robots.cart_pole import model
 from safe_support_ql.robots.cart_pole.parameters import Parameters
 from safe_support_ql.robots.model import Floats
@@ -27,6 +27,7 @@ class CartPole(Robot):
     """See the module."""
 
     name = "cart_pole"
+    parameters: Parameters
     passive_stop = False
     must_reach = False
     silence = np.zeros(1)
@@ -98,7 +99,21 @@ class CartPole(Robot):
         """See Robot."""
         if self.model.certificate.step_residual == 0.0:
             return "all *_disturbance are 0, one must be more: the band's budget would never be spent"
+        p, certificate = self.parameters, self.model.certificate
+        if p.input_age < LATE * self.period:
+            return f"input_age is {p.input_age:g} s, must be {LATE * self.period:g} s at least: a cycle may be so late"
+        # What the margins leave at the end of a rollout, which the outermost start has to keep.
+        x, lean = np.maximum(certificate.scale * (1 - p.band) - certificate.tightening[-1], 0.0)
+        if p.start_range > x:
+            return f"start_range is {p.start_range:g} m, must be at most {_down(x)} m for a start to be certified"
+        if p.start_angle > lean:
+            angle = f"{p.start_angle:g} rad, must be at most {_down(lean)} rad"
+            return f"start_angle is {angle} for a start to be certified"
         return ""
+
+    def at_rest(self) -> Estimate:
+        """See Robot."""
+        return self.estimate({"joint_states": np.zeros(4), "goal_pose": np.zeros(1)})
 
     def estimate(self, inputs: Inputs) -> Estimate:
         """State (x, theta, x', theta') as the joints report it; task (goal x [m],) clipped to the goal range."""
@@ -158,6 +173,11 @@ class CartPole(Robot):
 
     def _clip(self, goal: Floats) -> Floats:
         return np.clip(goal[:1], -self.parameters.goal_range, self.parameters.goal_range)
+
+
+def _down(value: float) -> float:
+    """`value` rounded down, so that what an objection names is accepted."""
+    return float(np.floor(1e3 * value) / 1e3)
 
 
 def _vector(inputs: Inputs, channel: str, size: int) -> Floats:

@@ -12,6 +12,7 @@ import numpy as np
 from safe_support_ql.parameters import build
 from safe_support_ql.robots.base import Estimate, Inputs, Robot, Singles, outside
 from safe_support_ql.robots.diff_drive import model
+from safe_support_ql.robots.diff_drive.objection import objection
 from safe_support_ql.robots.diff_drive.parameters import Parameters
 from safe_support_ql.robots.geometry import match_scans
 from safe_support_ql.robots.model import Floats
@@ -35,6 +36,7 @@ class DiffDrive(Robot):
     """See the module."""
 
     name = "diff_drive"
+    parameters: Parameters
     passive_stop = True
     must_reach = True
     silence = np.zeros(2)
@@ -126,26 +128,12 @@ class DiffDrive(Robot):
 
     def objection(self) -> str:
         """See Robot."""
-        p = self.parameters
-        braking = p.terminal_speed / (2 * p.acceleration * (1 - p.braking_mismatch))  # s, where the slew limit acts
-        creep = (1 + p.motion_mismatch) * p.terminal_speed * (p.lag * (1 + p.lag_mismatch) + braking)
-        gap = self._reach * 2 * np.pi / p.scan_rays
-        if gap > 2 * p.obstacle_half_width_min:
-            return (
-                f"obstacle_half_width_min is {p.obstacle_half_width_min:g} m, must be half of the {gap:.3f} m between "
-                "two rays at the end of a stop; or drive slower, or take more rays"
-            )
-        if p.drive_timeout < 2 * self.period:
-            return f"drive_timeout is {p.drive_timeout:g} s, must be {2 * self.period:g} s: a late command is none yet"
-        if creep > p.margin_terminal:
-            return f"margin_terminal is {p.margin_terminal:g} m, must cover the {creep:.4f} m left at terminal_speed"
-        if 3 * p.scan_noise > p.lidar_noise + 1e-9:
-            return f"lidar_noise is {p.lidar_noise:g} m, must be 3 scan_noise = {3 * p.scan_noise:g} m at least"
-        if 0.0 < p.band <= p.noise_allowance:
-            return f"noise_allowance is {p.noise_allowance:g} m, must be below band = {p.band:g} m: nothing would latch"
-        if p.step_residual == 0.0:
-            return "step_residual is 0 m, must be more: the band's budget would never be spent"
-        return ""
+        return objection(self.parameters, self.model, self.period, self._reach)
+
+    def at_rest(self) -> Estimate:
+        """See Robot."""
+        nothing = np.full(self.parameters.scan_rays, np.inf)
+        return self.estimate({"odom": np.array([0.0, 0, 0, 1, 0, 0]), "scan": nothing, "goal_pose": np.zeros(2)})
 
     def estimate(self, inputs: Inputs) -> Estimate:
         """State (0, 0, 0, v, w), the occupied points near it, task = pose and goal in the odometry frame."""

@@ -1,0 +1,60 @@
+"""The last check of a configuration: at rest with nothing around, more than the plan is certified."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from safe_support_ql import robots
+from safe_support_ql.safety import rest
+from safe_support_ql.safety.support import Support, Timing
+
+NOTHING = "nothing can be certified even at rest with nothing around: "
+
+
+@pytest.mark.parametrize("name", robots.names())
+def test_the_shipped_robots_have_something_to_certify_and_it_shows_quickly(name: str) -> None:
+    robot = robots.make(name, {})
+    began = time.perf_counter()
+    assert rest.objection(robot) == ""
+    assert time.perf_counter() - began < 0.2
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "words"),
+    [
+        ("diff_drive", {"horizon": 0.2}, "no rollout reaches the terminal set within its 0.2 s"),
+        ("diff_drive", {"footprint_radius": 1.0, "scan_range": 1.0}, "'clearance' is -0.166, .*: 0.206 short"),
+        ("cart_pole", {"between_members": 0.5, "centre_span": 0.0, "band": 0.5}, "'lean' is 0.453, .*: 0.0469 short"),
+    ],
+)
+def test_it_names_the_constraint_that_fails(name: str, parameters: dict[str, Any], words: str) -> None:
+    robot = robots.make(name, parameters)
+    assert re.match(NOTHING + ".*" + words, rest.objection(robot))
+
+
+def test_where_it_objects_the_gate_certifies_nothing() -> None:
+    robot = robots.make("diff_drive", {"horizon": 0.2})
+    timing = Timing((0,), robot.model.certificate.holds, np.zeros((1, 0, len(robot.action_names))))
+    scan = {"scan": np.full(180, np.inf)}
+    candidates = Support(robot, False, 0).candidates(1, 0, 0, scan, robot.at_rest(), timing)
+    assert rest.objection(robot) and not candidates.certified.any()
+
+
+def test_rest_is_a_state_in_which_every_robot_stands() -> None:
+    for name in robots.names():
+        robot = robots.make(name, {})
+        x, model = tuple(robot.at_rest().state), robot.model
+        centre = model.certificate.centre(len(model.certificate.centres) // 2)
+        assert model.certificate.terminal(x, centre, model.certificate.constants)
+        after = model.dynamics.step(
+            x,
+            model.certificate.backup(x, centre, model.certificate.constants),
+            tuple(model.dynamics.members[0]),
+            model.dynamics.dt,
+        )
+        np.testing.assert_allclose(after, x, atol=1e-12)

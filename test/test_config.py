@@ -1,0 +1,66 @@
+"""A configuration under which a run would wait for ever is refused when it is read, and what it names is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from safe_support_ql import config
+
+CASES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
+    # robot, what is refused, words of the refusal, and the nearest settings that are accepted
+    ("diff_drive", {"horizon": 0.2}, "horizon is 0.2 s, must be 0.9 s at least", {"horizon": 0.9}),
+    ("diff_drive", {"drive_timeout": 2.0}, "horizon is 1.5 s, must be 2.65 s at least",
+     {"drive_timeout": 2.0, "horizon": 2.65}),
+    ("diff_drive", {"input_age": 0.02}, "input_age is 0.02 s, must be 0.125 s at least", {"input_age": 0.125}),
+    ("diff_drive", {"footprint_radius": 1.0}, "footprint_radius = 1 m, .* must be 0.707 m less",
+     {"footprint_radius": 0.293}),
+    ("diff_drive", {"band": 0.5}, "band = 0.5 m and margins must be 0.337 m less", {"band": 0.163}),
+    ("diff_drive", {"corridor": 0.3}, "corridor is 0.3 m, must be 0.375 m at least", {"corridor": 0.375}),
+    ("diff_drive", {"scan_range": 1.0}, "scan_range is 1 m, must be 1.659 m at least", {"scan_range": 1.659}),
+    ("diff_drive", {"dead_zone": 0.5, "speed": 0.3}, "dead_zone is 0.5 m/s, must be at most speed = 0.3 m/s",
+     {"dead_zone": 0.3, "speed": 0.3}),
+    ("diff_drive", {"speed": 3.0, "scan_rays": 720, "horizon": 5.0, "scan_range": 100.0, "arena_side": 7.0},
+     "arena_side is 7 m, must be 7.979 m at least: a stop",
+     {"speed": 3.0, "scan_rays": 720, "horizon": 5.0, "scan_range": 100.0, "arena_side": 7.979}),
+    ("diff_drive", {"arena_side": 4.0, "corridor": 0.9}, "arena_side is 4 m, must be 4.053 m at least",
+     {"arena_side": 4.053, "corridor": 0.9, "start_goal_distance": 2.0}),
+    ("diff_drive", {"obstacles_min": 20}, "obstacles_min is 20, must be at most obstacles_max = 14",
+     {"obstacles_min": 14}),
+    ("diff_drive", {"obstacle_half_width_min": 0.3}, "obstacle_half_width_min is 0.3 m, must be at most",
+     {"obstacle_half_width_min": 0.16}),
+    ("diff_drive", {"start_goal_distance": 10.0}, "start_goal_distance is 10 m, must be at most 8.909 m",
+     {"start_goal_distance": 8.909}),
+    ("diff_drive", {"gate.request_deadline_s": 0.11}, "request_deadline_s is 0.11 s, must be at most 0.1 s",
+     {"gate.request_deadline_s": 0.1}),
+    ("diff_drive", {"gate.latch_after_s": 0.05}, "latch_after_s is 0.05 s, must be 0.1 s at least",
+     {"gate.latch_after_s": 0.1}),
+    ("diff_drive", {"gate.recorder_timeout_s": 0.3}, "recorder_timeout_s is 0.3 s, must lie in .0.4, 60",
+     {"gate.recorder_timeout_s": 0.4}),
+    ("cart_pole", {"input_age": 0.02}, "input_age is 0.02 s, must be 0.025 s at least", {"input_age": 0.025}),
+    ("cart_pole", {"start_range": 1.0}, "start_range is 1 m, must be at most 0.922 m", {"start_range": 0.922}),
+    ("cart_pole", {"start_angle": 0.3}, "start_angle is 0.3 rad, must be at most 0.178 rad", {"start_angle": 0.178}),
+    ("cart_pole", {"band": 0.5}, "start_range is 0.6 m, must be at most 0.442 m", {"band": 0.5, "start_range": 0.442}),
+]  # fmt: skip
+
+
+def load(robot: str, changes: dict[str, Any]) -> config.Config:
+    return config.load_robot(robot, {k if "." in k else f"parameters.{k}": v for k, v in changes.items()})
+
+
+@pytest.mark.parametrize(("robot", "wrong", "words", "right"), CASES)
+def test_what_would_wait_for_ever_is_refused_and_the_nearest_that_works_is_not(
+    robot: str, wrong: dict[str, Any], words: str, right: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=words) as refusal:
+        load(robot, wrong)
+    assert "\n" not in str(refusal.value)
+    load(robot, right)
+
+
+def test_a_refusal_of_the_last_check_names_the_configuration() -> None:
+    lean = {"between_members": 0.5, "centre_span": 0.0, "band": 0.4, "start_range": 0.0, "start_angle": 0.0}
+    load("cart_pole", lean)
+    with pytest.raises(ValueError, match="with .*: parameters: nothing can be certified even at rest .* 'lean'"):
+        load("cart_pole", lean | {"band": 0.5})
