@@ -51,7 +51,7 @@ def test_compiled_dynamics_work_on_plain_numbers(name: str) -> None:
     """np.where, for one, makes an array of a number where it is compiled: right, and ten times as slow."""
     model = ROBOTS[name].model
     x = tuple(0.1 for _ in ROBOTS[name].state_names)
-    u = numba.njit(model.certificate.backup)(x, 0.0, model.certificate.constants)
+    u = numba.njit(model.certificate.backup)(x, model.certificate.centre(0), model.certificate.constants)
     ahead = numba.njit(model.dynamics.step)(
         x, u, tuple(float(value) for value in model.dynamics.members[0]), model.dynamics.dt
     )
