@@ -149,7 +149,6 @@ def _column(values: list[Any]) -> Array:
 
 def fingerprint() -> dict[str, Any]:
     """What rounding depends on: processor, libraries, threads, and the settings that stand for another processor."""
-    import numba
     import torch
 
     torch.set_num_threads(1)
@@ -166,7 +165,6 @@ def fingerprint() -> dict[str, Any]:
     return {
         "cpu": cpu.get("model name", platform.processor()),
         "flags": " ".join(sorted(cpu.get("flags", cpu.get("Features", "")).split())),
-        "numba_cpu": str(numba.config.CPU_NAME or "host"),
         "torch_capability": torch.backends.cpu.get_cpu_capability(),
         "torch_threads": torch.get_num_threads(),
         "libc": " ".join(platform.libc_ver()),
@@ -182,8 +180,8 @@ def run_all(cases: list[str]) -> tuple[Data, dict[str, Any]]:
     data: Data = {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         where = pool.submit(fingerprint)
-        for part in pool.map(run, cases):
-            data |= part
+        for done in pool.map(run, cases):
+            data |= done
         return data, where.result()
 
 
@@ -274,6 +272,12 @@ def first_difference(was: Data, now: Data, columns: list[str], tolerance: float 
     return count, f"row {count}: one of the two ends here" if len(lengths) > 1 else ""
 
 
+def _rounded(rows: Data, count: int) -> Data:
+    """The first `count` rows. A margin below 0 is cut off where the search meets it, which rounding decides."""
+    cut = {name: column[:count] for name, column in rows.items()}
+    return cut | {name: np.maximum(cut[name], 0.0) for name in ("margin", "plan_margin")}
+
+
 def _plain(value: Any) -> str:
     return str(value.tolist() if isinstance(value, np.ndarray) else value.item()) or "none"
 
@@ -294,10 +298,7 @@ def compare(case: str, before: Data, after: Data, exact: bool) -> Result:
             first = f"end: {', '.join(unequal)}"
         return Result(case, rows, same, first, not first)
     same, first = first_difference(was, now, decided, None)
-    numbers, off = first_difference(
-        {name: column[:same] for name, column in was.items()}, {name: column[:same] for name, column in now.items()},
-        others, TOLERANCE,
-    )  # fmt: skip
+    numbers, off = first_difference(_rounded(was, same), _rounded(now, same), others, TOLERANCE)
     if off:
         return Result(case, rows, numbers, off, False)
     if not first:

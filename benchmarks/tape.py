@@ -190,7 +190,7 @@ class DiffDriveWorld:
             self.x: tuple[float, ...] = (float(x), float(y), float(yaw), 0.0, 0.0)
             if low < self.clearance() < high:
                 break
-        self.odom = self.x
+        self.odom: tuple[float, ...] = self.x
         self.goal = rng.uniform(-0.8, 0.8, 2) * self.half
 
     def clearance(self) -> float:
