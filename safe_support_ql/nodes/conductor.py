@@ -36,7 +36,7 @@ from std_srvs.srv import Trigger
 from safe_support_ql import bringup, panel
 from safe_support_ql.bringup import EVALUATION_SEEDS, SPECS, STOP_ORDER, TRAINING_SEEDS, Run
 from safe_support_ql.config import Config
-from safe_support_ql.nodes import messages
+from safe_support_ql.nodes import tables, topics
 from safe_support_ql.safety.ledger import PHASES
 from safe_support_ql.summary import Counts, Progress, Tail, summarise, write_json
 
@@ -110,9 +110,9 @@ class Conductor:
         self._counts.add(self._tail.read())
         self._rate: deque[tuple[float, float]] = deque(maxlen=12)
         node = self.node
-        node.create_subscription(JointState, messages.OUTCOME, self._on_outcome, messages.LATEST)
-        node.create_subscription(DiagnosticArray, messages.LEARNER_STATUS, self._on_learner, messages.CHAIN)
-        node.create_subscription(String, messages.GATE_STATE, self._on_gate, messages.LATCHED)
+        node.create_subscription(JointState, topics.OUTCOME, self._on_outcome, topics.LATEST)
+        node.create_subscription(DiagnosticArray, topics.LEARNER_STATUS, self._on_learner, topics.CHAIN)
+        node.create_subscription(String, topics.GATE_STATE, self._on_gate, topics.LATCHED)
 
     # --- what the nodes say ----------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class Conductor:
         self._outcome, self._outcome_at = message, time.monotonic()
 
     def _on_learner(self, message: DiagnosticArray) -> None:
-        self._learner, self._learner_at = messages.decode_status(message), time.monotonic()
+        self._learner, self._learner_at = tables.decode_status(message), time.monotonic()
         self.status.learner = self._learner
         error = self._learner.get("error", "")
         if error and error != self._told_error:
@@ -132,7 +132,7 @@ class Conductor:
 
     def outcome(self) -> dict[str, float]:
         """The newest outcome, empty before there is one."""
-        return messages.decode_outcome(self._outcome)[0] if self._outcome is not None else {}
+        return tables.decode_outcome(self._outcome)[0] if self._outcome is not None else {}
 
     # --- waiting, which is all a conductor does --------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ from safe_support_ql.bringup import Run
 from safe_support_ql.config import Config
 from safe_support_ql.experiments import faults
 from safe_support_ql.experiments.faults import COMMAND, REQUEST, Expect, Result, Seen
-from safe_support_ql.nodes import conductor, lifecycle, messages
+from safe_support_ql.nodes import conductor, lifecycle, native, tables, topics
 from safe_support_ql.nodes.executor import ShortPathExecutor
 from safe_support_ql.robots.base import Estimate, Floats, Robot
 from safe_support_ql.robots.world import DifferentialDrive
@@ -148,7 +148,7 @@ class Campaign(conductor.Conductor):
         self.executor = ShortPathExecutor()  # the relay must cost little
         self.executor.add_node(self.node)
         self.down: set[str] = set()  # nodes that a fault took down
-        self.decisions: list[tuple[float, messages.Verdict]] = []
+        self.decisions: list[tuple[float, tables.Verdict]] = []
         self.logs: list[tuple[float, str]] = []
         self.states: list[tuple[float, str]] = []
         self.inputs: dict[str, Floats] = {}
@@ -162,9 +162,9 @@ class Campaign(conductor.Conductor):
         self.seed = 0
         self.relays = self._relays()
         node = self.node
-        node.create_subscription(DiagnosticArray, messages.DECISION, self._on_decision, messages.RECORDED)
-        node.create_subscription(DiagnosticArray, messages.DIAGNOSTICS, self._on_diagnostics, messages.CHAIN)
-        node.create_subscription(Log, "/rosout", self._on_log, messages.RECORDED)
+        node.create_subscription(DiagnosticArray, topics.DECISION, self._on_decision, topics.RECORDED)
+        node.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, topics.CHAIN)
+        node.create_subscription(Log, "/rosout", self._on_log, topics.RECORDED)
         node.create_timer(RELAY_S, self._flush)
         # Another participant: one cannot hold two types of a topic, and a stranger is no node of this run.
         self.elsewhere = rclpy.Context()
@@ -180,17 +180,17 @@ class Campaign(conductor.Conductor):
         relays = {}
         self.codecs: dict[str, Any] = {}
         for channel in robot.channels:
-            codec = messages.ChannelCodec(channel)
-            quality = messages.CHAIN if channel.latched else messages.SENSOR
+            codec = native.ChannelCodec(channel)
+            quality = topics.CHAIN if channel.latched else topics.SENSOR
             relay = Relay(self.node, codec.type, channel.name + TRUE, channel.name, quality, quality)
             relay.heard = lambda message, codec=codec: self._sense(codec, message)  # type: ignore[misc]
             relays[channel.name], self.codecs[channel.name] = relay, codec
-        command = self.codecs[COMMAND] = messages.CommandCodec(robot.command, stamped=True)
+        command = self.codecs[COMMAND] = native.CommandCodec(robot.command, stamped=True)
         name = robot.command.name
-        relays[COMMAND] = Relay(self.node, command.type, name, name + DRIVEN, messages.LATEST, messages.LATEST)
+        relays[COMMAND] = Relay(self.node, command.type, name, name + DRIVEN, topics.LATEST, topics.LATEST)
         relays[COMMAND].heard = lambda message: setattr(self, "commanded_at", time.monotonic())
-        request = messages.REQUEST
-        relays[REQUEST] = Relay(self.node, JointState, request + ASKED, request, messages.LATEST, messages.LATEST)
+        request = topics.REQUEST
+        relays[REQUEST] = Relay(self.node, JointState, request + ASKED, request, topics.LATEST, topics.LATEST)
         self.codecs[REQUEST] = RequestVector()
         return relays
 
@@ -211,7 +211,7 @@ class Campaign(conductor.Conductor):
             renamed = {channel.name: channel.name + TRUE for channel in self.robot.channels}
             renamed[self.robot.command.name] = self.robot.command.name + DRIVEN
         elif node == self.policy:
-            renamed = {messages.REQUEST: messages.REQUEST + ASKED}
+            renamed = {topics.REQUEST: topics.REQUEST + ASKED}
         self.processes.start(node, bringup.parameters(node, self.run, self.progress), renamed)
 
     def _look_at_processes(self) -> None:
@@ -230,7 +230,7 @@ class Campaign(conductor.Conductor):
 
     # --- what is seen ------------------------------------------------------------------------------------------------
 
-    def _sense(self, codec: messages.ChannelCodec, message: Any) -> None:
+    def _sense(self, codec: native.ChannelCodec, message: Any) -> None:
         self.inputs[codec.channel.name] = codec.decode(message)
         if codec.channel.name != self.robot.channels[0].name or len(self.inputs) < len(self.robot.channels):
             return
@@ -245,7 +245,7 @@ class Campaign(conductor.Conductor):
             self.stood_at = time.monotonic()
 
     def _on_decision(self, message: DiagnosticArray) -> None:
-        self.decisions.append((time.monotonic(), messages.decode_decision(message)))
+        self.decisions.append((time.monotonic(), tables.decode_decision(message)))
 
     def _on_gate(self, message: String) -> None:
         super()._on_gate(message)
@@ -256,7 +256,7 @@ class Campaign(conductor.Conductor):
             self.logs.append((time.monotonic(), message.msg))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        values = messages.decode_status(message)
+        values = tables.decode_status(message)
         if "refused_inputs" in values:
             self.refused = int(values["refused_inputs"]) + int(values["refused_requests"])
 
@@ -449,7 +449,7 @@ class Campaign(conductor.Conductor):
             vector = change(codec.decode(message), first, argument)  # type: ignore[arg-type]  # a moving robot was heard
             if fault.target == REQUEST:
                 return [codec.encode(message, vector)]
-            stamp_ns = messages.nanoseconds(message.header.stamp) if hasattr(message, "header") else 0
+            stamp_ns = native.nanoseconds(message.header.stamp) if hasattr(message, "header") else 0
             return [codec.encode(vector, stamp_ns)]
 
         return self._alter(fault, alter)
@@ -462,7 +462,7 @@ class Campaign(conductor.Conductor):
         wrong: Any = "stranger" if isinstance(right, str) else [*right[:-1], "stranger"]
 
         def alter(message: Any) -> list[Any]:
-            messages.assign(message, path, wrong)
+            native.assign(message, path, wrong)
             return [message]
 
         return self._alter(fault, alter)
@@ -472,7 +472,7 @@ class Campaign(conductor.Conductor):
         path = next(field.removesuffix("[]") for field in fields if field.endswith("[]"))
 
         def alter(message: Any) -> list[Any]:
-            messages.assign(message, path, getattr(message, path)[:-1])
+            native.assign(message, path, getattr(message, path)[:-1])
             return [message]
 
         return self._alter(fault, alter)
@@ -481,7 +481,7 @@ class Campaign(conductor.Conductor):
         offset = round(1e9 * fault.option)
 
         def alter(message: Any) -> list[Any]:
-            message.header.stamp = messages.stamp_of(messages.nanoseconds(message.header.stamp) + offset)
+            message.header.stamp = native.stamp_of(native.nanoseconds(message.header.stamp) + offset)
             return [message]
 
         return self._alter(fault, alter)
@@ -516,7 +516,7 @@ class Campaign(conductor.Conductor):
         return self._alter(fault, alter)
 
     def _type(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
-        output = self.stranger.create_publisher(String, fault.target, messages.CHAIN)
+        output = self.stranger.create_publisher(String, fault.target, topics.CHAIN)
         end = (lambda: None) if not fault.seconds else self._drop(fault, seen)
         timer = self.node.create_timer(self.robot.period, lambda: output.publish(String(data="no reading")))
         if not fault.seconds:
@@ -535,7 +535,7 @@ class Campaign(conductor.Conductor):
         def burst() -> None:
             message = relay.last
             if fault.target != REQUEST:  # the same reading once more, with a stamp that gets by
-                message.header.stamp = messages.stamp_of(messages.nanoseconds(message.header.stamp) + FLOOD_NS)
+                message.header.stamp = native.stamp_of(native.nanoseconds(message.header.stamp) + FLOOD_NS)
             relay.output.publish(message)
 
         timer = self.node.create_timer(1.0 / fault.option, burst)
@@ -603,8 +603,8 @@ class Campaign(conductor.Conductor):
         return lambda: None
 
     def _foreign(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
-        codec = messages.CommandCodec(self.robot.command, stamped=True)
-        output = self.stranger.create_publisher(codec.type, self.robot.command.name, messages.LATEST)
+        codec = native.CommandCodec(self.robot.command, stamped=True)
+        output = self.stranger.create_publisher(codec.type, self.robot.command.name, topics.LATEST)
         fastest = self.robot.action_high.astype(np.float32)
 
         def talk() -> None:
@@ -631,7 +631,7 @@ class Campaign(conductor.Conductor):
     def _tick_clock(self) -> None:
         if self.clock_offset is not None:
             now = self.node.get_clock().now().nanoseconds + round(1e9 * self.clock_offset)
-            self.clock.publish(Clock(clock=messages.stamp_of(now)))
+            self.clock.publish(Clock(clock=native.stamp_of(now)))
 
 
 def conduct(

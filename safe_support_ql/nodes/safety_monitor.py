@@ -33,7 +33,9 @@ from std_msgs.msg import Bool, String, UInt64
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
-from safe_support_ql.nodes import lifecycle, messages
+from safe_support_ql.nodes import lifecycle, native, tables, topics
+from safe_support_ql.nodes.candidates import CandidateCodec, RequestCodec
+from safe_support_ql.nodes.markers import encode_markers
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Decision, Gate, State
@@ -91,9 +93,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         # Whatever its quality of service, a button must be heard, one that was pressed before this process began, too.
         # Each of these ends with the newest message of those that it hears; the one that may lose some keeps its own.
         # The first two keep a short press while the monitor is busy; the last one has the newest word, whatever waits.
-        for quality in (messages.RECORDED, messages.BUTTON):
-            self.subscribe(Bool, messages.E_STOP, self.on_e_stop, quality, lasting=True)
-        self.subscribe(Bool, messages.E_STOP, self.on_lossy_e_stop, messages.ONCE, lasting=True)
+        for quality in (topics.RECORDED, topics.BUTTON):
+            self.subscribe(Bool, topics.E_STOP, self.on_e_stop, quality, lasting=True)
+        self.subscribe(Bool, topics.E_STOP, self.on_lossy_e_stop, topics.ONCE, lasting=True)
         self.serve(SetBool, "~/e_stop", self.on_e_stop_service, lasting=True)
 
     def configure(self) -> None:
@@ -102,10 +104,10 @@ class SafetyMonitor(lifecycle.ManagedNode):
         robot = self.robot = settings.robot
         self.lockstep = self.param("clock") == "lockstep"
         continuous = self.param("continuous")
-        self.codecs = [messages.ChannelCodec(channel) for channel in robot.channels]
-        self.commands = messages.CommandCodec(robot.command, self.param("stamped_cmd"))
-        self.candidate_codec = messages.CandidateCodec(robot, continuous)
-        self.requests = messages.RequestCodec(robot)
+        self.codecs = [native.ChannelCodec(channel) for channel in robot.channels]
+        self.commands = native.CommandCodec(robot.command, self.param("stamped_cmd"))
+        self.candidate_codec = CandidateCodec(robot, continuous)
+        self.requests = RequestCodec(robot)
         first_sequence = max(self.param("first_sequence"), self.next_sequence)
         self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), first_sequence)
         self.gate.recorder_required = self.param("recorder_required") or self.recorder_heard
@@ -133,22 +135,22 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.episode_key = -1
         self.forget(0)
 
-        self.command_output = self.advertise(self.commands.type, robot.command.name, messages.LATEST, native=True)
-        self.candidate_output = self.advertise(PointCloud2, messages.CANDIDATES, messages.RECORDED)
-        self.decision_output = self.advertise(DiagnosticArray, messages.DECISION, messages.RECORDED)
-        self.ack_output = self.advertise(UInt64, messages.EPISODE_ACK, messages.CHAIN)
-        self.state_output = self.advertise(String, messages.GATE_STATE, messages.LATCHED)
-        self.diagnostics = self.advertise(DiagnosticArray, messages.DIAGNOSTICS, messages.CHAIN)
-        self.markers = self.advertise(MarkerArray, messages.MARKERS, messages.LATEST)
+        self.command_output = self.advertise(self.commands.type, robot.command.name, topics.LATEST, native=True)
+        self.candidate_output = self.advertise(PointCloud2, topics.CANDIDATES, topics.RECORDED)
+        self.decision_output = self.advertise(DiagnosticArray, topics.DECISION, topics.RECORDED)
+        self.ack_output = self.advertise(UInt64, topics.EPISODE_ACK, topics.CHAIN)
+        self.state_output = self.advertise(String, topics.GATE_STATE, topics.LATCHED)
+        self.diagnostics = self.advertise(DiagnosticArray, topics.DIAGNOSTICS, topics.CHAIN)
+        self.markers = self.advertise(MarkerArray, topics.MARKERS, topics.LATEST)
         for codec in self.codecs:
-            quality = messages.CHAIN if codec.channel.latched else messages.SENSOR
+            quality = topics.CHAIN if codec.channel.latched else topics.SENSOR
             self.subscribe(
                 codec.type, codec.channel.name, functools.partial(self.on_channel, codec), quality, native=True
             )
-        self.subscribe(JointState, messages.REQUEST, self.on_request, messages.ONCE)
+        self.subscribe(JointState, topics.REQUEST, self.on_request, topics.ONCE)
         if self.param("simulated"):
-            self.subscribe(DiagnosticArray, messages.EPISODE, self.on_episode, messages.CHAIN)
-        self.subscribe(UInt64, messages.HEARTBEAT, self.on_heartbeat, messages.LATEST)
+            self.subscribe(DiagnosticArray, topics.EPISODE, self.on_episode, topics.CHAIN)
+        self.subscribe(UInt64, topics.HEARTBEAT, self.on_heartbeat, topics.LATEST)
         self.serve(Trigger, "~/reset", self.on_reset)
         self.every(look_s, self.on_timer)
         self.every(1.0, self.on_second)
@@ -249,14 +251,14 @@ class SafetyMonitor(lifecycle.ManagedNode):
 
     # --- what comes in -------------------------------------------------------------------------------------------
 
-    def on_channel(self, codec: messages.ChannelCodec, message: Any) -> None:
+    def on_channel(self, codec: native.ChannelCodec, message: Any) -> None:
         """A native input: to the gate at once (real time), or when the whole state is there (lock-step)."""
         if not self.running():
             return
         assert self.gate is not None
         name, latched = codec.channel.name, codec.channel.latched
         now_ns = self.stamp_ns if self.lockstep else self.get_clock().now().nanoseconds
-        stamp_ns = messages.nanoseconds(message.header.stamp) if codec.stamped else now_ns
+        stamp_ns = native.nanoseconds(message.header.stamp) if codec.stamped else now_ns
         if stamp_ns < self.start_ns:
             return  # of the episode before
         if self.lockstep and not latched and stamp_ns <= self.stamp_ns:
@@ -320,7 +322,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if not self.active:
             return
         assert self.gate is not None
-        episode = messages.decode_episode(message)
+        episode = tables.decode_episode(message)
         if episode.key != self.episode_key:
             if self.open:
                 self.run_plan()
@@ -446,7 +448,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
             if decision.reason == "no_request" or not decision.message:  # else another cause is named
                 self.gate.cause = STALLED
                 decision = dataclasses.replace(decision, message=STALLED)
-        self.decision_message = messages.encode_decision(decision, self.certificate_us)
+        self.decision_message = tables.encode_decision(decision, self.certificate_us)
         self.decision_output.publish(self.decision_message)
         if self.lockstep:
             self.command_output.publish(command)
@@ -562,7 +564,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
 
     def _unheard(self) -> str:
         """Types of e-stop buttons that this node cannot hear, '' if there are none."""
-        return self._other_types(messages.E_STOP, "std_msgs/msg/Bool")
+        return self._other_types(topics.E_STOP, "std_msgs/msg/Bool")
 
     def _other_types(self, topic: str, kind: str) -> str:
         """Types of the topic's publishers but `kind`: DDS matches nobody with them, and tells neither side."""
@@ -598,7 +600,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         try:
             picture = draw(self.robot, *self.gate.newest)
             stamp_ns = self.gate.newest[1].stamp_ns
-            self.markers.publish(messages.encode_markers(picture, self.robot.frame_id, stamp_ns, text))
+            self.markers.publish(encode_markers(picture, self.robot.frame_id, stamp_ns, text))
         except Exception as error:  # a picture that cannot be drawn is no reason to stop a robot
             self.get_logger().error(f"no markers: {error}", throttle_duration_sec=10.0)
 
@@ -630,7 +632,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         stamp = self.get_clock().now().nanoseconds
         level = LEVEL[self.gate.state]
         robot = self.param("robot_id")
-        self.diagnostics.publish(messages.encode_status(name, stamp, self.gate.cause, level, values, robot))
+        self.diagnostics.publish(tables.encode_status(name, stamp, self.gate.cause, level, values, robot))
 
 
 def main() -> None:

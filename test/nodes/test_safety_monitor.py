@@ -23,7 +23,8 @@ from std_msgs.msg import Bool, UInt64
 from std_srvs.srv import SetBool, Trigger
 
 from safe_support_ql import config
-from safe_support_ql.nodes import messages
+from safe_support_ql.nodes import tables, topics
+from safe_support_ql.nodes.candidates import RequestCodec
 from safe_support_ql.nodes.executor import ShortPathExecutor
 from safe_support_ql.nodes.safety_monitor import REMEDY, SafetyMonitor
 from safe_support_ql.safety.gate import REASONS, State
@@ -149,7 +150,7 @@ def test_while_the_monitor_is_busy_no_press_is_lost_and_the_newest_word_is_heard
     monitor: SafetyMonitor, words: list[bool]
 ) -> None:
     button = rclpy.create_node("button")
-    publisher = button.create_publisher(Bool, messages.E_STOP, messages.RECORDED)
+    publisher = button.create_publisher(Bool, topics.E_STOP, topics.RECORDED)
     executor = ShortPathExecutor()
     executor.add_node(monitor)
     try:
@@ -175,7 +176,7 @@ def test_a_button_of_another_type_is_no_button(monitor: SafetyMonitor, monkeypat
     monkeypatch.setattr(
         monitor,
         "get_publishers_info_by_topic",
-        lambda topic: [SimpleNamespace(topic_type=kind) for kind in kinds] if topic == messages.E_STOP else [],
+        lambda topic: [SimpleNamespace(topic_type=kind) for kind in kinds] if topic == topics.E_STOP else [],
     )
     monitor.on_second()
     assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "UInt8" in monitor.gate.cause
@@ -209,7 +210,7 @@ def test_on_a_robot_nobody_can_say_that_it_stands_somewhere_else(monitor: Safety
     for simulated in (True, False):
         unconfigured(monitor, simulated=simulated)
         monitor.trigger_configure()
-        heard = [s for s in monitor.subscriptions if s.topic_name == f"/{messages.EPISODE}"]
+        heard = [s for s in monitor.subscriptions if s.topic_name == f"/{topics.EPISODE}"]
         assert bool(heard) is simulated
 
 
@@ -428,7 +429,7 @@ def moving_request(monitor: SafetyMonitor) -> JointState:
     assert monitor.gate is not None and monitor.open and monitor.gate._candidates is not None
     candidates = monitor.gate._candidates
     moving = int(np.flatnonzero(candidates.certified & ~candidates.is_plan)[0])
-    return messages.RequestCodec(monitor.robot).encode(candidates, candidates.actions[moving])
+    return RequestCodec(monitor.robot).encode(candidates, candidates.actions[moving])
 
 
 @pytest.mark.parametrize("where", ["request", "encode"])
@@ -513,7 +514,7 @@ def test_a_latch_is_named_whatever_input_is_missing_too(
     monitor, sent = realtime
     told: list[str] = []
     monkeypatch.setattr(
-        monitor.decision_output, "publish", lambda message: told.append(messages.decode_decision(message).message)
+        monitor.decision_output, "publish", lambda message: told.append(tables.decode_decision(message).message)
     )
     assert monitor.gate is not None
     monitor.gate.new_episode(1)
@@ -574,7 +575,7 @@ def test_diagnostics_come_with_reason_and_remedy_whenever_one_changes(
     monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[dict[str, str]] = []
-    monkeypatch.setattr(monitor.diagnostics, "publish", lambda message: sent.append(messages.decode_status(message)))
+    monkeypatch.setattr(monitor.diagnostics, "publish", lambda message: sent.append(tables.decode_status(message)))
     assert monitor.gate is not None
     feed(monitor, 10**9)
     monitor.run_plan()
