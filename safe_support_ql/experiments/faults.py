@@ -1,6 +1,6 @@
 """The fault campaign as data: which faults there are, what the gate must do about each, and how a result is judged.
 
-ROS-free. nodes/fault_campaign.py puts the faults onto a running graph and hands back what it saw. A robot's faults are
+ROS-free. nodes/injection.py puts the faults onto a running graph, nodes/fault_campaign.py hands back what it saw. A robot's faults are
 derived from the channels it declares, so a new robot has them, too; what a lidar or an odometry can get wrong is keyed
 on the type of the message.
 
