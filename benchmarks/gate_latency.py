@@ -110,8 +110,8 @@ def monitor() -> None:
                 certified = begun + 1000 * self.certificate_us
                 states.extend((self.gate.episode, *self.state, begun, certified, *self.candidate_times))
 
-        def publish(self, decision: Any) -> None:
-            super().publish(decision)
+        def publish(self, decision: Any, decided_ns: int) -> None:
+            super().publish(decision, decided_ns)
             commands.append(self.command_times[1])
 
         def on_request(self, message: Any) -> None:
