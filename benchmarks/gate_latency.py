@@ -110,8 +110,8 @@ def monitor() -> None:
                 certified = begun + 1000 * self.certificate_us
                 states.extend((self.gate.episode, *self.state, begun, certified, *self.candidate_times))
 
-        def publish(self, decision: Any) -> None:
-            super().publish(decision)
+        def publish(self, decision: Any, decided_ns: int) -> None:
+            super().publish(decision, decided_ns)
             commands.append(self.command_times[1])
 
         def on_request(self, message: Any) -> None:
@@ -158,10 +158,10 @@ def timed(function: Any) -> tuple[Any, list[int]]:
 class Processes(bringup.Processes):
     """The nodes as always, but for the monitor, which notes times."""
 
-    def start(self, node: str, parameters: Any) -> None:
+    def start(self, node: str, parameters: Any, remap: Any = None) -> None:
         """See bringup.Processes."""
         if node != "safety_monitor":
-            super().start(node, parameters)
+            super().start(node, parameters, remap)
             return
         pairs = [part for key, value in parameters.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
         own = Path(__file__).resolve()

@@ -28,11 +28,11 @@ from safe_support_ql import bringup, config
 ECHO = """
 import rclpy
 from sensor_msgs.msg import JointState
-from safe_support_ql.nodes import messages
+from safe_support_ql.nodes import topics
 rclpy.init()
 node = rclpy.create_node("echo")
-back = node.create_publisher(JointState, "back", messages.CHAIN)
-node.create_subscription(JointState, "there", back.publish, messages.CHAIN)
+back = node.create_publisher(JointState, "back", topics.CHAIN)
+node.create_subscription(JointState, "there", back.publish, topics.CHAIN)
 rclpy.spin(node)
 """
 
@@ -60,14 +60,14 @@ def round_trip(count: int = 2000) -> dict[str, float]:
     import rclpy
     from sensor_msgs.msg import JointState
 
-    from safe_support_ql.nodes import messages
+    from safe_support_ql.nodes import topics
 
     process = subprocess.Popen([sys.executable, "-c", ECHO])
     node = rclpy.create_node("round_trip")
     try:
-        there = node.create_publisher(JointState, "there", messages.CHAIN)
+        there = node.create_publisher(JointState, "there", topics.CHAIN)
         heard: list[float] = []
-        node.create_subscription(JointState, "back", lambda _: heard.append(time.perf_counter()), messages.CHAIN)
+        node.create_subscription(JointState, "back", lambda _: heard.append(time.perf_counter()), topics.CHAIN)
         message = JointState(name=["a", "b"], position=[0.0, 0.0])
         deadline = time.monotonic() + 30.0
         while not heard:
@@ -102,7 +102,7 @@ def chain(robot: str, ticks: int, learner: bool, folder: Path) -> dict[str, floa
     from rclpy.serialization import deserialize_message
     from sensor_msgs.msg import JointState
 
-    from safe_support_ql.nodes import messages
+    from safe_support_ql.nodes import tables, topics
     from safe_support_ql.summary import Progress
 
     settings = config.load_robot(robot)
@@ -143,8 +143,8 @@ def chain(robot: str, ticks: int, learner: bool, folder: Path) -> dict[str, floa
         for name in names:
             call(name, Transition.TRANSITION_CONFIGURE)
         # Raw: whoever measures must not take the time of those that are measured.
-        node.create_subscription(JointState, messages.OUTCOME, on_outcome, messages.RECORDED, raw=True)
-        node.create_subscription(DiagnosticArray, messages.DECISION, decisions.append, messages.RECORDED, raw=True)
+        node.create_subscription(JointState, topics.OUTCOME, on_outcome, topics.RECORDED, raw=True)
+        node.create_subscription(DiagnosticArray, topics.DECISION, decisions.append, topics.RECORDED, raw=True)
         for name in names:
             call(name, Transition.TRANSITION_ACTIVATE)
         began = time.monotonic()
@@ -163,11 +163,11 @@ def chain(robot: str, ticks: int, learner: bool, folder: Path) -> dict[str, floa
             except subprocess.TimeoutExpired:
                 process.kill()
         node.destroy_node()
-    tables = [messages.decode_outcome(deserialize_message(raw, JointState))[0] for raw in outcomes]
-    physics = np.array([table["wall_us"] for table in tables[1:]]) / 1e3
-    sense = np.array([table["sense_us"] for table in tables[1:]]) / 1e3
+    values = [tables.decode_outcome(deserialize_message(raw, JointState))[0] for raw in outcomes]
+    physics = np.array([table["wall_us"] for table in values[1:]]) / 1e3
+    sense = np.array([table["sense_us"] for table in values[1:]]) / 1e3
     certificate = np.array(
-        [messages.decode_decision(deserialize_message(raw, DiagnosticArray)).certificate_us for raw in decisions]
+        [tables.decode_decision(deserialize_message(raw, DiagnosticArray)).certificate_us for raw in decisions]
     ) / 1e3  # fmt: skip
     period = 1e3 * np.diff(arrivals)
     return {
@@ -178,7 +178,7 @@ def chain(robot: str, ticks: int, learner: bool, folder: Path) -> dict[str, floa
         "sense_p50_ms": float(np.median(sense)),
         "certificate_p50_ms": float(np.median(certificate)),
         "ros_p50_ms": float(np.median(period) - np.median(physics) - np.median(sense) - np.median(certificate)),
-        "unsafe_visits": tables[-1]["unsafe_visits"],
+        "unsafe_visits": values[-1]["unsafe_visits"],
     }
 
 

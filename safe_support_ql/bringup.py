@@ -1,6 +1,6 @@
 """The graph of nodes, described once: which there are, their parameters, the order in which they start and stop.
 
-`launch/*.launch.py` and the command line both read this file. Nodes become active in the order of NODES, the
+`launching.py` and the command line both read this file. Nodes become active in the order of NODES, the
 safety_monitor first and the simulator last, and stop in STOP_ORDER: the monitor first, because that stops the robot,
 and last what writes it down. Then: the folder of a run, the ROS environment, and the nodes as processes for a machine
 without `ros2 launch`.

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from safe_support_ql import DEFAULT_ROBOT
+
 if TYPE_CHECKING:
     from safe_support_ql.bringup import Run
     from safe_support_ql.config import Config
 
 BAD_INPUT, FAULT, INTERRUPTED = 2, 3, 130  # exit statuses
-DEFAULT_ROBOT = "diff_drive"
 LAST_SEED = 799  # arenas of training take the seeds from seed * 1 000 000 on, the held-out ones begin at 900 000 000
 RUN_FOLDER = "runs/<robot>-<time>"
 

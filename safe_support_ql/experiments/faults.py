@@ -1,8 +1,8 @@
 """The fault campaign as data: which faults there are, what the gate must do about each, and how a result is judged.
 
-ROS-free. nodes/fault_campaign.py puts the faults onto a running graph and hands back what it saw. A robot's faults are
-derived from the channels it declares, so a new robot has them, too; what a lidar or an odometry can get wrong is keyed
-on the type of the message.
+ROS-free. nodes/injection.py puts the faults onto a running graph, nodes/fault_campaign.py hands back what it saw. A
+robot's faults are derived from the channels it declares, so a new robot has them as well; what a lidar or an odometry
+can get wrong is keyed on the type of the message.
 
 A fault is *covered* (no unsafe visit may happen) unless it is declared uncoverable, with the reason: the robot has no
 passive safe state, or nothing could contradict the lie. An uncoverable one must still be noticed where it can be.

@@ -1,1 +1,1 @@
-"""Thin ROS 2 adapters: one lifecycle node a file, and the one file that turns vectors into messages and back."""
+"""Thin ROS 2 adapters: one lifecycle node a file, and what they share: topics, codecs, the client."""

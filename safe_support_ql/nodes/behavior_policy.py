@@ -11,7 +11,8 @@ from collections.abc import Callable
 from sensor_msgs.msg import JointState, PointCloud2
 
 from safe_support_ql.behavior import policies
-from safe_support_ql.nodes import lifecycle, messages
+from safe_support_ql.nodes import lifecycle, topics
+from safe_support_ql.nodes.candidates import CandidateCodec, RequestCodec
 from safe_support_ql.robots.base import Singles
 from safe_support_ql.safety.candidates import CandidateSet
 
@@ -26,10 +27,10 @@ class CandidatePolicy(lifecycle.ManagedNode):
         self.settings = self.load_config()
         robot = self.settings.robot
         self.continuous = self.param("continuous")
-        self.candidates = messages.CandidateCodec(robot, self.continuous)
-        self.requests = messages.RequestCodec(robot, self.get_name())
-        self.output = self.advertise(JointState, messages.REQUEST, messages.LATEST)
-        self.subscribe(PointCloud2, messages.CANDIDATES, self.on_candidates, messages.ONCE)
+        self.candidates = CandidateCodec(robot, self.continuous)
+        self.requests = RequestCodec(robot, self.get_name())
+        self.output = self.advertise(JointState, topics.REQUEST, topics.LATEST)
+        self.subscribe(PointCloud2, topics.CANDIDATES, self.on_candidates, topics.ONCE)
 
     def on_candidates(self, message: PointCloud2) -> None:
         """Answer, or say why not: then the gate runs its plan."""

@@ -1,9 +1,7 @@
 """Drives one run from outside the data path: lifecycle, phases, what to do when a node dies. It commands no robot.
 
-Every node is driven by its lifecycle_msgs services, one call at a time, each with a timeout and a look at the process.
-A node counts as ready once it answered. In the command line the conductor runs inside it and the nodes are its
-children; as a process of its own (`ros2 launch`, parameter `run_dir`) the launch file owns the nodes and restarts a
-dead learner.
+In the command line the conductor runs inside it and the nodes are its children; as a process of its own (`ros2 launch`,
+parameter `run_dir`) the launch file owns the nodes and restarts a dead learner.
 
 Train: collection until `ticks`, extraction, then the behavior and the extracted policy on held-out arenas. Simulate:
 one policy in real time. In both the monitor becomes active first and stops first, which stops the robot; the recorder
@@ -16,59 +14,34 @@ import os
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.srv import SetParameters
+from lifecycle_msgs.msg import State
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from safe_support_ql import bringup, panel
-from safe_support_ql.bringup import EVALUATION_SEEDS, SPECS, STOP_ORDER, TRAINING_SEEDS, Run
+from safe_support_ql.bringup import EVALUATION_SEEDS, SPECS, TRAINING_SEEDS, Run
 from safe_support_ql.config import Config
-from safe_support_ql.nodes import messages
-from safe_support_ql.safety.ledger import PHASES
-from safe_support_ql.summary import Counts, Progress, Tail, summarise, write_json
+from safe_support_ql.nodes import tables, topics
+from safe_support_ql.nodes.graph import START_S, Graph, Interrupted
+from safe_support_ql.nodes.ledger_view import LedgerView
+from safe_support_ql.nodes.lifecycle_client import LEARNER_CALL_S, Died, Fault, Refused
+from safe_support_ql.summary import Progress, summarise, write_json
 
-START_S = 60.0  # until a new process answers: torch and a cold disk are slow
-CONFIGURE_S = 120.0  # the monitor compiles its certificate
-CALL_S = 10.0
-ACTIVATE_S = 30.0  # a monitor waits for a dead predecessor to leave the graph
-LEARNER_CALL_S = 60.0  # a learner at idle priority answers late, and ends an update and saves first
 HEALTH_S = 5.0
-LEDGER_S = 0.25
 AFTER_CTRL_C_S = 3.0
 SILENT_S = 15.0  # learner/status this old: is it still there?
 RESTARTS = 5  # of the learner, in one run
 SECOND_WINDS = 3  # of a simulator that gave up
 EXTRACTION_S = 3600.0
 EVALUATIONS = (("evaluation_behavior", "behavior_policy"), ("evaluation_policy", "inference"))
-
-
-class Fault(RuntimeError):
-    """The run cannot go on; one line that says why and what to do."""
-
-
-class Refused(ValueError):
-    """A node refused to be configured or activated: bad input, in its own words."""
-
-
-class Died(Exception):
-    """A node's process ended during a call to it."""
-
-
-class Interrupted(Exception):
-    """Ctrl-C."""
 
 
 class Conductor:
@@ -88,39 +61,30 @@ class Conductor:
             folder=str(run.folder),
             domain=os.environ.get("ROS_DOMAIN_ID", "0"),
         )
-        self.node = rclpy.create_node("conductor")
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
-        self._clients: dict[str, Any] = {}
+        self.graph = Graph(run, settings.robot, where, processes, SingleThreadedExecutor(), self._meanwhile)
+        self.client = self.graph.client
+        plan = (settings.run.ticks, settings.run.evaluation_episodes) if run.kind == "train" else ()
+        self.ledger = LedgerView(run.folder, self.status, *plan)
         self._outcome: JointState | None = None
-        self._outcome_at = 0.0
         self._learner: dict[str, str] = {}
         self._learner_at = time.monotonic()
         self._learner_down = False
         self._gate = ""
         self._restarts = 0
         self._second_winds = 0
-        self._watching = False  # deaths matter from the moment everybody was there
-        self._ending = False
-        self._read_at = 0.0
-        self._episodes_before, self._episodes_at_start = 0, 0.0
         self._told_error = ""
-        self._tail = Tail(run.folder / "ledger.jsonl")
-        self._counts = Counts()
-        self._counts.add(self._tail.read())
-        self._rate: deque[tuple[float, float]] = deque(maxlen=12)
-        node = self.node
-        node.create_subscription(JointState, messages.OUTCOME, self._on_outcome, messages.LATEST)
-        node.create_subscription(DiagnosticArray, messages.LEARNER_STATUS, self._on_learner, messages.CHAIN)
-        node.create_subscription(String, messages.GATE_STATE, self._on_gate, messages.LATCHED)
+        node = self.graph.node
+        node.create_subscription(JointState, topics.OUTCOME, self._on_outcome, topics.LATEST)
+        node.create_subscription(DiagnosticArray, topics.LEARNER_STATUS, self._on_learner, topics.CHAIN)
+        node.create_subscription(String, topics.GATE_STATE, self._on_gate, topics.LATCHED)
 
     # --- what the nodes say ----------------------------------------------------------------------------------------
 
     def _on_outcome(self, message: JointState) -> None:
-        self._outcome, self._outcome_at = message, time.monotonic()
+        self._outcome = message
 
     def _on_learner(self, message: DiagnosticArray) -> None:
-        self._learner, self._learner_at = messages.decode_status(message), time.monotonic()
+        self._learner, self._learner_at = tables.decode_status(message), time.monotonic()
         self.status.learner = self._learner
         error = self._learner.get("error", "")
         if error and error != self._told_error:
@@ -132,79 +96,35 @@ class Conductor:
 
     def outcome(self) -> dict[str, float]:
         """The newest outcome, empty before there is one."""
-        return messages.decode_outcome(self._outcome)[0] if self._outcome is not None else {}
+        return tables.decode_outcome(self._outcome)[0] if self._outcome is not None else {}
 
-    # --- waiting, which is all a conductor does --------------------------------------------------------------------
+    # --- while it waits, which is all a conductor does --------------------------------------------------------------
 
     def tell(self, text: str) -> None:
         """An event that a person should see, also afterwards."""
         self.status.messages.append(text)
         self.screen.say(f"  {text}")
 
-    def spin(self, until: Callable[[], bool], timeout_s: float) -> bool:
-        """Serve callbacks, watch the processes and draw until `until`; false when the time is over first.
-
-        Raises Interrupted and Fault.
-        """
-        end = time.monotonic() + timeout_s
-        while not until():
-            if time.monotonic() > end:
-                return False
-            self.executor.spin_once(timeout_sec=0.05)
-            if self._ending:
-                continue
-            if self.interrupted:
-                raise Interrupted
-            self._look_at_processes()
-            self.refresh()
-        return True
+    def _meanwhile(self) -> None:
+        """Watch the processes and draw. Raises Interrupted and Fault."""
+        if self.interrupted:
+            raise Interrupted
+        self._look_at_processes()
+        self.refresh()
 
     def refresh(self) -> None:
         """New lines of the ledger into the status, and the status onto the screen."""
-        status, counts = self.status, self._counts
-        new = []
-        if time.monotonic() - self._read_at > LEDGER_S:
-            self._read_at = time.monotonic()
-            new = self._tail.read()
-        if new:
-            counts.add(new)
-            status.control_ticks = int(counts.total("control_ticks"))
-            status.unsafe_visits = int(counts.total("unsafe_visits"))
-            status.interventions = int(counts.total("interventions"))
-            status.decisions = int(counts.total("decisions"))
-            status.verdicts, status.empty_share = counts.verdicts(), counts.empty_share()
-            stamps = [event["time"] for event in new if event["event"] == "counters"]
-            if stamps:
-                self._rate.append((stamps[-1], status.control_ticks))
-                (t0, n0), (t1, n1) = self._rate[0], self._rate[-1]
-                status.ticks_per_s = (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
-            self._estimate()
-        self.screen.show(status)
+        self.ledger.refresh()
+        self.screen.show(self.status)
 
-    def _estimate(self) -> None:
-        """Where this phase stands, and about how long everything still takes."""
-        status, counts = self.status, self._counts
-        if status.phase == "collection":
-            status.done = counts.of("collection", "control_ticks")
-        elif status.phase in PHASES:
-            status.done = self._episodes_before + (counts.of(status.phase, "episodes") - self._episodes_at_start)
-        if not status.ticks_per_s or self.run.kind != "train":
-            return
-        played = counts.total("episodes")
-        length = counts.total("control_ticks") / played if played else 100.0
-        ticks = max(0.0, self.settings.run.ticks - counts.of("collection", "control_ticks"))
-        episodes = 2.0 * self.settings.run.evaluation_episodes
-        if status.phase == "evaluation_behavior":
-            episodes -= status.done
-        elif status.phase == "evaluation_policy":
-            episodes = episodes / 2 - status.done
-        status.left_s = (ticks + max(0.0, episodes) * length) / status.ticks_per_s
+    def note(self, text: str) -> None:
+        """What is waited for just now."""
+        self.status.note = text
 
     def _look_at_processes(self) -> None:
         """Raises Fault where a node died that the run cannot do without; starts the learner again."""
-        if self.processes is None or not self._watching:
-            return
-        for name in self.processes.dead():
+        for name in self.graph.dead():
+            assert self.processes is not None
             how, words = self.processes.how_it_ended(name), self.processes.last_words(name)
             if not SPECS[name].restarts:
                 raise Fault(
@@ -219,114 +139,17 @@ class Conductor:
                 self.status.learner = {"state": "dead"}
                 continue
             self.tell(f"{name} died ({how}){_said(words)}; started again, collection goes on")
-            self.launch(name)
+            self.graph.launch(name)
             self._learner_down = True
-
-    # --- services ----------------------------------------------------------------------------------------------------
-
-    def call(self, node: str, kind: Any, name: str, request: Any, timeout_s: float = CALL_S) -> Any:
-        """One service call. Raises Died where the process ends meanwhile, Fault where no answer comes."""
-        client = self._clients.get(name)
-        if client is None:
-            client = self._clients[name] = self.node.create_client(kind, name)
-        end = time.monotonic() + timeout_s
-        restarts = self._restarts
-
-        def gone() -> bool:
-            if self.processes is not None and (restarts != self._restarts or not self.processes.alive(node)):
-                return SPECS[node].restarts or self._ending
-            return False
-
-        while time.monotonic() < end and not gone():
-            if not client.service_is_ready():
-                self.spin(lambda: bool(client.service_is_ready()) or gone(), min(1.0, end - time.monotonic()))
-                continue
-            future = client.call_async(request)
-            # A killed node's service looks ready until its lease ends, and a first request may meet half a connection:
-            # ask again, but only what can be asked twice.
-            again = 2.0 if kind is GetState else end - time.monotonic()
-            self.spin(lambda f=future: f.done() or gone(), max(0.1, min(again, end - time.monotonic())))  # type: ignore[misc]
-            if future.done():
-                return future.result()
-            client.remove_pending_request(future)
-        if gone():
-            raise Died(node)
-        raise Fault(f"{node} did not answer {name} for {timeout_s:.0f} s{self._last_words(node)}")
-
-    def state(self, node: str, timeout_s: float = CALL_S) -> int:
-        """Its lifecycle state, a constant of lifecycle_msgs State."""
-        return int(self.call(node, GetState, f"{node}/get_state", GetState.Request(), timeout_s).current_state.id)
-
-    def change(self, node: str, transition: int, goal: int, timeout_s: float = CALL_S) -> None:
-        """One transition to the state `goal`. Raises Refused with the node's own words."""
-        request = ChangeState.Request(transition=Transition(id=transition))
-        try:
-            done = self.call(node, ChangeState, f"{node}/change_state", request, timeout_s).success
-        except Fault:
-            done = False  # the answer may be what was lost
-        if not done and self.state(node) != goal:
-            what = {Transition.TRANSITION_CONFIGURE: "configure", Transition.TRANSITION_ACTIVATE: "activate"}
-            words = self._last_words(node).removeprefix(": ")
-            raise Refused(words or f"{node} refused to {what.get(transition, 'change its state')}; see its log")
-
-    def configure(self, node: str) -> None:
-        """unconfigured -> inactive."""
-        self.change(node, Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE, CONFIGURE_S)
-
-    def activate(self, node: str) -> None:
-        """inactive -> active."""
-        self.change(node, Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE, ACTIVATE_S)
-
-    def deactivate(self, node: str) -> None:
-        """active -> inactive; nothing to do where it is not active."""
-        patience = LEARNER_CALL_S if SPECS[node].restarts else CALL_S
-        if self.state(node, patience) == State.PRIMARY_STATE_ACTIVE:
-            self.change(node, Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE, patience)
-
-    def set(self, node: str, **values: Any) -> None:
-        """Set parameters of an inactive node."""
-        request = SetParameters.Request(
-            parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
-        )
-        for result in self.call(node, SetParameters, f"{node}/set_parameters", request).results:
-            if not result.successful:
-                raise Fault(f"{node}: {result.reason}")
-
-    def _last_words(self, node: str) -> str:
-        words = bringup.last_words(self.run.logs / f"{node}.log")
-        words = words.removeprefix("configure refused: ").removeprefix("activate refused: ")
-        return f": {words}" if words else ""
 
     # --- a run -------------------------------------------------------------------------------------------------------
 
-    def launch(self, node: str) -> None:
-        """Start the process of `node`, with the parameters of this run."""
-        assert self.processes is not None
-        self.processes.start(node, bringup.parameters(node, self.run, self.progress))
-
     def start(self) -> None:
-        """Everybody there, configured, and active but for the simulator and the policies.
+        """Everybody there, as Graph.start says."""
+        self.graph.start(self.note)
 
-        Raises Refused where a node refuses its input, Fault where one does not come up.
-        """
-        nodes = self.run.nodes
-        if self.processes is not None:
-            for name in nodes:
-                self.launch(name)
-        self._watching = True
-        for name in nodes:
-            self.status.note = f"waiting for {name}"
-            self.state(name, START_S)
-        for name in nodes:
-            if name == "inference" and self.run.kind == "train":
-                continue  # there is no policy yet
-            self.status.note = f"configuring {name}"
-            self.configure(name)
-        for name in nodes:
-            if name not in ("simulator", "behavior_policy", "inference"):
-                self.status.note = f"activating {name}"
-                self.activate(name)
-        self.status.note = ""
+    def _last_words(self, node: str) -> str:
+        return _said(self.graph.last_words(node))
 
     def train(self) -> None:
         """All phases, from where the run stands."""
@@ -344,7 +167,7 @@ class Conductor:
             self.play("collection", "behavior_policy", seed, ticks=ticks - done.ticks)
         if not learned:
             self.extract()
-        self.configure("inference")
+        self.client.configure("inference")
         for phase, policy, before in left:
             if before < episodes:
                 # Held-out arenas in order, so that their number says which come next.
@@ -363,17 +186,16 @@ class Conductor:
 
     def play(self, phase: str, policy: str, seed: int, ticks: int = 0, episodes: int = 0, before: int = 0) -> None:
         """One phase: `policy` drives until `ticks` or `episodes` are done. Raises Fault where that is not possible."""
-        self.status.phase, self.status.unit = phase, "ticks" if ticks else "episodes"
+        self.ledger.begin(phase, before)
+        self.status.unit = "ticks" if ticks else "episodes"
         self.status.total = self.settings.run.ticks if ticks else before + episodes
-        self._episodes_before, self._episodes_at_start = before, self._counts.of(phase, "episodes")
         self.status.done, self.status.note = before, ""
-        self._rate.clear()
         if policy:
-            self.activate(policy)
+            self.client.activate(policy)
         while True:
-            self.set("simulator", phase=phase, first_seed=seed, episodes=episodes, ticks=ticks)
-            self._outcome, self._outcome_at = None, time.monotonic()
-            self.activate("simulator")
+            self.client.set("simulator", phase=phase, first_seed=seed, episodes=episodes, ticks=ticks)
+            self._outcome = None
+            self.client.activate("simulator")
             if self._until_done(policy):
                 break
             # The simulator gave up: on a machine that was suspended, say. What it did counts, and it goes on after it.
@@ -391,16 +213,16 @@ class Conductor:
                 episodes -= int(last["phase_episodes"]) if episodes else 0
             if self.status.unit == "ticks" and ticks <= 0:
                 break
-        self.deactivate("simulator")
+        self.client.deactivate("simulator")
         if policy:
-            self.deactivate(policy)
+            self.client.deactivate(policy)
         self.refresh()
 
     def _until_done(self, policy: str) -> bool:
         """Wait for the end of a phase; false where the simulator gave up."""
         health = time.monotonic()
         while True:
-            self.spin(self._done, 0.5)
+            self.graph.spin(self._done, 0.5)
             if self._done():
                 return True
             if self._gate.startswith("latched"):
@@ -411,10 +233,10 @@ class Conductor:
             self._revive_learner()
             if time.monotonic() - health > HEALTH_S:
                 health = time.monotonic()
-                if self.state("simulator") != State.PRIMARY_STATE_ACTIVE:
+                if self.client.state("simulator") != State.PRIMARY_STATE_ACTIVE:
                     return self._done()
                 for node in ("safety_monitor", "recorder", policy):
-                    if node and self.state(node) != State.PRIMARY_STATE_ACTIVE:
+                    if node and self.client.state(node) != State.PRIMARY_STATE_ACTIVE:
                         raise Fault(
                             f"{node} deactivated itself{self._last_words(node)}. The robot was stopped; "
                             f"go on with: {self.how_to_resume}"
@@ -432,14 +254,14 @@ class Conductor:
         if not self._learner_down:
             return
         try:
-            state = self.state("learner", START_S)
+            state = self.client.state("learner", START_S)
             if state == State.PRIMARY_STATE_UNCONFIGURED:
-                self.configure("learner")
+                self.client.configure("learner")
                 state = State.PRIMARY_STATE_INACTIVE
                 if self.processes is None:
                     self.tell("learner was started again")
             if state == State.PRIMARY_STATE_INACTIVE:
-                self.activate("learner")
+                self.client.activate("learner")
             self._learner_down, self._learner_at = False, time.monotonic()
         except Died:
             return  # once more; _look_at_processes counts
@@ -449,9 +271,8 @@ class Conductor:
 
     def extract(self) -> None:
         """Stage two, after the learner has caught up with the journal."""
-        self.status.phase, self.status.total, self.status.left_s = "extraction", 0.0, None
-        self._rate.clear()
-        self.status.ticks_per_s = 0.0
+        self.ledger.begin("extraction")
+        self.status.total, self.status.left_s, self.status.ticks_per_s = 0.0, None, 0.0
         end = time.monotonic() + EXTRACTION_S
         asked = self._restarts - 1
         while time.monotonic() < end:
@@ -460,13 +281,13 @@ class Conductor:
                 break
             if asked != self._restarts and not self._learner_down:
                 try:
-                    answer = self.call("learner", Trigger, "learner/extract", Trigger.Request(), LEARNER_CALL_S)
+                    answer = self.client.call("learner", Trigger, "learner/extract", Trigger.Request(), LEARNER_CALL_S)
                 except Died:
                     continue
                 if not answer.success:
                     raise Fault(f"learner cannot extract: {answer.message}; go on with: {self.how_to_resume}")
                 asked, self._learner = self._restarts, {}
-            self.spin(lambda: self._learner.get("state") in ("exported", "error"), 0.5)
+            self.graph.spin(lambda: self._learner.get("state") in ("exported", "error"), 0.5)
             if self._learner.get("state") == "exported":
                 return
             if self._learner.get("state") == "error":
@@ -477,26 +298,13 @@ class Conductor:
                     f"go on with: {self.how_to_resume}")  # fmt: skip
 
     def stop(self) -> list[str]:
-        """Stop everybody in order, each for a bounded time, whatever happened. Returns what did not go well."""
-        self._ending = True
-        trouble: list[str] = []
-        self.status.note = "stopping"
+        """Stop everybody, as Graph.stop says."""
+        self.note("stopping")
         if self.processes is None and self.interrupted:
             # Ctrl-C went to every node, and each stops by itself: the robot at once, the recorder last.
-            self.spin(lambda: False, AFTER_CTRL_C_S)
-            return trouble
-        for node in STOP_ORDER:
-            if node not in self.run.nodes or (self.processes is not None and not self.processes.alive(node)):
-                continue
-            try:
-                self.deactivate(node)
-            except (Died, Fault, Refused) as error:
-                trouble.append(str(error))
-            if node == "safety_monitor" and self.run.clock == "realtime":
-                # The plan runs on until the robot stands: the world must go on for as long.
-                model = self.settings.robot.model
-                self.spin(lambda: False, model.dynamics.dt * len(model.certificate.tightening) + 0.2)
-        return trouble
+            self.graph.leave(AFTER_CTRL_C_S)
+            return []
+        return self.graph.stop()
 
     def summarise(self) -> dict[str, Any]:
         """Write summary.json from what is on disk. Raises ValueError or OSError."""
@@ -508,8 +316,7 @@ class Conductor:
 
     def close(self) -> None:
         """Leave the graph."""
-        self.executor.shutdown()
-        self.node.destroy_node()
+        self.graph.close()
 
 
 def join_graph() -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticArray
 from std_srvs.srv import Trigger
 
-from safe_support_ql.nodes import lifecycle, messages
+from safe_support_ql.nodes import lifecycle, tables, topics
 from safe_support_ql.nodes.recorder import JOURNAL
 from safe_support_ql.safety.journal import JournalReader
 from safe_support_ql.safety.ledger import PHASES
@@ -68,7 +68,7 @@ class Learner(lifecycle.ManagedNode):
         self.state = "inactive"
         self.extract_asked = threading.Event()
         self.stop_asked = threading.Event()
-        self.status = self.advertise(DiagnosticArray, messages.LEARNER_STATUS, messages.CHAIN)
+        self.status = self.advertise(DiagnosticArray, topics.LEARNER_STATUS, topics.CHAIN)
         self.serve(Trigger, "~/extract", self.on_extract)
         self.every(POLL_S, self.watch)
         self.told, self.told_at = "", 0.0
@@ -120,7 +120,7 @@ class Learner(lifecycle.ManagedNode):
         values = {"state": self.state, "error": self.error, **self.metrics}
         stamp = self.get_clock().now().nanoseconds
         robot = self.param("robot_id")
-        self.status.publish(messages.encode_status("learner: status", stamp, self.state, level, values, robot))
+        self.status.publish(tables.encode_status("learner: status", stamp, self.state, level, values, robot))
 
     # --- worker --------------------------------------------------------------------------------------------------
 

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import UInt64
 
-from safe_support_ql.nodes import lifecycle, messages
-from safe_support_ql.nodes.messages import OutcomeTable, Verdict
+from safe_support_ql.nodes import lifecycle, tables, topics
+from safe_support_ql.nodes.candidates import CandidateCodec
+from safe_support_ql.nodes.tables import OutcomeTable, Verdict
 from safe_support_ql.safety.candidates import CandidateSet, candidate_layout
 from safe_support_ql.safety.gate import REASONS, VERDICTS
 from safe_support_ql.safety.journal import CERTIFIED, INTERVENED, PLAN, JournalWriter, pack, read_records, unaccounted
@@ -311,7 +312,7 @@ class Recorder(lifecycle.ManagedNode):
             self.lock.acquire(blocking=False)
         except filelock.Timeout:
             raise ValueError(f"another recorder writes to {run_dir}; stop that one first") from None
-        self.codec = messages.CandidateCodec(robot, self.param("continuous"))
+        self.codec = CandidateCodec(robot, self.param("continuous"))
         self.header = {
             "observation": self.codec.d,
             "candidates": self.codec.k,
@@ -347,10 +348,10 @@ class Recorder(lifecycle.ManagedNode):
         self.syncing: deque[tuple[float, concurrent.futures.Future[None]]] = deque()  # since when, oldest first
         # One thread, so that a slow disk delays neither heartbeats nor the records that wait in the queues of DDS.
         self.pool = concurrent.futures.ThreadPoolExecutor(1)
-        self.heartbeat = self.advertise(UInt64, messages.HEARTBEAT, messages.LATEST)
-        self.subscribe(PointCloud2, messages.CANDIDATES, self.on_candidates, messages.RECORDED)
-        self.subscribe(DiagnosticArray, messages.DECISION, self.on_decision, messages.RECORDED)
-        self.subscribe(JointState, messages.OUTCOME, self.on_outcome, messages.RECORDED)
+        self.heartbeat = self.advertise(UInt64, topics.HEARTBEAT, topics.LATEST)
+        self.subscribe(PointCloud2, topics.CANDIDATES, self.on_candidates, topics.RECORDED)
+        self.subscribe(DiagnosticArray, topics.DECISION, self.on_decision, topics.RECORDED)
+        self.subscribe(JointState, topics.OUTCOME, self.on_outcome, topics.RECORDED)
         self.every(HEARTBEAT_S, self.on_heartbeat)
         self.every(SYNC_S, self.on_second)
 
@@ -419,7 +420,7 @@ class Recorder(lifecycle.ManagedNode):
         """Queued until its parts are there."""
         if not self.active:
             return
-        verdict = messages.decode_decision(message)
+        verdict = tables.decode_decision(message)
         self.heard_at = time.monotonic()
         skipped = self.join.decision(verdict, self.heard_at)
         if skipped is not None:
@@ -436,7 +437,7 @@ class Recorder(lifecycle.ManagedNode):
         """Counted at once; its reward waits for the decision."""
         if not self.active:
             return
-        table, stamp_ns, visit = messages.decode_outcome(message)
+        table, stamp_ns, visit = tables.decode_outcome(message)
         phase = PHASES[int(table["phase"])]
         if phase != self.phase:
             if self.phase:

@@ -29,46 +29,34 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import JointState, PointCloud2
-from std_msgs.msg import Bool, String, UInt64
-from std_srvs.srv import SetBool, Trigger
+from std_msgs.msg import String, UInt64
+from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
-from safe_support_ql.nodes import lifecycle, messages
-from safe_support_ql.robots.base import LATE, Floats
+from safe_support_ql.nodes import lifecycle, native, tables, topics
+from safe_support_ql.nodes.candidates import CandidateCodec, RequestCodec
+from safe_support_ql.nodes.diagnosis import LEVEL, diagnose
+from safe_support_ql.nodes.e_stop import E_STOPPED, EStop
+from safe_support_ql.nodes.markers import encode_markers
+from safe_support_ql.nodes.watchdogs import (
+    FOREIGN,
+    STALLED,
+    UNHEARD,
+    ClockWatch,
+    DelayWatch,
+    PublisherWatch,
+    RecorderWatch,
+)
+from safe_support_ql.robots.base import LATE
+from safe_support_ql.robots.model import Floats
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Decision, Gate, State
 from safe_support_ql.safety.mismatch import Mismatch
 from safe_support_ql.safety.picture import draw
-from safe_support_ql.safety.support import TRANSPORT_NS
 
 LOCKSTEP_CHECK_S = 0.02
 EARLY = 0.95  # of a period: a state so much newer begins a cycle; without one it begins `LATE` periods after the last
 DRAW_S = 0.2
-GHOST_S = 22.0  # a killed participant stays in the graph for its lease: 20 s by default, 4 s with config/fastdds.xml
-GHOST_LOOK_S = 0.1
-JUMP_S = 0.5  # of the clock against the steady one between two looks: no clock that is only slow or fast does that
-FOREIGN = "another node publishes the robot's command: {}; stop it, then call the reset service"
-UNHEARD = "somebody publishes e_stop as {}, which nobody hears; publish std_msgs/msg/Bool"
-STALLED = "the monitor was stopped in the middle of a cycle; give it a processor"
-E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
-REMEDY = {  # where the cause itself names none; by the reason of the newest decision
-    "request": "",
-    "plan_requested": "look at what the policy is shown: it asked for the plan",
-    "uncertified_request": "none is needed: the plan ran instead; a policy that is often refused was trained elsewhere",
-    "malformed_request": "look at the policy and its log",
-    "no_request": "look at the policy's node and its log, and give it a processor",
-    "recorder_stale": "look at the recorder's log and at the disk",
-    "latched": "remove the cause, then call the reset service",
-    "input_missing": "look at the sensor, its driver and its clock",
-    "closed": "start the sensors and the simulator or the robot's driver",
-}
-LEVEL = {
-    State.CLOSED: "warn",
-    State.NOMINAL: "ok",
-    State.INTERVENING: "warn",
-    State.BACKUP: "warn",
-    State.LATCHED: "error",
-}
 
 
 class SafetyMonitor(lifecycle.ManagedNode):
@@ -82,19 +70,12 @@ class SafetyMonitor(lifecycle.ManagedNode):
         super().__init__("safety_monitor")
         self.gate: Gate | None = None
         # For the life of the process: a cleanup neither releases the button nor resets a latch.
-        self.e_stop = self.lossy_e_stop = False
         self.latched_by = ""
-        self.recorder_heard = False
+        self.recorder_watch = RecorderWatch()
         self.next_sequence = 0  # of the decisions of this process
         self.stopping_until = 0
         self.mismatch: Mismatch | None = None
-        # Whatever its quality of service, a button must be heard, one that was pressed before this process began, too.
-        # Each of these ends with the newest message of those that it hears; the one that may lose some keeps its own.
-        # The first two keep a short press while the monitor is busy; the last one has the newest word, whatever waits.
-        for quality in (messages.RECORDED, messages.BUTTON):
-            self.subscribe(Bool, messages.E_STOP, self.on_e_stop, quality, lasting=True)
-        self.subscribe(Bool, messages.E_STOP, self.on_lossy_e_stop, messages.ONCE, lasting=True)
-        self.serve(SetBool, "~/e_stop", self.on_e_stop_service, lasting=True)
+        self.e_stop = EStop(self, self._latch_at_once)
 
     def configure(self) -> None:
         """Compile the certificate and create the topics."""
@@ -102,14 +83,14 @@ class SafetyMonitor(lifecycle.ManagedNode):
         robot = self.robot = settings.robot
         self.lockstep = self.param("clock") == "lockstep"
         continuous = self.param("continuous")
-        self.codecs = [messages.ChannelCodec(channel) for channel in robot.channels]
-        self.commands = messages.CommandCodec(robot.command, self.param("stamped_cmd"))
-        self.candidate_codec = messages.CandidateCodec(robot, continuous)
-        self.requests = messages.RequestCodec(robot)
+        self.codecs = [native.ChannelCodec(channel) for channel in robot.channels]
+        self.commands = native.CommandCodec(robot.command, self.param("stamped_cmd"))
+        self.candidate_codec = CandidateCodec(robot, continuous)
+        self.requests = RequestCodec(robot)
         first_sequence = max(self.param("first_sequence"), self.next_sequence)
         self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), first_sequence)
-        self.gate.recorder_required = self.param("recorder_required") or self.recorder_heard
-        if cause := self.latched_by or (E_STOPPED if self.pressed() else ""):
+        self.gate.recorder_required = self.param("recorder_required") or self.recorder_watch.heard
+        if cause := self.latched_by or (E_STOPPED if self.e_stop.pressed() else ""):
             self.gate.latch(cause)
             if self.mismatch is not None:
                 self.gate.mismatch.keep(self.mismatch)
@@ -121,33 +102,33 @@ class SafetyMonitor(lifecycle.ManagedNode):
         # The command acts until the next cycle's, and that one may begin late.
         self.late_s = 0.0 if self.lockstep else (LATE - 1.0) * robot.period + look_s
         self.period_ns = round(1e9 * robot.period)
-        self.stop_ns = round(1e9 * robot.model.dynamics.dt * len(robot.model.certificate.tightening))
-        # Certificates are built on what acted since their state was measured: a state is used for so long.
-        self.memory_ns = round(1e9 * max(channel.max_age for channel in robot.channels if not channel.latched))
-        self.unsure_until = 0
+        self.stop_ns = round(1e9 * robot.model.horizon_s)
+        oldest_s = max(channel.max_age for channel in robot.channels if not channel.latched)  # that a state may be
+        self.delay_watch = DelayWatch(round(1e9 * oldest_s))
         self.certificate_us = 0
         self.told: tuple[State, str] | None = None
         self.reason = "closed"
-        self.unrecorded_since = 0
+        self.recorder_watch.begin()
         self.episode_key = -1
         self.forget(0)
 
-        self.command_output = self.advertise(self.commands.type, robot.command.name, messages.LATEST, native=True)
-        self.candidate_output = self.advertise(PointCloud2, messages.CANDIDATES, messages.RECORDED)
-        self.decision_output = self.advertise(DiagnosticArray, messages.DECISION, messages.RECORDED)
-        self.ack_output = self.advertise(UInt64, messages.EPISODE_ACK, messages.CHAIN)
-        self.state_output = self.advertise(String, messages.GATE_STATE, messages.LATCHED)
-        self.diagnostics = self.advertise(DiagnosticArray, messages.DIAGNOSTICS, messages.CHAIN)
-        self.markers = self.advertise(MarkerArray, messages.MARKERS, messages.LATEST)
+        self.command_output = self.advertise(self.commands.type, robot.command.name, topics.LATEST, native=True)
+        self.publisher_watch = PublisherWatch(self, self.command_output.topic_name, self.codecs)
+        self.candidate_output = self.advertise(PointCloud2, topics.CANDIDATES, topics.RECORDED)
+        self.decision_output = self.advertise(DiagnosticArray, topics.DECISION, topics.RECORDED)
+        self.ack_output = self.advertise(UInt64, topics.EPISODE_ACK, topics.CHAIN)
+        self.state_output = self.advertise(String, topics.GATE_STATE, topics.LATCHED)
+        self.diagnostics = self.advertise(DiagnosticArray, topics.DIAGNOSTICS, topics.CHAIN)
+        self.markers = self.advertise(MarkerArray, topics.MARKERS, topics.LATEST)
         for codec in self.codecs:
-            quality = messages.CHAIN if codec.channel.latched else messages.SENSOR
+            quality = topics.CHAIN if codec.channel.latched else topics.SENSOR
             self.subscribe(
                 codec.type, codec.channel.name, functools.partial(self.on_channel, codec), quality, native=True
             )
-        self.subscribe(JointState, messages.REQUEST, self.on_request, messages.ONCE)
+        self.subscribe(JointState, topics.REQUEST, self.on_request, topics.ONCE)
         if self.param("simulated"):
-            self.subscribe(DiagnosticArray, messages.EPISODE, self.on_episode, messages.CHAIN)
-        self.subscribe(UInt64, messages.HEARTBEAT, self.on_heartbeat, messages.LATEST)
+            self.subscribe(DiagnosticArray, topics.EPISODE, self.on_episode, topics.CHAIN)
+        self.subscribe(UInt64, topics.HEARTBEAT, self.on_heartbeat, topics.LATEST)
         self.serve(Trigger, "~/reset", self.on_reset)
         self.every(look_s, self.on_timer)
         self.every(1.0, self.on_second)
@@ -162,12 +143,13 @@ class SafetyMonitor(lifecycle.ManagedNode):
 
     def activate(self) -> None:
         """Open for inputs. Raises ValueError where someone else could move the robot."""
-        if foreign := self._wait_for_ghosts():
+        # Nobody can wait while a stop goes on: the plan of this node needs its callbacks.
+        if foreign := self.publisher_watch.foreign_but_ghosts(lambda: self.linger() > 0.0):
             raise ValueError(
                 f"another node publishes the robot's command '{self.command_output.topic_name}': {foreign}; "
                 "stop it first"
             )
-        if kinds := self._unheard():
+        if kinds := self.publisher_watch.unheard_e_stops():
             raise ValueError(UNHEARD.format(kinds))
         assert self.gate is not None
         if not self.linger():  # else the plan still runs, and goes on from what it knows
@@ -176,25 +158,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.forget(0)
         self.stopping_until = 0
         self.next_cycle = time.monotonic_ns()
-        self.clock_ahead_ns: int | None = None
+        self.clock_watch = ClockWatch()
         self.tell_state()
-
-    def _wait_for_ghosts(self) -> str:
-        """Who else publishes the command, once whoever has this node's own name had the time to leave the graph.
-
-        A killed predecessor stays there for its lease; nobody can tell it from a living namesake before that is over.
-        """
-        own = f"{self.get_namespace().rstrip('/')}/{self.get_name()}"
-        end, told = time.monotonic() + GHOST_S, False
-        while True:
-            names = self._strangers()
-            # Nobody can wait here while a stop goes on: the plan of this node needs its callbacks.
-            if set(names) != {own} or time.monotonic() > end or self.linger():
-                return ", ".join(names)
-            if not told:
-                self.get_logger().info("waiting for a predecessor of this name to leave the graph")
-                told = True
-            time.sleep(GHOST_LOOK_S)  # DDS has threads of its own
 
     def deactivate(self) -> None:
         """Run the plan, at once and (real time, `on_timer`) for as long as a stop may take."""
@@ -248,14 +213,14 @@ class SafetyMonitor(lifecycle.ManagedNode):
 
     # --- what comes in -------------------------------------------------------------------------------------------
 
-    def on_channel(self, codec: messages.ChannelCodec, message: Any) -> None:
+    def on_channel(self, codec: native.ChannelCodec, message: Any) -> None:
         """A native input: to the gate at once (real time), or when the whole state is there (lock-step)."""
         if not self.running():
             return
         assert self.gate is not None
         name, latched = codec.channel.name, codec.channel.latched
         now_ns = self.stamp_ns if self.lockstep else self.get_clock().now().nanoseconds
-        stamp_ns = messages.nanoseconds(message.header.stamp) if codec.stamped else now_ns
+        stamp_ns = native.nanoseconds(message.header.stamp) if codec.stamped else now_ns
         if stamp_ns < self.start_ns:
             return  # of the episode before
         if self.lockstep and not latched and stamp_ns <= self.stamp_ns:
@@ -319,7 +284,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if not self.active:
             return
         assert self.gate is not None
-        episode = messages.decode_episode(message)
+        episode = tables.decode_episode(message)
         if episode.key != self.episode_key:
             if self.open:
                 self.run_plan()
@@ -332,25 +297,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Up to which decision the recorder has written."""
         if self.gate is not None:
             self.gate.recorder_alive(message.data, time.monotonic_ns())
-            self.recorder_heard = True
-            if not self.gate.recorder_problem(time.monotonic_ns()):
-                self.unrecorded_since = 0
-
-    def on_e_stop(self, message: Bool) -> None:
-        """Latch at once; the reset service refuses until false was sent."""
-        self.e_stop = message.data
-        if self.e_stop:
-            self._latch_at_once(E_STOPPED)
-
-    def on_lossy_e_stop(self, message: Bool) -> None:
-        """The same from a button that is not RELIABLE, and once more from every other."""
-        self.lossy_e_stop = message.data
-        if self.lossy_e_stop:
-            self._latch_at_once(E_STOPPED)
-
-    def pressed(self) -> bool:
-        """Whether the last word on `e_stop` was true."""
-        return self.e_stop or self.lossy_e_stop
+            self.recorder_watch.on_heartbeat(self.gate)
 
     def _latch_at_once(self, cause: str) -> None:
         """The plan goes out now, not with the next cycle."""
@@ -366,22 +313,15 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.run_plan()
         self.tell_state()
 
-    def on_e_stop_service(self, request: Any, response: Any) -> None:
-        """The same as a service: true latches, false releases."""
-        self.lossy_e_stop = False  # after false by hand the topic must say true anew
-        self.on_e_stop(Bool(data=request.data))
-        response.success = True
-        response.message = E_STOPPED if self.e_stop else "released; call the reset service to go on"
-
     def on_reset(self, request: Any, response: Any) -> None:
         """Leave the latch, or say why not."""
         if self.gate is None or not self.active:
             response.message = "the monitor is not active"
-        elif self.pressed():
+        elif self.e_stop.pressed():
             response.message = "still e-stop: send false on e_stop first"
-        elif foreign := self.foreign_publishers():
+        elif foreign := self.publisher_watch.foreign():
             response.message = f"still another publisher of the command: {foreign}"
-        elif kinds := self._unheard():
+        elif kinds := self.publisher_watch.unheard_e_stops():
             response.message = f"still {UNHEARD.format(kinds)}"
         else:
             now_ns = self.stamp_ns if self.lockstep else self.get_clock().now().nanoseconds
@@ -432,47 +372,27 @@ class SafetyMonitor(lifecycle.ManagedNode):
         # Stopped since it was decided: an answer's certificate is over, or the state too old for the plan's feedback.
         slack_ns = 0 if decision.reason in ("request", "plan_requested") else self.period_ns
         if decision.candidates is not None and self.gate.late(time.monotonic_ns() - slack_ns):
-            self._watch_delay(decided_ns)
+            self.delay_watch.sent(decided_ns)
             self.run_plan()  # the recorder lists the number of what was not sent as a gap
             return
         # Lock-step waits for the decision, a drive for the command.
         if not self.lockstep:
             self.command_output.publish(command)
-            self._watch_delay(decided_ns)
+            self.delay_watch.sent(decided_ns)
         if self.gate.state is State.LATCHED:
             decision = dataclasses.replace(decision, message=self.gate.cause)
-        elif decided_ns < self.unsure_until and self.gate.state is State.BACKUP:
+        elif self.delay_watch.unsure(decided_ns) and self.gate.state is State.BACKUP:
             if decision.reason == "no_request" or not decision.message:  # else another cause is named
                 self.gate.cause = STALLED
                 decision = dataclasses.replace(decision, message=STALLED)
-        self.decision_message = messages.encode_decision(decision, self.certificate_us)
+        self.decision_message = tables.encode_decision(decision, self.certificate_us)
         self.decision_output.publish(self.decision_message)
         if self.lockstep:
             self.command_output.publish(command)
         self.reason = decision.reason
-        self._watch_recorder()
+        if cause := self.recorder_watch.look(self.gate):
+            self.gate.latch(cause)
         self.tell_state()
-
-    def _watch_delay(self, decided_ns: int) -> None:
-        """The gate notes a command for when it was decided. One that left later than that may take is noted wrongly.
-
-        So nothing is asked for until no state that was measured before can be certified upon any more.
-        """
-        now = time.monotonic_ns()
-        if now - decided_ns > TRANSPORT_NS:
-            self.unsure_until = now + TRANSPORT_NS + self.memory_ns
-
-    def _watch_recorder(self) -> None:
-        """Latch where a recorder was heard before and is lost for too long."""
-        assert self.gate is not None
-        now = time.monotonic_ns()
-        problem = self.gate.recorder_problem(now) if self.recorder_heard else ""
-        if not problem:
-            self.unrecorded_since = 0
-        elif not self.unrecorded_since:
-            self.unrecorded_since = now
-        elif now - self.unrecorded_since > round(1e9 * self.gate.config.latch_after_s):
-            self.gate.latch(f"{problem}; then call the reset service")
 
     def repeat(self) -> None:
         """Lock-step: the simulator asks again, so something was lost on the way."""
@@ -488,23 +408,14 @@ class SafetyMonitor(lifecycle.ManagedNode):
         assert self.gate is not None
         now = time.monotonic_ns()
         if not self.lockstep:
-            self._watch_clock(now)
+            cause = self.clock_watch.look(self.get_clock().now().nanoseconds, now)
+            # A closed gate has seen nothing yet, and a simulated clock begins with a jump.
+            if cause and self.gate.state is not State.CLOSED:
+                self._latch_at_once(cause)
         if self.open and now - self.opened >= self.deadline_ns:
             self.run_plan()
         if not self.lockstep and (now >= self.next_cycle or self.fresh(now)):
             self.cycle()
-
-    def _watch_clock(self, now: int) -> None:
-        """A clock that jumps makes every stamp wrong; that inputs look old or new is only what follows."""
-        assert self.gate is not None
-        ahead_ns = self.get_clock().now().nanoseconds - now
-        jumped_s = 0.0 if self.clock_ahead_ns is None else (ahead_ns - self.clock_ahead_ns) / 1e9
-        self.clock_ahead_ns = ahead_ns
-        # A closed gate has seen nothing yet, and a simulated clock begins with a jump.
-        if abs(jumped_s) > JUMP_S and self.gate.state is not State.CLOSED:
-            self._latch_at_once(
-                f"the clock jumped by {jumped_s:+.1f} s; synchronise the clocks, then call the reset service"
-            )
 
     def fresh(self, now: int) -> bool:
         """Real time: whether a complete state waits, a period newer than that of the last cycle."""
@@ -521,23 +432,11 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.run_plan()
         self.begun_ns = self.gate.instant_ns
         self.begin(self.get_clock().now().nanoseconds)
-        asking = self.active and self.gate.state is not State.LATCHED and now >= self.unsure_until
+        asking = self.active and self.gate.state is not State.LATCHED and not self.delay_watch.unsure(now)
         if self.open and not asking:
             self.run_plan()
 
     # --- what others may know ------------------------------------------------------------------------------------
-
-    def foreign_publishers(self) -> str:
-        """Names of others that publish the command, '' if there are none."""
-        return ", ".join(self._strangers())
-
-    def _strangers(self) -> list[str]:
-        own = (self.get_name(), self.get_namespace())
-        infos = self.get_publishers_info_by_topic(self.command_output.topic_name)
-        names = [(info.node_name, info.node_namespace) for info in infos]
-        if own in names:
-            names.remove(own)
-        return sorted(f"{space.rstrip('/')}/{name}" for name, space in names)
 
     def tell_state(self) -> None:
         """Latched state and diagnostics, when the state or the reason for it changed."""
@@ -548,34 +447,23 @@ class SafetyMonitor(lifecycle.ManagedNode):
         before, self.told = self.told, now
         if now == before or (before is not None and before[0] is now[0] is State.LATCHED):
             return
-        if self.gate.state is State.LATCHED and self.gate.mismatch.spent and (foreign := self.foreign_publishers()):
+        contradicted = self.gate.state is State.LATCHED and self.gate.mismatch.spent
+        if contradicted and (foreign := self.publisher_watch.foreign()):
             # What contradicts the predictions may be somebody else's commands.
             self.gate.cause = f"{FOREIGN.format(foreign)}; {self.gate.cause}"
         if self.reason == "input_missing" and not self.lockstep:
-            self._look_at_types()
+            self._refuse_unheard()
         text = f"{now[0].value}: {self.gate.cause}" if self.gate.cause else now[0].value
         self.state_output.publish(String(data=text))
         if self.gate.state is State.LATCHED:
             self.get_logger().error(f"latched: {self.gate.cause}")
         self.send_diagnostics()
 
-    def _unheard(self) -> str:
-        """Types of e-stop buttons that this node cannot hear, '' if there are none."""
-        return self._other_types(messages.E_STOP, "std_msgs/msg/Bool")
-
-    def _other_types(self, topic: str, kind: str) -> str:
-        """Types of the topic's publishers but `kind`: DDS matches nobody with them, and tells neither side."""
-        infos = self.get_publishers_info_by_topic(topic)
-        return ", ".join(sorted({info.topic_type for info in infos} - {kind}))
-
-    def _look_at_types(self) -> None:
+    def _refuse_unheard(self) -> None:
         """Refuse, by name, the inputs that cannot be heard."""
         assert self.gate is not None
-        for codec in self.codecs:
-            kind = codec.channel.type.replace("/msg/", "/").replace("/", "/msg/")
-            if others := self._other_types(codec.channel.name, kind):
-                problem = f"{codec.channel.name}: somebody publishes {others}, expected {kind}"
-                self.get_logger().error(self.gate.refuse(codec.channel.name, problem), throttle_duration_sec=1.0)
+        for channel, problem in self.publisher_watch.unheard_inputs():
+            self.get_logger().error(self.gate.refuse(channel, problem), throttle_duration_sec=1.0)
 
     def on_second(self) -> None:
         """Diagnostics, and a look for others that publish the command, or an e-stop of another type."""
@@ -584,9 +472,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.send_diagnostics()
         if not self.active:
             return
-        if foreign := self.foreign_publishers():
+        if foreign := self.publisher_watch.foreign():
             self._latch_at_once(FOREIGN.format(foreign))
-        elif kinds := self._unheard():
+        elif kinds := self.publisher_watch.unheard_e_stops():
             self._latch_at_once(UNHEARD.format(kinds) + ", then call the reset service")
 
     def on_draw(self) -> None:
@@ -597,39 +485,18 @@ class SafetyMonitor(lifecycle.ManagedNode):
         try:
             picture = draw(self.robot, *self.gate.newest)
             stamp_ns = self.gate.newest[1].stamp_ns
-            self.markers.publish(messages.encode_markers(picture, self.robot.frame_id, stamp_ns, text))
+            self.markers.publish(encode_markers(picture, self.robot.frame_id, stamp_ns, text))
         except Exception as error:  # a picture that cannot be drawn is no reason to stop a robot
             self.get_logger().error(f"no markers: {error}", throttle_duration_sec=10.0)
-
-    def remedy(self) -> str:
-        """What to do about the cause."""
-        assert self.gate is not None
-        return self.gate.cause.partition("; ")[2] or REMEDY[self.reason]
 
     def send_diagnostics(self) -> None:
         """Counters and state."""
         assert self.gate is not None
-        counters = self.gate.counters
-        values = {
-            "state": self.gate.state.value,
-            "reason": self.reason,
-            "remedy": self.remedy(),
-            "episode": self.gate.episode,
-            "decisions": counters.decisions,
-            "interventions": counters.interventions,
-            "empty_supports": counters.empty_supports,
-            "refused_inputs": counters.refused_inputs,
-            "refused_requests": counters.refused_requests,
-            "mismatches": counters.mismatches,
-            "mismatch level": round(self.gate.mismatch.level, 2),
-            "largest residual, in W": round(self.gate.mismatch.largest, 2),
-            **{f"verdict {name}": count for name, count in counters.verdicts.items()},
-        }
         name = f"{self.get_fully_qualified_name().lstrip('/')}: gate"
         stamp = self.get_clock().now().nanoseconds
-        level = LEVEL[self.gate.state]
+        level, values = LEVEL[self.gate.state], diagnose(self.gate, self.reason)
         robot = self.param("robot_id")
-        self.diagnostics.publish(messages.encode_status(name, stamp, self.gate.cause, level, values, robot))
+        self.diagnostics.publish(tables.encode_status(name, stamp, self.gate.cause, level, values, robot))
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt64
 
-from safe_support_ql.nodes import lifecycle, messages
+from safe_support_ql.nodes import lifecycle, native, tables, topics
 from safe_support_ql.safety.ledger import PHASES
 from safe_support_ql.simulation.simulation import Simulation
 
@@ -65,18 +65,18 @@ class Simulator(lifecycle.ManagedNode):
         self.period_ns = round(1e9 * robot.period)
         self.visit = ""
         self.executed = -1
-        self.codecs = [messages.ChannelCodec(channel) for channel in robot.channels]
+        self.codecs = [native.ChannelCodec(channel) for channel in robot.channels]
         self.outputs = [
-            self.advertise(codec.type, codec.channel.name, messages.CHAIN if codec.channel.latched else messages.SENSOR)
+            self.advertise(codec.type, codec.channel.name, topics.CHAIN if codec.channel.latched else topics.SENSOR)
             for codec in self.codecs
         ]
-        self.outcomes = self.advertise(JointState, messages.OUTCOME, messages.RECORDED)
-        self.episodes = self.advertise(DiagnosticArray, messages.EPISODE, messages.CHAIN)
-        self.subscribe(UInt64, messages.EPISODE_ACK, self.on_ack, messages.CHAIN)
-        self.subscribe(DiagnosticArray, messages.DECISION, self.on_decision, messages.ONCE)
+        self.outcomes = self.advertise(JointState, topics.OUTCOME, topics.RECORDED)
+        self.episodes = self.advertise(DiagnosticArray, topics.EPISODE, topics.CHAIN)
+        self.subscribe(UInt64, topics.EPISODE_ACK, self.on_ack, topics.CHAIN)
+        self.subscribe(DiagnosticArray, topics.DECISION, self.on_decision, topics.ONCE)
         if not self.lockstep:
-            self.commands = messages.CommandCodec(robot.command, self.param("stamped_cmd"))
-            self.subscribe(self.commands.type, robot.command.name, self.on_command, messages.LATEST)
+            self.commands = native.CommandCodec(robot.command, self.param("stamped_cmd"))
+            self.subscribe(self.commands.type, robot.command.name, self.on_command, topics.LATEST)
             # Small chunks, so that a command acts soon after it arrives.
             self.every(min(robot.period / 8, 0.02), self.follow_the_clock)
             lifecycle.real_time_priority(lifecycle.ROBOT_PRIORITY)  # no busy computer slows a robot down
@@ -127,8 +127,8 @@ class Simulator(lifecycle.ManagedNode):
         """Tell the monitor that the robot is elsewhere, whatever it saw last."""
         self.advance_stamp()
         self.key = secrets.randbits(62)
-        self.announcement = messages.encode_episode(
-            messages.Episode(
+        self.announcement = tables.encode_episode(
+            tables.Episode(
                 self.key, self.episode_id, self.phase, self.outcome.seed, self.param("robot_id"), self.stamp_ns
             )
         )
@@ -200,7 +200,7 @@ class Simulator(lifecycle.ManagedNode):
 
     def send_outcome(self) -> None:
         """Cumulative counts, so a lost message loses no visit."""
-        self.outcomes.publish(messages.encode_outcome(self.values, self.stamp_ns, self.visit))
+        self.outcomes.publish(tables.encode_outcome(self.values, self.stamp_ns, self.visit))
 
     def leave_episode(self) -> None:
         """The final state was decided on."""
@@ -227,7 +227,7 @@ class Simulator(lifecycle.ManagedNode):
         """The decision on the state that waits; any other is a repetition or none of ours."""
         if self.mode not in (WAITING, RUNNING):
             return
-        verdict = messages.decode_decision(message)
+        verdict = tables.decode_decision(message)
         self.executed = verdict.sequence
         if self.mode != WAITING:
             return

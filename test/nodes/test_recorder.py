@@ -15,8 +15,8 @@ from rclpy.parameter import Parameter
 
 from safe_support_ql import config
 from safe_support_ql.nodes import recorder as module
-from safe_support_ql.nodes.messages import OUTCOME_NAMES, Verdict, encode_decision, encode_outcome
 from safe_support_ql.nodes.recorder import WAIT_S, Book, Join, Recorder, make_record
+from safe_support_ql.nodes.tables import OUTCOME_NAMES, Verdict, encode_decision, encode_outcome
 from safe_support_ql.safety.candidates import CandidateSet, candidate_layout
 from safe_support_ql.safety.gate import Decision, State
 from safe_support_ql.safety.journal import CERTIFIED, OFFERED, PLAN, USED, JournalReader, record_type

@@ -23,9 +23,11 @@ from std_msgs.msg import Bool, UInt64
 from std_srvs.srv import SetBool, Trigger
 
 from safe_support_ql import config
-from safe_support_ql.nodes import messages
+from safe_support_ql.nodes import tables, topics
+from safe_support_ql.nodes.candidates import RequestCodec
+from safe_support_ql.nodes.diagnosis import REMEDY
 from safe_support_ql.nodes.executor import ShortPathExecutor
-from safe_support_ql.nodes.safety_monitor import REMEDY, SafetyMonitor
+from safe_support_ql.nodes.safety_monitor import SafetyMonitor
 from safe_support_ql.safety.gate import REASONS, State
 
 SETTINGS = config.load_robot("diff_drive")
@@ -98,13 +100,13 @@ def test_a_failed_callback_stays_latched_over_a_cleanup(monitor: SafetyMonitor) 
 
 def test_a_released_e_stop_stays_latched_over_a_cleanup(monitor: SafetyMonitor) -> None:
     for pressed in (True, False):
-        monitor.on_e_stop(Bool(data=pressed))
+        monitor.e_stop.on_e_stop(Bool(data=pressed))
     round_trip(monitor)
     assert monitor.gate.state is State.LATCHED and "e-stop" in monitor.gate.cause
-    monitor.on_e_stop(Bool(data=True))
+    monitor.e_stop.on_e_stop(Bool(data=True))
     feed(monitor, 10**9)
     assert not reset(monitor)
-    monitor.on_e_stop(Bool(data=False))
+    monitor.e_stop.on_e_stop(Bool(data=False))
     assert reset(monitor)
 
 
@@ -112,7 +114,7 @@ def test_an_e_stop_counts_before_the_monitor_is_configured(monitor: SafetyMonito
     monitor.trigger_deactivate()
     monitor.trigger_cleanup()
     assert [s.topic_name for s in monitor.subscriptions if s.topic_name.endswith("e_stop")]
-    monitor.on_e_stop(Bool(data=True))
+    monitor.e_stop.on_e_stop(Bool(data=True))
     monitor.trigger_configure()
     monitor.trigger_activate()
     assert monitor.gate is not None and monitor.gate.state is State.LATCHED
@@ -129,7 +131,7 @@ def unconfigured(monitor: SafetyMonitor, **values: Any) -> None:
 def test_a_tap_on_the_e_stop_counts_before_the_monitor_is_configured(monitor: SafetyMonitor) -> None:
     unconfigured(monitor)
     for pressed in (True, False):
-        monitor.on_e_stop(Bool(data=pressed))
+        monitor.e_stop.on_e_stop(Bool(data=pressed))
     monitor.trigger_configure()
     monitor.trigger_activate()
     assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "e-stop" in monitor.gate.cause
@@ -137,10 +139,10 @@ def test_a_tap_on_the_e_stop_counts_before_the_monitor_is_configured(monitor: Sa
 
 def test_a_button_that_is_not_reliable_keeps_its_own_word(monitor: SafetyMonitor) -> None:
     feed(monitor, 10**9)
-    monitor.on_lossy_e_stop(Bool(data=True))
-    monitor.on_e_stop(Bool(data=False))
+    monitor.e_stop.on_lossy_e_stop(Bool(data=True))
+    monitor.e_stop.on_e_stop(Bool(data=False))
     assert monitor.gate is not None and monitor.gate.state is State.LATCHED and not reset(monitor)
-    monitor.on_lossy_e_stop(Bool(data=False))
+    monitor.e_stop.on_lossy_e_stop(Bool(data=False))
     assert reset(monitor)
 
 
@@ -149,7 +151,7 @@ def test_while_the_monitor_is_busy_no_press_is_lost_and_the_newest_word_is_heard
     monitor: SafetyMonitor, words: list[bool]
 ) -> None:
     button = rclpy.create_node("button")
-    publisher = button.create_publisher(Bool, messages.E_STOP, messages.RECORDED)
+    publisher = button.create_publisher(Bool, topics.E_STOP, topics.RECORDED)
     executor = ShortPathExecutor()
     executor.add_node(monitor)
     try:
@@ -175,7 +177,7 @@ def test_a_button_of_another_type_is_no_button(monitor: SafetyMonitor, monkeypat
     monkeypatch.setattr(
         monitor,
         "get_publishers_info_by_topic",
-        lambda topic: [SimpleNamespace(topic_type=kind) for kind in kinds] if topic == messages.E_STOP else [],
+        lambda topic: [SimpleNamespace(topic_type=kind) for kind in kinds] if topic == topics.E_STOP else [],
     )
     monitor.on_second()
     assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "UInt8" in monitor.gate.cause
@@ -192,7 +194,7 @@ def test_a_button_of_another_type_is_no_button(monitor: SafetyMonitor, monkeypat
 def test_a_button_that_repeats_itself_costs_one_decision(realtime: tuple[SafetyMonitor, list[Any]]) -> None:
     monitor, sent = realtime
     for _ in range(10):
-        monitor.on_e_stop(Bool(data=True))
+        monitor.e_stop.on_e_stop(Bool(data=True))
     assert monitor.gate is not None and monitor.gate.counters.decisions == 1 and len(sent) == 1
 
 
@@ -209,7 +211,7 @@ def test_on_a_robot_nobody_can_say_that_it_stands_somewhere_else(monitor: Safety
     for simulated in (True, False):
         unconfigured(monitor, simulated=simulated)
         monitor.trigger_configure()
-        heard = [s for s in monitor.subscriptions if s.topic_name == f"/{messages.EPISODE}"]
+        heard = [s for s in monitor.subscriptions if s.topic_name == f"/{topics.EPISODE}"]
         assert bool(heard) is simulated
 
 
@@ -260,7 +262,7 @@ def test_no_reset_succeeds_while_a_cause_lives_and_no_latched_gate_passes_a_requ
     x, heard_ns, seen = 0.0, 0, False
     gate.recorder_required = True
     monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
-    monkeypatch.setattr(monitor, "_strangers", lambda: strangers)
+    monkeypatch.setattr(monitor.publisher_watch, "strangers", lambda: strangers)
     monkeypatch.setattr(monitor.command_output, "publish", sent.append)
     monkeypatch.setattr(monitor.get_logger(), "error", lambda *text, **options: None)
 
@@ -291,10 +293,10 @@ def test_no_reset_succeeds_while_a_cause_lives_and_no_latched_gate_passes_a_requ
         elif cause in CAUSES:
             alive[cause] = comes
             if cause == "e-stop":
-                monitor.on_e_stop(Bool(data=comes))
+                monitor.e_stop.on_e_stop(Bool(data=comes))
                 alive["e-stop by service"] = False  # there is but one button
             elif cause == "e-stop by service":
-                monitor.on_e_stop_service(SetBool.Request(data=comes), SetBool.Response())
+                monitor.e_stop.on_e_stop_service(SetBool.Request(data=comes), SetBool.Response())
                 alive["e-stop"] = False
             elif cause == "stranger":
                 strangers[:] = ["/teleop"] * comes
@@ -416,7 +418,7 @@ def test_nobody_waits_for_a_ghost_while_a_stop_goes_on(
     realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monitor, sent = realtime
-    monkeypatch.setattr(monitor, "_strangers", lambda: ["/safety_monitor"])
+    monkeypatch.setattr(monitor.publisher_watch, "strangers", lambda: ["/safety_monitor"])
     monitor.trigger_deactivate()
     before = time.monotonic()
     monitor.trigger_activate()
@@ -428,7 +430,7 @@ def moving_request(monitor: SafetyMonitor) -> JointState:
     assert monitor.gate is not None and monitor.open and monitor.gate._candidates is not None
     candidates = monitor.gate._candidates
     moving = int(np.flatnonzero(candidates.certified & ~candidates.is_plan)[0])
-    return messages.RequestCodec(monitor.robot).encode(candidates, candidates.actions[moving])
+    return RequestCodec(monitor.robot).encode(candidates, candidates.actions[moving])
 
 
 @pytest.mark.parametrize("where", ["request", "encode"])
@@ -513,12 +515,12 @@ def test_a_latch_is_named_whatever_input_is_missing_too(
     monitor, sent = realtime
     told: list[str] = []
     monkeypatch.setattr(
-        monitor.decision_output, "publish", lambda message: told.append(messages.decode_decision(message).message)
+        monitor.decision_output, "publish", lambda message: told.append(tables.decode_decision(message).message)
     )
     assert monitor.gate is not None
     monitor.gate.new_episode(1)
     monitor.open = False
-    monitor.on_e_stop(Bool(data=True))
+    monitor.e_stop.on_e_stop(Bool(data=True))
     assert told and told[-1].startswith("e-stop")
 
 
@@ -526,7 +528,7 @@ def test_a_stranger_that_commands_gets_the_plan_at_once(
     realtime: tuple[SafetyMonitor, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monitor, sent = realtime
-    monkeypatch.setattr(monitor, "_strangers", lambda: ["/teleop"])
+    monkeypatch.setattr(monitor.publisher_watch, "strangers", lambda: ["/teleop"])
     monitor.on_second()
     assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "/teleop" in monitor.gate.cause
     np.testing.assert_array_equal(monitor.commands.decode(sent[-1]), 0.0)
@@ -574,7 +576,7 @@ def test_diagnostics_come_with_reason_and_remedy_whenever_one_changes(
     monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[dict[str, str]] = []
-    monkeypatch.setattr(monitor.diagnostics, "publish", lambda message: sent.append(messages.decode_status(message)))
+    monkeypatch.setattr(monitor.diagnostics, "publish", lambda message: sent.append(tables.decode_status(message)))
     assert monitor.gate is not None
     feed(monitor, 10**9)
     monitor.run_plan()
@@ -585,7 +587,7 @@ def test_diagnostics_come_with_reason_and_remedy_whenever_one_changes(
     assert len(sent) == told, "nothing new"
     monitor.run_plan()  # blind: no state of this tick
     assert (sent[-1]["reason"], sent[-1]["state"]) == ("input_missing", "backup") and "sensor" in sent[-1]["remedy"]
-    monitor.on_e_stop(Bool(data=True))
+    monitor.e_stop.on_e_stop(Bool(data=True))
     assert sent[-1]["state"] == "latched" and "send false" in sent[-1]["remedy"]
     told = len(sent)
     monitor.gate.counters.mismatches, monitor.gate.mismatch.largest = 3, 1.25
@@ -605,19 +607,13 @@ def test_a_clock_that_jumps_latches_and_says_so(
     monitor.on_timer()
     monitor.on_timer()
     assert monitor.gate is not None and monitor.gate.state is not State.LATCHED
-    true = monitor.get_clock()
-
-    class Ahead:
-        def now(self) -> Time:
-            return true.now() + Duration(seconds=5)
-
-    monkeypatch.setattr(monitor, "get_clock", Ahead)
-    monitor.gate.state = State.CLOSED
-    monitor._watch_clock(time.monotonic_ns())
+    true, ahead_s = monitor.get_clock(), 0
+    clock = SimpleNamespace(now=lambda: true.now() + Duration(seconds=ahead_s))
+    monkeypatch.setattr(monitor, "get_clock", lambda: clock)
+    monitor.gate.state, ahead_s = State.CLOSED, 5
+    monitor.on_timer()
     assert monitor.gate.state is not State.LATCHED, "a simulated clock begins with a jump"
-    assert monitor.clock_ahead_ns is not None
-    monitor.clock_ahead_ns -= 5 * 10**9
-    monitor.gate.state = State.NOMINAL
+    monitor.gate.state, ahead_s = State.NOMINAL, 10
     monitor.on_timer()
     assert monitor.gate.state is State.LATCHED and "the clock jumped by +5.0 s" in monitor.gate.cause
 
@@ -634,7 +630,7 @@ def test_a_publisher_of_another_type_is_named(
         lambda topic: [SimpleNamespace(topic_type=kind) for kind in types.get(topic, [])],
     )
     assert monitor.gate is not None
-    monitor._look_at_types()
+    monitor._refuse_unheard()
     assert monitor.gate._problems == {
         "odom": "odom: somebody publishes std_msgs/msg/Bool, expected nav_msgs/msg/Odometry"
     }
@@ -642,9 +638,9 @@ def test_a_publisher_of_another_type_is_named(
 
 def test_the_e_stop_service_does_what_the_topic_does(monitor: SafetyMonitor) -> None:
     feed(monitor, 10**9)
-    monitor.on_e_stop_service(SetBool.Request(data=True), SetBool.Response())
+    monitor.e_stop.on_e_stop_service(SetBool.Request(data=True), SetBool.Response())
     assert monitor.gate is not None and monitor.gate.state is State.LATCHED and not reset(monitor)
-    monitor.on_e_stop_service(SetBool.Request(data=False), response := SetBool.Response())
+    monitor.e_stop.on_e_stop_service(SetBool.Request(data=False), response := SetBool.Response())
     assert response.success and monitor.gate.state is State.LATCHED and reset(monitor)
 
 
@@ -653,15 +649,15 @@ def test_activation_waits_for_a_namesake_and_for_nobody_else(
 ) -> None:
     monitor.trigger_deactivate()
     answers = [["/safety_monitor"], ["/safety_monitor"], []]
-    monkeypatch.setattr(monitor, "_strangers", lambda: answers.pop(0))
+    monkeypatch.setattr(monitor.publisher_watch, "strangers", lambda: answers.pop(0))
     monitor.trigger_activate()
     assert monitor.get_state() == "active" and not answers
     monitor.trigger_deactivate()
-    monkeypatch.setattr(monitor, "_strangers", lambda: ["/safety_monitor", "/teleop"])
+    monkeypatch.setattr(monitor.publisher_watch, "strangers", lambda: ["/safety_monitor", "/teleop"])
     monitor.trigger_activate()
     assert monitor.get_state() == "inactive"
-    monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.GHOST_S", 0.3)
-    monkeypatch.setattr(monitor, "_strangers", lambda: ["/safety_monitor"])
+    monkeypatch.setattr("safe_support_ql.nodes.watchdogs.GHOST_S", 0.3)
+    monkeypatch.setattr(monitor.publisher_watch, "strangers", lambda: ["/safety_monitor"])
     monitor.trigger_activate()
     assert monitor.get_state() == "inactive", "a namesake that stays is no ghost"
 

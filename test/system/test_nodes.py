@@ -31,7 +31,7 @@ from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
 from safe_support_ql import config
-from safe_support_ql.nodes import messages
+from safe_support_ql.nodes import native, tables, topics
 from safe_support_ql.safety.journal import JournalReader
 from safe_support_ql.safety.ledger import PHASES, read_ledger
 
@@ -54,36 +54,34 @@ class Graph:
         config.save(SETTINGS, self.file)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.outcome: dict[str, float] = {}
-        self.decisions: list[messages.Verdict] = []
+        self.decisions: list[tables.Verdict] = []
         self.speed, self.command, self.gate, self.learner = 0.0, np.zeros(2), "", {}
         rclpy.init()
         self.node = rclpy.create_node("test", namespace=namespace)
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         subscribe = self.node.create_subscription
-        subscribe(JointState, messages.OUTCOME, self._on_outcome, messages.RECORDED)
-        subscribe(DiagnosticArray, messages.DECISION, self._on_decision, messages.RECORDED)
-        subscribe(Odometry, "odom", lambda m: setattr(self, "speed", abs(m.twist.twist.linear.x)), messages.SENSOR)
-        command = messages.CommandCodec(SETTINGS.robot.command, stamped)
+        subscribe(JointState, topics.OUTCOME, self._on_outcome, topics.RECORDED)
+        subscribe(DiagnosticArray, topics.DECISION, self._on_decision, topics.RECORDED)
+        subscribe(Odometry, "odom", lambda m: setattr(self, "speed", abs(m.twist.twist.linear.x)), topics.SENSOR)
+        command = native.CommandCodec(SETTINGS.robot.command, stamped)
         kind = TwistStamped if stamped else Twist
-        subscribe(kind, "cmd_vel", lambda m: setattr(self, "command", command.decode(m)), messages.CHAIN)
-        subscribe(String, messages.GATE_STATE, lambda m: setattr(self, "gate", m.data), messages.LATCHED)
+        subscribe(kind, "cmd_vel", lambda m: setattr(self, "command", command.decode(m)), topics.CHAIN)
+        subscribe(String, topics.GATE_STATE, lambda m: setattr(self, "gate", m.data), topics.LATCHED)
         self.diagnosed: dict[str, str] = {}  # newest diagnostics of the gate
-        subscribe(DiagnosticArray, messages.DIAGNOSTICS, self._on_diagnostics, messages.CHAIN)
-        status = messages.decode_status
-        subscribe(
-            DiagnosticArray, messages.LEARNER_STATUS, lambda m: setattr(self, "learner", status(m)), messages.CHAIN
-        )
+        subscribe(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, topics.CHAIN)
+        status = tables.decode_status
+        subscribe(DiagnosticArray, topics.LEARNER_STATUS, lambda m: setattr(self, "learner", status(m)), topics.CHAIN)
 
     def _on_outcome(self, message: JointState) -> None:
-        self.outcome, _, _ = messages.decode_outcome(message)
+        self.outcome, _, _ = tables.decode_outcome(message)
 
     def _on_decision(self, message: DiagnosticArray) -> None:
-        self.decisions.append(messages.decode_decision(message))
+        self.decisions.append(tables.decode_decision(message))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         if message.status[0].name.endswith("safety_monitor: gate"):
-            self.diagnosed = messages.decode_status(message) | {"message": message.status[0].message}
+            self.diagnosed = tables.decode_status(message) | {"message": message.status[0].message}
 
     def spawn(self, name: str, clock: str, **parameters: Any) -> None:
         if name == "safety_monitor":
@@ -332,7 +330,7 @@ def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
     after SIGKILL the next monitor waits for the ghost of the dead one."""
     graph.start("realtime", "safety_monitor", "behavior_policy", "simulator")
     graph.moving()
-    stop = graph.node.create_publisher(Bool, messages.E_STOP, messages.CHAIN)
+    stop = graph.node.create_publisher(Bool, topics.E_STOP, topics.CHAIN)
     graph.until(lambda: stop.get_subscription_count() > 0, 10.0, "the monitor listens")
     stop.publish(Bool(data=True))
     graph.until(lambda: graph.gate.startswith("latched: e-stop"), 5.0, "latched")
@@ -347,7 +345,7 @@ def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
 
     # A button that nobody made RELIABLE, and one of a type that nobody can hear.
     graph.moving()
-    lossy = graph.node.create_publisher(Bool, messages.E_STOP, messages.SENSOR)
+    lossy = graph.node.create_publisher(Bool, topics.E_STOP, topics.SENSOR)
 
     def says(pressed: bool) -> bool:
         lossy.publish(Bool(data=pressed))  # as such a button does, again and again
@@ -362,7 +360,7 @@ def test_the_monitor_stops_the_robot_before_it_leaves(graph: Graph) -> None:
 import rclpy, std_msgs.msg
 rclpy.init()
 node = rclpy.create_node("button")
-node.create_publisher(std_msgs.msg.UInt64, "{messages.E_STOP}", 1)
+node.create_publisher(std_msgs.msg.UInt64, "{topics.E_STOP}", 1)
 try:
     rclpy.spin(node)
 except KeyboardInterrupt:
@@ -419,15 +417,15 @@ def test_a_robot_in_a_namespace_with_an_unstamped_command(ros_domain, tmp_path: 
     try:
         nodes = ("safety_monitor", "recorder", "behavior_policy", "simulator")
         drawn: list[MarkerArray] = []
-        graph.node.create_subscription(MarkerArray, messages.MARKERS, drawn.append, messages.LATEST)
+        graph.node.create_subscription(MarkerArray, topics.MARKERS, drawn.append, topics.LATEST)
         graph.start("lockstep", *nodes, simulator={"ticks": 30})
         graph.until(lambda: graph.outcome.get("done") == 1, LONG, "30 ticks")
         graph.until(lambda: bool(drawn), 5.0, "a picture of the last decision")
         assert {marker.ns for marker in drawn[-1].markers} >= {"occupied", "certified", "backup", "margins"}
         graph.until(lambda: bool(graph.command.any()), 5.0, "a Twist that moves the robot was seen")
-        topics = [name for name, _ in graph.node.get_topic_names_and_types()]
+        names = [name for name, _ in graph.node.get_topic_names_and_types()]
         shared = {"/rosout", "/parameter_events", "/diagnostics"}  # global by convention; their messages name the node
-        assert all(name.startswith("/robot_1/") for name in set(topics) - shared), topics
+        assert all(name.startswith("/robot_1/") for name in set(names) - shared), names
         graph.stop(*nodes[::-1])
     finally:
         graph.close()

@@ -1,0 +1,145 @@
+"""What the safety monitor watches beside its cycle: each says what is wrong, '' if nothing; the monitor acts on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from rclpy.node import Node
+
+from safe_support_ql.nodes import topics
+from safe_support_ql.nodes.native import ChannelCodec
+from safe_support_ql.safety.gate import Gate
+from safe_support_ql.safety.support import TRANSPORT_NS
+
+GHOST_S = 22.0  # a killed participant stays in the graph for its lease: 20 s by default, 4 s with config/fastdds.xml
+GHOST_LOOK_S = 0.1
+JUMP_S = 0.5  # of the clock against the steady one between two looks: no clock that is only slow or fast does that
+JUMPED = "the clock jumped by {:+.1f} s; synchronise the clocks, then call the reset service"
+FOREIGN = "another node publishes the robot's command: {}; stop it, then call the reset service"
+UNHEARD = "somebody publishes e_stop as {}, which nobody hears; publish std_msgs/msg/Bool"
+STALLED = "the monitor was stopped in the middle of a cycle; give it a processor"
+
+
+class ClockWatch:
+    """A clock that jumps makes every stamp wrong; that inputs look old or new is only what follows."""
+
+    def __init__(self) -> None:
+        """Nothing is compared with the first look."""
+        self._ahead_ns: int | None = None
+
+    def look(self, now_ns: int, steady_ns: int) -> str:
+        """The jump since the last look, from the time `now_ns` of the clock and that of the steady one."""
+        ahead_ns = now_ns - steady_ns
+        jumped_s = 0.0 if self._ahead_ns is None else (ahead_ns - self._ahead_ns) / 1e9
+        self._ahead_ns = ahead_ns
+        return JUMPED.format(jumped_s) if abs(jumped_s) > JUMP_S else ""
+
+
+class DelayWatch:
+    """The gate notes a command for when it was decided. One that left later than that may take is noted wrongly.
+
+    So nothing is asked for until no state that was measured before can be certified upon any more.
+    """
+
+    def __init__(self, memory_ns: int) -> None:
+        """Certificates are built on what acted since their state was measured, `memory_ns` ago at most."""
+        self._memory_ns = memory_ns
+        self._unsure_until_ns = 0
+
+    def sent(self, decided_ns: int) -> None:
+        """A command left just now."""
+        now = time.monotonic_ns()
+        if now - decided_ns > TRANSPORT_NS:
+            self._unsure_until_ns = now + TRANSPORT_NS + self._memory_ns
+
+    def unsure(self, steady_ns: int) -> bool:
+        """Whether certificates may lack what acted."""
+        return steady_ns < self._unsure_until_ns
+
+
+class RecorderWatch:
+    """A recorder that was heard once and is lost for too long; one that was never heard may still start."""
+
+    def __init__(self) -> None:
+        """None was heard yet."""
+        self.heard = False
+        self._lost_since_ns = 0
+
+    def begin(self) -> None:
+        """A new gate; whether a recorder was heard is kept."""
+        self._lost_since_ns = 0
+
+    def on_heartbeat(self, gate: Gate) -> None:
+        """The gate took a heartbeat."""
+        self.heard = True
+        if not gate.recorder_problem(time.monotonic_ns()):
+            self._lost_since_ns = 0
+
+    def look(self, gate: Gate) -> str:
+        """Why the gate must latch."""
+        now = time.monotonic_ns()
+        problem = gate.recorder_problem(now) if self.heard else ""
+        if not problem:
+            self._lost_since_ns = 0
+        elif not self._lost_since_ns:
+            self._lost_since_ns = now
+        elif now - self._lost_since_ns > round(1e9 * gate.config.latch_after_s):
+            return f"{problem}; then call the reset service"
+        return ""
+
+
+class PublisherWatch:
+    """Who else publishes the command, and who publishes what the monitor cannot hear.
+
+    DDS matches nobody with a publisher of another type, and lets neither side know.
+    """
+
+    def __init__(self, node: Node, command: str, codecs: Sequence[ChannelCodec]) -> None:
+        """For the monitor `node`, which publishes the full topic `command` and hears the channels of `codecs`."""
+        self._node, self._command, self._codecs = node, command, codecs
+
+    def strangers(self) -> list[str]:
+        """Full names of others that publish the command."""
+        own = (self._node.get_name(), self._node.get_namespace())
+        infos = self._node.get_publishers_info_by_topic(self._command)
+        names = [(info.node_name, info.node_namespace) for info in infos]
+        if own in names:
+            names.remove(own)
+        return sorted(f"{space.rstrip('/')}/{name}" for name, space in names)
+
+    def foreign(self) -> str:
+        """The same in one text."""
+        return ", ".join(self.strangers())
+
+    def foreign_but_ghosts(self, hurry: Callable[[], bool]) -> str:
+        """Who else publishes the command, once whoever has this node's own name had the time to leave the graph.
+
+        A killed predecessor stays there for its lease; nobody can tell it from a living namesake before that is over.
+        Nobody waits where `hurry` says so.
+        """
+        own = f"{self._node.get_namespace().rstrip('/')}/{self._node.get_name()}"
+        end, told = time.monotonic() + GHOST_S, False
+        while True:
+            names = self.strangers()
+            if set(names) != {own} or time.monotonic() > end or hurry():
+                return ", ".join(names)
+            if not told:
+                self._node.get_logger().info("waiting for a predecessor of this name to leave the graph")
+                told = True
+            time.sleep(GHOST_LOOK_S)  # DDS has threads of its own
+
+    def unheard_e_stops(self) -> str:
+        """Types of e-stop buttons that the monitor cannot hear."""
+        return self._other_types(topics.E_STOP, "std_msgs/msg/Bool")
+
+    def unheard_inputs(self) -> Iterator[tuple[str, str]]:
+        """(channel, what is wrong) of each input that somebody publishes as another type."""
+        for codec in self._codecs:
+            kind = codec.channel.type.replace("/msg/", "/").replace("/", "/msg/")
+            if others := self._other_types(codec.channel.name, kind):
+                yield codec.channel.name, f"{codec.channel.name}: somebody publishes {others}, expected {kind}"
+
+    def _other_types(self, topic: str, kind: str) -> str:
+        infos = self._node.get_publishers_info_by_topic(topic)
+        return ", ".join(sorted({info.topic_type for info in infos} - {kind}))
