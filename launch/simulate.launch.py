@@ -12,7 +12,7 @@ from launch.substitutions import LaunchConfiguration
 from launch import LaunchContext, LaunchDescription
 from safe_support_ql import bringup, config
 from safe_support_ql.deployment.manifest import load_manifest
-from safe_support_ql.summary import Progress
+from safe_support_ql.recording.summary import Progress
 
 ARGUMENTS = {
     "robot": ("diff_drive", "a robot of this package: diff_drive, cart_pole"),

@@ -26,7 +26,7 @@ from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription
 from safe_support_ql import bringup, config
-from safe_support_ql.summary import Progress
+from safe_support_ql.recording.summary import Progress
 
 ARGUMENTS = {
     "robot": ("diff_drive", "a robot of this package: diff_drive, cart_pole"),

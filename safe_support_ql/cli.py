@@ -19,11 +19,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from safe_support_ql.recording.files import JOURNAL, LEDGER, POLICY, RUN_LOCK, SESSION, SUMMARY
+from safe_support_ql.recording.seeds import RUNS
+
 if TYPE_CHECKING:
     from safe_support_ql import bringup
     from safe_support_ql.bringup import Run
     from safe_support_ql.config import Config
-    from safe_support_ql.summary import LedgerReport, Progress
+    from safe_support_ql.recording.summary import LedgerReport, Progress
 
 BAD_INPUT, FAULT, INTERRUPTED = 2, 3, 130
 LOOK_S = 2.0  # for another safety_monitor, in a domain that the user chose
@@ -83,7 +86,7 @@ def train(options: argparse.Namespace) -> int:
         refuse_with_resume(options)
         run, settings, where = bringup.open_run(options.resume)
         if run.kind != "train":
-            raise ValueError(f"{run.folder / 'session.json'}: kind is '{run.kind}', only 'train' can be resumed")
+            raise ValueError(f"{run.folder / SESSION}: kind is '{run.kind}', only 'train' can be resumed")
         changed = {name: value for name, value in chosen(options).items() if name.startswith("run.")}
         if changed:
             from safe_support_ql import config
@@ -95,7 +98,7 @@ def train(options: argparse.Namespace) -> int:
             bringup.save_run(run, settings)
             return with_reference(run, settings, conduct(run, settings, where))
     settings = load(options)
-    from safe_support_ql.summary import Progress
+    from safe_support_ql.recording.summary import Progress
 
     run = bringup.create_run(
         options.runs_dir, settings, continuous=options.actions == "continuous", seed=options.seed or 0
@@ -106,12 +109,12 @@ def train(options: argparse.Namespace) -> int:
 
 def with_reference(run: Run, settings: Config, status: int) -> int:
     """Add the reference's row to a summary that has none yet: it knows the map, so it plays without ROS."""
-    from safe_support_ql import summary
+    from safe_support_ql.recording import summary
 
     episodes = settings.run.evaluation_episodes
-    if status != 0 or not episodes or not (run.folder / "summary.json").exists():
+    if status != 0 or not episodes or not (run.folder / SUMMARY).exists():
         return status
-    if "reference" not in json.loads((run.folder / "summary.json").read_text())["evaluation"]:
+    if "reference" not in json.loads((run.folder / SUMMARY).read_text())["evaluation"]:
         from safe_support_ql.experiments.evaluate import evaluate, summarise
 
         results = evaluate(settings, "reference", run.continuous, episodes)
@@ -152,7 +155,7 @@ def add_simulate(commands: Any) -> None:
 def simulate(options: argparse.Namespace) -> int:
     """One policy in real time."""
     from safe_support_ql import bringup
-    from safe_support_ql.summary import Progress
+    from safe_support_ql.recording.summary import Progress
 
     settings = load(options)
     if options.episodes < 0:
@@ -199,25 +202,21 @@ def add_ledger(commands: Any) -> None:
 
 def ledger(options: argparse.Namespace) -> int:
     """Counts per phase with their bounds; 1 where a visit happened or a number is missing."""
-    from safe_support_ql import bringup, summary
+    from safe_support_ql import bringup
+    from safe_support_ql.recording import summary
 
-    folder = options.folder.resolve()
+    run, settings = bringup.read_run(options.folder)
+    robot = settings.robot
     try:
-        run = bringup.Run(folder, **json.loads((folder / "session.json").read_text()))
-        from safe_support_ql import config
-
-        robot = config.load(run.config_file).robot
-        report = summary.verify(folder, robot.name, run.seed, robot.world.arena is not None)
+        report = summary.verify(run.folder, robot.name, run.seed, robot.world.arena is not None)
     except OSError as error:
-        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); give the folder of a run") from None
-    except TypeError as error:
-        raise ValueError(f"{folder / 'session.json'}: is damaged ({error})") from None
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); nothing was recorded") from None
     if options.json:
         print(json.dumps(report.summary | {"missing": report.missing, "damaged_bytes": report.damaged_bytes}, indent=2))
     else:
         if run.kind == "faults":
             print("a fault campaign: inputs were broken and nodes killed on purpose\n")
-        print_ledger(report, folder)
+        print_ledger(report, run.folder)
     return 1 if report.summary["unsafe_visits"] or report.missing or report.damaged_bytes else 0
 
 
@@ -226,8 +225,8 @@ def print_ledger(report: LedgerReport, folder: Path) -> None:
     from safe_support_ql import panel
 
     clock = {"lockstep": "lock-step: nothing is said about age and delay", "realtime": "real time"}
-    print(f"{folder / 'ledger.jsonl'}: {report.events} events, numbers without a hole")
-    print(f"{folder / 'journal.bin'}: {report.journalled} records, checksums right")
+    print(f"{folder / LEDGER}: {report.events} events, numbers without a hole")
+    print(f"{folder / JOURNAL}: {report.journalled} records, checksums right")
     if report.damaged_bytes:
         print(f"  the last {report.damaged_bytes} bytes are torn or damaged")
     for first, last, why in report.gaps:
@@ -266,13 +265,14 @@ def print_ledger(report: LedgerReport, folder: Path) -> None:
 # --- evaluate, report ------------------------------------------------------------------------------------------------
 
 
-def finished(folder: Path) -> Path:
-    """The folder of a run that has a policy. Raises ValueError saying what it is instead."""
-    if not (folder / "session.json").exists():
-        raise ValueError(f"{folder}: is no folder of a run; give runs/<robot>-<time>")
-    if not (folder / "policy.onnx").exists():
+def finished(folder: Path) -> tuple[Run, Config]:
+    """A run that has a policy, and its configuration. Raises ValueError saying what it is instead."""
+    from safe_support_ql import bringup
+
+    run, settings = bringup.read_run(folder)
+    if not (run.folder / POLICY).exists():
         raise ValueError(f"{folder}: holds no policy: it only simulated, or its training has yet to be resumed")
-    return folder.resolve()
+    return run, settings
 
 
 def add_evaluate(commands: Any) -> None:
@@ -287,20 +287,14 @@ def add_evaluate(commands: Any) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Behavior policy, extracted policy and reference from the same starts; 1 where a visit happened."""
-    from safe_support_ql import bringup, config
     from safe_support_ql.experiments import evaluate as evaluation
 
     if options.episodes < 1 or options.workers < 1:
         raise ValueError("--episodes and --workers must be 1 or more")
     if options.json is not None:
         writable(options.json)
-    folder = finished(options.folder)
-    try:
-        run = bringup.Run(folder, **json.loads((folder / "session.json").read_text()))
-    except (OSError, TypeError) as error:
-        raise ValueError(f"{folder / 'session.json'}: is damaged ({error})") from None
-    settings = config.load(run.config_file)
-    model = check_model(folder / "policy.onnx", settings)
+    run, settings = finished(options.folder)
+    model = check_model(run.folder / POLICY, settings)
     rows = {}
     print(f"{options.episodes} held-out episodes of each policy; 200 take some minutes", file=sys.stderr, flush=True)
     heads = f"{'success':>8}{'95 % interval':>16}{'return':>9}{'unsafe':>7}{'interv.':>8}{'empty':>8}{'score':>7}"
@@ -340,8 +334,9 @@ def report(options: argparse.Namespace) -> int:
     """Draw."""
     from safe_support_ql.experiments.report import draw
 
+    run, settings = finished(options.folder)
     try:
-        print(draw(finished(options.folder)))
+        print(draw(run.folder, settings, run.continuous))
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); finish the run first") from None
     return 0
@@ -410,7 +405,7 @@ def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path, show: 
 
     run = bringup.create_run(runs_dir, settings, kind="faults", clock="realtime")
     if phase == "deployment":
-        run = bringup.Run(run.folder, kind="faults", clock="realtime", policy=str(run.folder / "policy.onnx"))
+        run = bringup.Run(run.folder, kind="faults", clock="realtime", policy=str(run.folder / POLICY))
         bringup.save_run(run, settings)
         print("training a small policy to deploy", file=sys.stderr, flush=True)
         # In a process of its own: torch stays out of the one that relays messages.
@@ -550,9 +545,8 @@ def load(options: argparse.Namespace) -> Config:
     """The configuration that the options ask for. Raises ValueError."""
     from safe_support_ql import config
 
-    if options.seed is not None and not 0 <= options.seed < 800:
-        # Arenas of training take the seeds from seed * 1 000 000 on, the held-out ones begin at 900 000 000.
-        raise ValueError(f"--seed is {options.seed}, must lie in [0, 799]")
+    if options.seed is not None and not 0 <= options.seed < RUNS:
+        raise ValueError(f"--seed is {options.seed}, must lie in [0, {RUNS - 1}]")
     if options.config is None:
         return config.load_robot(options.robot or "diff_drive", chosen(options))
     settings = config.load(options.config, chosen(options))
@@ -566,7 +560,7 @@ def sole_user(run: Run) -> Iterator[None]:
     """Raises ValueError where another process works in the run's folder."""
     import filelock
 
-    lock = filelock.FileLock(run.folder / ".lock")
+    lock = filelock.FileLock(run.folder / RUN_LOCK)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:

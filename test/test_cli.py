@@ -69,11 +69,11 @@ def begun(tmp_path: Path) -> bringup.Run:
         (["train", "--resume", "runs/none", "--set", "gate.latch_after_s=1"], ["--set gate.latch_after_s=1 cannot"]),
         (["simulate", "--policy", "none.onnx"], ["none.onnx: no such policy", "behavior, none"]),
         (["simulate", "--policy", "clever"], ["clever: no such policy", "behavior, none"]),
-        (["evaluate", "runs/none"], ["runs/none: is no folder of a run"]),
+        (["evaluate", "runs/none"], ["runs/none", "give the folder of a run"]),
         (["evaluate", "runs/none", "--json", "nowhere/rows.json"], ["nowhere/rows.json", "cannot be written"]),
         (["falsify", "--mismatch", "none"], ["no mismatch 'none'", "nominal"]),
         (["falsify", "--out", "/proc/nowhere"], ["/proc/nowhere", "cannot be written"]),
-        (["report", "runs/none"], ["runs/none: is no folder of a run"]),
+        (["report", "runs/none"], ["runs/none", "give the folder of a run"]),
         (["simulate", "--episodes", "-1"], ["--episodes is -1", "0 or more"]),
         (["ledger", "runs/none"], ["runs/none", "give the folder of a run"]),
         (["fly"], ["fly"]),
@@ -122,6 +122,28 @@ def test_a_model_of_something_else_is_refused(refused: Refused, tmp_path: Path, 
 def test_a_damaged_run_is_not_resumed(refused: Refused, begun: bringup.Run, name: str) -> None:
     (begun.folder / name).write_bytes(b'{"\n{"seq": 1}\n' + b" " * 5000)
     assert name in refused("train", "--resume", str(begun.folder))
+
+
+@pytest.mark.parametrize("command", [["ledger"], ["evaluate"], ["report"], ["train", "--resume"]])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("session.json", None, "cannot be read (No such file or directory); give the folder of a run"),
+        ("session.json", b"{", "is damaged (Expecting"),
+        ("session.json", b"\xff", "is damaged ("),
+        ("session.json", b"[]", "is damaged ("),
+        ("session.json", b'{"colour": 1}', "'colour'"),
+        ("config.yaml", None, "cannot be read (No such file or directory)"),
+        ("config.yaml", b"robot: [x", "is no YAML"),
+    ],
+)
+def test_every_command_opens_a_run_in_the_same_way(
+    refused: Refused, begun: bringup.Run, command: list[str], name: str, content: bytes | None, said: str
+) -> None:
+    path = begun.folder / name
+    path.unlink() if content is None else path.write_bytes(content)
+    line = refused(*command, str(begun.folder))
+    assert str(path) in line and said in line
 
 
 def test_an_unfinished_run_has_no_policy_to_show(refused: Refused, begun: bringup.Run) -> None:

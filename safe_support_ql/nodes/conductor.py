@@ -34,11 +34,13 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from safe_support_ql import bringup, panel
-from safe_support_ql.bringup import EVALUATION_SEEDS, SPECS, STOP_ORDER, TRAINING_SEEDS, Run
+from safe_support_ql.bringup import SPECS, STOP_ORDER, Run
 from safe_support_ql.config import Config
 from safe_support_ql.nodes import messages
-from safe_support_ql.safety.ledger import PHASES
-from safe_support_ql.summary import Counts, Progress, Tail, summarise, write_json
+from safe_support_ql.recording.files import LEDGER, SUMMARY, write_json
+from safe_support_ql.recording.ledger import PHASES
+from safe_support_ql.recording.seeds import HELD_OUT, first_of_run
+from safe_support_ql.recording.summary import Counts, Progress, Tail, summarise
 
 START_S = 60.0  # until a new process answers: torch and a cold disk are slow
 CONFIGURE_S = 120.0  # the monitor compiles its certificate
@@ -105,7 +107,7 @@ class Conductor:
         self._read_at = 0.0
         self._episodes_before, self._episodes_at_start = 0, 0.0
         self._told_error = ""
-        self._tail = Tail(run.folder / "ledger.jsonl")
+        self._tail = Tail(run.folder / LEDGER)
         self._counts = Counts()
         self._counts.add(self._tail.read())
         self._rate: deque[tuple[float, float]] = deque(maxlen=12)
@@ -339,7 +341,7 @@ class Conductor:
             self.tell("this run is complete; more --ticks or --evaluation-episodes go on with it")
             return
         self.start()
-        seed = done.training_seed if done.training_seed is not None else self.run.seed * TRAINING_SEEDS
+        seed = done.training_seed if done.training_seed is not None else first_of_run(self.run.seed)
         if done.ticks < ticks:
             self.play("collection", "behavior_policy", seed, ticks=ticks - done.ticks)
         if not learned:
@@ -348,13 +350,13 @@ class Conductor:
         for phase, policy, before in left:
             if before < episodes:
                 # Held-out arenas in order, so that their number says which come next.
-                self.play(phase, policy, EVALUATION_SEEDS + before, episodes=episodes - before, before=before)
+                self.play(phase, policy, HELD_OUT.start + before, episodes=episodes - before, before=before)
 
     def simulate(self) -> None:
         """One policy in real time."""
         self.start()
         policy = {"behavior": "behavior_policy", "none": ""}.get(self.run.policy, "inference")
-        self.play("simulate", policy, self.run.seed * TRAINING_SEEDS, episodes=self.run.episodes)
+        self.play("simulate", policy, first_of_run(self.run.seed), episodes=self.run.episodes)
 
     def _exported(self) -> bool:
         """Whether policy.onnx comes from all that was collected."""
@@ -503,7 +505,7 @@ class Conductor:
         content = summarise(
             self.run.folder, self.settings.robot.name, self.run.seed, self.settings.robot.world.arena is not None
         )
-        write_json(self.run.folder / "summary.json", content)
+        write_json(self.run.folder / SUMMARY, content)
         return content
 
     def close(self) -> None:

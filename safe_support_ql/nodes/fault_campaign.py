@@ -34,13 +34,16 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from safe_support_ql import bringup, summary
+from safe_support_ql import bringup
 from safe_support_ql.bringup import Run
 from safe_support_ql.config import Config
 from safe_support_ql.experiments import faults
 from safe_support_ql.experiments.faults import COMMAND, REQUEST, Expect, Result, Seen
 from safe_support_ql.nodes import conductor, lifecycle, messages
 from safe_support_ql.nodes.executor import ShortPathExecutor
+from safe_support_ql.recording.files import JOURNAL
+from safe_support_ql.recording.parts import Verdict
+from safe_support_ql.recording.summary import Progress, progress
 from safe_support_ql.robots.base import Estimate, Floats, Robot
 from safe_support_ql.robots.world import DifferentialDrive
 
@@ -139,7 +142,7 @@ class Campaign(conductor.Conductor):
 
     def __init__(self, run: Run, settings: Config, phase: str, processes: bringup.Processes) -> None:
         """rclpy must be initialised; `start` brings the graph up."""
-        super().__init__(run, settings, summary.Progress(), processes, Silent())
+        super().__init__(run, settings, Progress(), processes, Silent())
         self.robot = settings.robot
         self.phase = phase
         self.policy = "behavior_policy" if run.policy == "behavior" else "inference"
@@ -148,7 +151,7 @@ class Campaign(conductor.Conductor):
         self.executor = ShortPathExecutor()  # the relay must cost little
         self.executor.add_node(self.node)
         self.down: set[str] = set()  # nodes that a fault took down
-        self.decisions: list[tuple[float, messages.Verdict]] = []
+        self.decisions: list[tuple[float, Verdict]] = []
         self.logs: list[tuple[float, str]] = []
         self.states: list[tuple[float, str]] = []
         self.inputs: dict[str, Floats] = {}
@@ -316,7 +319,7 @@ class Campaign(conductor.Conductor):
         """A node that a fault took down: a process, configured and active."""
         assert self.processes is not None
         if not self.processes.alive(node):
-            self.progress = summary.progress(self.run.folder)  # numbers go on after the last one that is accounted for
+            self.progress = progress(self.run.folder)  # numbers go on after the last one that is accounted for
             self.launch(node)
         self.down.discard(node)
         if self.state(node, conductor.START_S) == State.PRIMARY_STATE_UNCONFIGURED:
@@ -573,7 +576,7 @@ class Campaign(conductor.Conductor):
     def _disk(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
         """A limit on the size of the recorder's files fails its writes as a full disk does, and needs no root."""
         assert self.processes is not None
-        pid, journal = self.processes.pid(fault.target), self.run.folder / "journal.bin"
+        pid, journal = self.processes.pid(fault.target), self.run.folder / JOURNAL
         free = resource.prlimit(pid, resource.RLIMIT_FSIZE, (journal.stat().st_size, resource.RLIM_INFINITY))
 
         def end() -> None:

@@ -37,11 +37,12 @@ from sensor_msgs.msg import JointState, PointCloud2, PointField
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
+from safe_support_ql.recording.ledger import PHASES
+from safe_support_ql.recording.parts import OUTCOME_NAMES, OutcomeTable, Verdict
 from safe_support_ql.robots.base import Floats, Robot, Singles
 from safe_support_ql.robots.world import Channel, CommandTopic
 from safe_support_ql.safety.candidates import EXTRA_SLOTS, CandidateSet, lattice_size
 from safe_support_ql.safety.gate import REASONS, VERDICTS, Decision, parse_request
-from safe_support_ql.safety.ledger import PHASES
 from safe_support_ql.safety.picture import Picture
 
 CANDIDATES, REQUEST, DECISION = "candidates", "request", "decision"
@@ -346,29 +347,6 @@ def _int(table: Mapping[str, str], key: str, what: str) -> int:
         raise ValueError(f"{what}: '{key}' is {table.get(key)!r}, must be a whole number") from None
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A decision as it travels: a gate.Decision without its candidates, which were published under `id`."""
-
-    sequence: int
-    id: int  # 0: blind, there were no candidates
-    episode: int
-    stamp_ns: int
-    action: Singles
-    index: int
-    verdict: str
-    reason: str
-    message: str
-    state: str
-    intervention: bool
-    empty_support: bool
-    certified: bool  # the executed candidate's flags, which an appended one brings along
-    band: bool
-    margin: float
-    centre: int
-    certificate_us: int  # time the monitor spent on the certificate, for benchmarks
-
-
 def encode_decision(decision: Decision, certificate_us: int = 0) -> DiagnosticArray:
     """See Verdict. Level: OK for what was asked, WARN for the plan, ERROR where nothing is proven or it is latched."""
     plain = decision.reason in ("request", "plan_requested")
@@ -466,33 +444,6 @@ def decode_episode(message: DiagnosticArray) -> Episode:
         robot_id=table.get("robot", ""),
         start_ns=nanoseconds(message.header.stamp),
     )
-
-
-OUTCOME_NAMES = (
-    "session",  # a number drawn by each simulator process: counts below start from zero with it
-    "episode",
-    "phase",  # index into ledger.PHASES
-    "seed",
-    "first",
-    "tick",  # of this episode
-    "reward",  # of the control tick that led to the state of this stamp
-    "terminated",
-    "truncated",
-    "reached",
-    "episode_return",
-    "min_margin",  # of this episode
-    "control_ticks",  # this and the next three count over the simulator's life
-    "physics_steps",
-    "unsafe_visits",
-    "unsafe_substeps",
-    "phase_ticks",  # since the last activation, as is the next
-    "phase_episodes",
-    "executed",  # number of the newest decision that moved the robot, -1: none; a dead monitor's last word
-    "done",  # 1: the asked ticks or episodes are done, nothing more comes
-    "wall_us",  # physics and ground truth of this tick, for benchmarks
-    "sense_us",  # sensors of this tick
-)
-OutcomeTable = dict[str, float]
 
 
 def encode_outcome(values: Mapping[str, float], stamp_ns: int, visit: str) -> JointState:

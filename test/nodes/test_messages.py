@@ -8,6 +8,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 from safe_support_ql import config
 from safe_support_ql.nodes import messages
+from safe_support_ql.recording.parts import OUTCOME_NAMES
 from safe_support_ql.robots.world import Channel, CommandTopic
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Decision, State
@@ -170,6 +171,6 @@ def test_a_decision_without_a_value_is_refused(key: str) -> None:
 def test_episode_and_outcome_come_back() -> None:
     episode = messages.Episode(2**61 + 5, 9, "collection", 123, "robot_a", 10**18)
     assert messages.decode_episode(over_the_wire(messages.encode_episode(episode))) == episode
-    values = {name: float(i) for i, name in enumerate(messages.OUTCOME_NAMES)}
+    values = {name: float(i) for i, name in enumerate(OUTCOME_NAMES)}
     table, stamp_ns, visit = messages.decode_outcome(over_the_wire(messages.encode_outcome(values, 5, "at x")))
     assert (table, stamp_ns, visit) == (values, 5, "at x")
