@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from safe_support_ql.recording import run_record, run_writer
+from safe_support_ql.recording import journal, run_record, run_writer
 from safe_support_ql.recording.files import JOURNAL, LEDGER
 from safe_support_ql.recording.join import make_record
-from safe_support_ql.recording.journal import JournalReader
+from safe_support_ql.recording.journal import TABLES, JournalReader
 from safe_support_ql.recording.ledger import read_ledger
 from safe_support_ql.recording.parts import OUTCOME_NAMES, Verdict
 from safe_support_ql.recording.run_record import QUIET_S, RunRecord
@@ -265,6 +266,24 @@ def test_what_a_power_loss_took_from_the_journal_is_listed(record: RunRecord, tm
     assert (journalled(again), listed(again)) == ([0, 1], [(4, 4), (2, 3)])
     assert again.join.last == 4
     again.close()
+
+
+def test_a_run_of_other_codes_is_counted_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(TABLES, verdicts=TABLES.verdicts[::-1], phases=TABLES.phases[::-1])
+    with monkeypatch.context() as before:
+        before.setattr(journal, "TABLES", other)
+        writer = journal.JournalWriter(tmp_path / JOURNAL, HEADER)
+        rows = np.zeros(2, writer.type)
+        rows["sequence"] = (0, 1)
+        rows["verdict"] = [other.verdicts.index(name) for name in ("plan_held", "certified")]
+        rows["phase"] = other.phases.index("evaluation_policy")
+        writer.append(rows)
+        writer.close()
+    record = start(tmp_path)
+    assert list(record.book.phases) == ["evaluation_policy"]
+    verdicts = record.book.totals("evaluation_policy").verdicts
+    assert {name: count for name, count in verdicts.items() if count} == {"plan_held": 1, "certified": 1}
+    record.close()
 
 
 def test_a_mistake_in_counting_costs_no_record(record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
