@@ -19,22 +19,21 @@ from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.config import load_robot
 from safe_support_ql.experiments.episodes import play
 from safe_support_ql.experiments.mismatch import in_world
+from safe_support_ql.recording.seeds import COLLECTION
 from safe_support_ql.safety.gate import VERDICTS, Gate, State
 from safe_support_ql.simulation.simulation import Simulation
-
-FIRST_SEED = 880_000_000
 
 
 def collect(name: str, world: str, continuous: bool, ticks: int) -> dict[str, Any]:
     """Whole episodes until `ticks` are played: counts of ticks, visits and what the gate decided."""
     config = load_robot(name)
     robot = config.robot
-    sim, gate = Simulation(in_world(robot, world)), Gate(robot, config.gate, continuous, FIRST_SEED)
+    sim, gate = Simulation(in_world(robot, world)), Gate(robot, config.gate, continuous, COLLECTION.start)
     played = episode = latched = 0
     while played < ticks:
         gate.state, gate.cause = State.CLOSED, ""
-        policy = BehaviorPolicy(config.behavior, robot, FIRST_SEED + episode)
-        played += play(sim, gate, policy, FIRST_SEED + episode, episode).ticks
+        policy = BehaviorPolicy(config.behavior, robot, COLLECTION.start + episode)
+        played += play(sim, gate, policy, COLLECTION.start + episode, episode).ticks
         latched += gate.state is State.LATCHED
         episode += 1
     counters, visits = gate.counters, sim.unsafe_visits

@@ -45,7 +45,7 @@ from typing import Any
 import numpy as np
 
 from safe_support_ql import bringup, config, panel, robots
-from safe_support_ql.summary import Progress
+from safe_support_ql.recording.summary import Progress
 
 WARM_S = 5.0  # not counted: first arena, first updates
 REQUEST_LIMIT_MS = 5.0

@@ -81,11 +81,11 @@ def lockstep(robot_name: str, continuous: bool) -> tuple[list[tape.Row], dict[st
 
     from safe_support_ql.behavior.policies import BehaviorPolicy
     from safe_support_ql.experiments.episodes import steps
-    from safe_support_ql.experiments.train import SEED_STRIDE
     from safe_support_ql.learning.ingest import problem_spec, replay_rows
     from safe_support_ql.learning.trainer import Trainer
-    from safe_support_ql.safety.journal import pack, record_type
-    from safe_support_ql.safety.ledger import PHASES
+    from safe_support_ql.recording.journal import pack, record_type
+    from safe_support_ql.recording.ledger import PHASES
+    from safe_support_ql.recording.seeds import first_of_run
     from safe_support_ql.simulation.simulation import Outcome, Simulation
 
     def record(outcome: Outcome, decision: Decision) -> Array:
@@ -108,7 +108,7 @@ def lockstep(robot_name: str, continuous: bool) -> tuple[list[tape.Row], dict[st
     episodes = 0
     while sim.control_ticks < TICKS:
         records = []
-        for outcome, decision in steps(sim, gate, policy, SEED * SEED_STRIDE + episodes, episodes):
+        for outcome, decision in steps(sim, gate, policy, first_of_run(SEED) + episodes, episodes):
             records.append(record(outcome, decision))
             row = tape.row(gate, None, decision)
             exact = tape.digest(row["digest"], outcome.reward, outcome.min_margin, outcome.unsafe_substeps)

@@ -103,7 +103,7 @@ def chain(robot: str, ticks: int, learner: bool, folder: Path) -> dict[str, floa
     from sensor_msgs.msg import JointState
 
     from safe_support_ql.nodes import tables, topics
-    from safe_support_ql.summary import Progress
+    from safe_support_ql.recording.summary import Progress
 
     settings = config.load_robot(robot)
     run = bringup.create_run(folder, settings)

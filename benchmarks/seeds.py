@@ -25,14 +25,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from safe_support_ql import config as configuration  # after the thread limit
 from safe_support_ql.experiments.evaluate import evaluate, summarise
 from safe_support_ql.experiments.train import train
-from safe_support_ql.safety.ledger import rate_upper_bound
+from safe_support_ql.recording.bounds import rate_upper_bound
+from safe_support_ql.recording.files import POLICY, write_atomically
 
 
 def cached(path: Path, make: Any) -> Any:
     """The JSON at `path`, made now if it is not there."""
     if not path.exists():
-        text = json.dumps(make(), indent=2)
-        path.write_text(text)
+        write_atomically(path, json.dumps(make(), indent=2).encode())
     return json.loads(path.read_text())
 
 
@@ -43,7 +43,7 @@ def one_seed(raw: dict[str, Any], continuous: bool, seed: int, episodes: int, fo
     torch.set_num_threads(1)
     config = configuration.parse(raw, "configuration")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "policy.onnx"
+    path = folder / POLICY
     training = cached(folder / "training.json", lambda: asdict(train(raw, continuous, seed, path)))
     policy = cached(
         folder / "policy-evaluation.json",

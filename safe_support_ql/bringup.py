@@ -26,7 +26,8 @@ import filelock
 
 from safe_support_ql import config
 from safe_support_ql.config import Config
-from safe_support_ql.summary import Progress, progress, write_json
+from safe_support_ql.recording.files import CONFIG, LOGS, POLICY, SESSION, write_json
+from safe_support_ql.recording.summary import Progress, progress
 
 PACKAGE = "safe_support_ql"
 
@@ -51,10 +52,6 @@ NODES = (
 )
 SPECS = {spec.name: spec for spec in NODES}
 STOP_ORDER = ("safety_monitor", "simulator", "behavior_policy", "inference", "learner", "recorder")
-
-# Arenas: training takes the seeds from seed * TRAINING on, evaluation the same held-out ones in every run.
-TRAINING_SEEDS = 1_000_000
-EVALUATION_SEEDS = 900_000_000
 
 
 @dataclass(frozen=True)
@@ -86,17 +83,17 @@ class Run:
     @property
     def config_file(self) -> Path:
         """The configuration as used."""
-        return self.folder / "config.yaml"
+        return self.folder / CONFIG
 
     @property
     def model(self) -> Path:
         """What inference serves."""
-        return Path(self.policy) if self.policy not in ("behavior", "none") else self.folder / "policy.onnx"
+        return Path(self.policy) if self.policy not in ("behavior", "none") else self.folder / POLICY
 
     @property
     def logs(self) -> Path:
         """What the nodes say, a file each."""
-        return self.folder / "logs"
+        return self.folder / LOGS
 
     @property
     def how_to_resume(self) -> str:
@@ -171,28 +168,33 @@ def save_run(run: Run, settings: Config) -> None:
     config.save(dataclasses.replace(settings, raw=full), run.config_file)
     choices = dataclasses.asdict(run)
     del choices["folder"]
-    write_json(run.folder / "session.json", choices)
+    write_json(run.folder / SESSION, choices)
+
+
+def read_run(folder: Path) -> tuple[Run, Config]:
+    """A run that was begun, and its configuration. Raises ValueError naming the file and what would be right."""
+    folder = folder.resolve()
+    path = folder / SESSION
+    try:
+        run = Run(folder, **json.loads(path.read_text()))
+        return run, config.load(run.config_file)
+    except OSError as error:
+        what = "give the folder of a run, runs/<robot>-<time>"
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); {what}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise ValueError(f"{path}: is damaged ({error}); start a new run") from None
 
 
 def open_run(folder: Path) -> tuple[Run, Config, Progress]:
-    """A run that was begun, and where it stands. Raises ValueError naming the file and what would be right."""
-    folder = folder.resolve()
-    path = folder / "session.json"
+    """A run to go on with, and where it stands. Raises ValueError as read_run does, and where it cannot be written."""
+    run, settings = read_run(folder)
     try:
-        choices = json.loads(path.read_text())
-        run = Run(folder, **choices)
         run.logs.mkdir(exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: is damaged ({error}); start a new run") from None
+        (run.folder / ".writable").touch()
+        (run.folder / ".writable").unlink()
+        return run, settings, progress(run.folder)
     except OSError as error:
-        what = "give the folder of a run, runs/<robot>-<time>"
-        raise ValueError(f"{error.filename}: cannot be opened ({error.strerror}); {what}") from None
-    try:
-        return run, config.load(run.config_file), progress(folder)
-    except OSError as error:
-        raise ValueError(f"{error.filename}: cannot be read ({error.strerror})") from None
+        raise ValueError(f"{error.filename}: cannot be opened ({error.strerror}); it must be writable") from None
 
 
 def node_environment(node: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from safe_support_ql import robots
 from safe_support_ql.behavior.policies import BehaviorConfig
 from safe_support_ql.learning.settings import LearnerConfig
 from safe_support_ql.parameters import build, param
+from safe_support_ql.recording.files import write_atomically
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.safety import rest
 from safe_support_ql.safety.gate import GateConfig
@@ -115,5 +116,5 @@ def parse(raw: Mapping[str, Any], where: str) -> Config:
 
 
 def save(config: Config, path: Path) -> None:
-    """Write the configuration as used, so that a run can be resumed and read."""
-    path.write_text(yaml.safe_dump(dict(config.raw), sort_keys=False))
+    """Write the configuration as used, so that a run can be resumed and read. Raises OSError."""
+    write_atomically(path, yaml.safe_dump(dict(config.raw), sort_keys=False).encode())

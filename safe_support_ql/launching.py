@@ -21,7 +21,7 @@ from safe_support_ql.bringup import Run
 from safe_support_ql.config import Config
 from safe_support_ql.deployment.contract import PolicyContract
 from safe_support_ql.deployment.manifest import load_manifest
-from safe_support_ql.summary import Progress
+from safe_support_ql.recording.summary import Progress
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from safe_support_ql.safety.ledger import proportion_interval
+from safe_support_ql.recording.bounds import proportion_interval
 
 LINE_S = 10.0
 REDRAW_S = 0.5

@@ -15,25 +15,25 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "safe_support_ql"
 
-FOLDERS = {"robots", "safety", "behavior", "deployment", "learning", "simulation", "experiments", "nodes"}
+FOLDERS = {"robots", "safety", "recording", "behavior", "deployment", "learning", "simulation", "experiments", "nodes"}
 # Modules beside the folders, and cli/. `parameters` is a leaf that all may know; files are read at the edge, so only
 # what is near the edge knows `config`, and the folders below are handed values.
-EDGE = {"config", "summary", "panel", "bringup", "launching", "cli"}
+EDGE = {"config", "panel", "bringup", "launching", "cli"}
 
 MAY_KNOW: dict[str, set[str]] = {
     "parameters": set(),
     "robots": set(),
     "safety": {"robots"},
+    "recording": {"robots", "safety"},
     "behavior": {"robots", "safety"},
     "deployment": {"robots", "safety"},
-    "learning": {"robots", "safety", "behavior", "deployment"},
+    "learning": {"robots", "safety", "recording", "behavior", "deployment"},
     "simulation": {"robots", "safety", "behavior"},
     "experiments": FOLDERS - {"nodes"} | {"config"},
-    "config": {"robots", "safety", "behavior", "learning"},  # of learning its settings, without torch
-    "summary": {"safety"},
-    "panel": {"safety", "summary"},
-    "bringup": {"config", "summary", "robots", "safety", "deployment"},
-    "launching": {"bringup", "config", "summary", "robots", "deployment"},
+    "config": {"robots", "safety", "recording", "behavior", "learning"},  # of learning its settings, without torch
+    "panel": {"safety", "recording"},
+    "bringup": {"config", "recording", "robots", "safety", "deployment"},
+    "launching": {"bringup", "config", "recording", "robots", "deployment"},
     "nodes": FOLDERS | EDGE - {"launching", "cli"},
     "cli": FOLDERS | EDGE,
 }
@@ -194,6 +194,7 @@ def test_every_folder_is_a_package() -> None:
     [
         ("folders", "robots/a.py", "from safe_support_ql.safety import x", "robots may not know safety"),
         ("folders", "safety/a.py", "from ..learning import x", "safety may not know learning"),
+        ("folders", "safety/a.py", "from ..recording import x", "safety may not know recording"),
         ("folders", "safety/a.py", "def f():\n    import safe_support_ql.nodes.x", "safety may not know nodes"),
         ("folders", "deployment/a.py", "from safe_support_ql import learning", "deployment may not know learning"),
         ("folders", "odd.py", "x = 1", "no line in MAY_KNOW"),

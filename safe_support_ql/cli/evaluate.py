@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from safe_support_ql.cli import shared
+from safe_support_ql.recording.files import POLICY
 
 
 def add(commands: Any) -> None:
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     shared.check_writable(options.json)
     run, settings = shared.open_trained(options.folder)
-    model = shared.check_model(run.folder / "policy.onnx", settings, run.continuous)
+    model = shared.check_model(run.folder / POLICY, settings, run.continuous)
     print(f"playing {options.episodes} held-out episodes per policy; 200 take a few minutes", file=sys.stderr)
     heads = f"{'success':>8}{'95 % interval':>16}{'return':>9}{'unsafe':>7}{'interv.':>8}{'empty':>8}{'score':>7}"
     print(f"{'policy':11}{heads}", flush=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safe_support_ql.cli import graph, shared
+from safe_support_ql.recording.files import POLICY
 
 if TYPE_CHECKING:
     from safe_support_ql.config import Config
@@ -85,7 +86,7 @@ def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path, show: 
 
     run = bringup.create_run(runs_dir, settings, kind="faults", clock="realtime")
     if phase == "deployment":
-        run = bringup.Run(run.folder, kind="faults", clock="realtime", policy=str(run.folder / "policy.onnx"))
+        run = bringup.Run(run.folder, kind="faults", clock="realtime", policy=str(run.folder / POLICY))
         bringup.save_run(run, settings)
         print("training a small policy to deploy", file=sys.stderr, flush=True)
         # In a process of its own: torch stays out of the one that relays messages.

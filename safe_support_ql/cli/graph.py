@@ -12,12 +12,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from safe_support_ql.cli.shared import BAD_INPUT, FAULT
+from safe_support_ql.recording.files import RUN_LOCK
 
 if TYPE_CHECKING:
     from safe_support_ql import bringup
     from safe_support_ql.bringup import Run
     from safe_support_ql.config import Config
-    from safe_support_ql.summary import Progress
+    from safe_support_ql.recording.summary import Progress
 
 LOOK_S = 2.0  # for another safety_monitor, in a domain that the user chose
 
@@ -27,7 +28,7 @@ def sole_user(run: Run) -> Iterator[None]:
     """Raises ValueError where another process works in the run's folder."""
     import filelock
 
-    lock = filelock.FileLock(run.folder / ".lock")
+    lock = filelock.FileLock(run.folder / RUN_LOCK)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:

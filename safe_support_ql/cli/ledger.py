@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safe_support_ql.cli import shared
+from safe_support_ql.recording.files import JOURNAL, LEDGER
 
 if TYPE_CHECKING:
-    from safe_support_ql.summary import LedgerReport
+    from safe_support_ql.recording.summary import LedgerReport
 
 CLOCKS = {"lockstep": "lock-step (message age and delay are not measured)", "realtime": "real time"}
 
@@ -25,12 +26,13 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Counts per phase with their bounds; 1 where a visit happened or a record is missing or damaged."""
-    from safe_support_ql import summary
+    from safe_support_ql import bringup
+    from safe_support_ql.recording import summary
 
-    run, settings = shared.open_for_reading(options.folder)
+    run, settings = bringup.read_run(options.folder)
     robot = settings.robot
     try:
-        report = summary.verify(run.folder, robot.name, run.seed, robot.world.arena is not None)
+        report = summary.verify(run.folder, robot.name, run.seed, robot.must_reach)
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); the run recorded nothing") from None
     if options.json:
@@ -46,8 +48,8 @@ def print_report(report: LedgerReport, folder: Path) -> None:
     """The report as text."""
     from safe_support_ql import panel
 
-    print(f"{panel.shown(folder / 'ledger.jsonl')}: {report.events} events, none missing")
-    print(f"{panel.shown(folder / 'journal.bin')}: {report.journalled} records, checksums correct")
+    print(f"{panel.shown(folder / LEDGER)}: {report.events} events, none missing")
+    print(f"{panel.shown(folder / JOURNAL)}: {report.journalled} records, checksums correct")
     if report.damaged_bytes:
         print(f"  the last {report.damaged_bytes} bytes are incomplete or damaged")
     for first, last, why in report.gaps:

@@ -20,9 +20,9 @@ def run(options: argparse.Namespace) -> int:
     from safe_support_ql import panel
     from safe_support_ql.experiments.report import draw
 
-    run, _ = shared.open_trained(options.folder)
+    run, settings = shared.open_trained(options.folder)
     try:
-        print(panel.shown(draw(run.folder)))
+        print(panel.shown(draw(run.folder, settings, run.continuous)))
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); finish the run first") from None
     return 0

@@ -1,4 +1,4 @@
-"""What several commands share: options, the configuration they ask for, and opening a run to read it."""
+"""What several commands share: options, the configuration they ask for, and a trained run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from safe_support_ql import DEFAULT_ROBOT
+from safe_support_ql.recording.files import POLICY
+from safe_support_ql.recording.seeds import RUNS
 
 if TYPE_CHECKING:
     from safe_support_ql.bringup import Run
     from safe_support_ql.config import Config
 
 BAD_INPUT, FAULT, INTERRUPTED = 2, 3, 130  # exit statuses
-LAST_SEED = 799  # arenas of training take the seeds from seed * 1 000 000 on, the held-out ones begin at 900 000 000
 RUN_FOLDER = "runs/<robot>-<time>"
 
 
@@ -67,7 +68,7 @@ def add_session(parser: argparse.ArgumentParser) -> None:
     """What train and simulate share beside the robot."""
     parser.add_argument("--actions", choices=("discrete", "continuous"), help="action space; default discrete")
     parser.add_argument(
-        "--seed", type=whole(0, LAST_SEED), metavar="N", help="seed of arenas, draws and networks; default 0"
+        "--seed", type=whole(0, RUNS - 1), metavar="N", help="seed of arenas, draws and networks; default 0"
     )
 
 
@@ -139,26 +140,12 @@ def check_writable(path: Path | None) -> None:
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def open_for_reading(folder: Path) -> tuple[Run, Config]:
-    """A run and its configuration; writes nothing. Raises ValueError naming the file and what would be right."""
-    from safe_support_ql import bringup, config
-
-    session = folder.resolve() / "session.json"
-    if not session.exists():
-        raise ValueError(f"{folder}: is not the folder of a run; give {RUN_FOLDER}")
-    try:
-        run = bringup.Run(session.parent, **json.loads(session.read_text()))
-    except OSError as error:
-        raise ValueError(f"{session}: cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{session}: is damaged ({error})") from None
-    return run, config.load(run.config_file)
-
-
 def open_trained(folder: Path) -> tuple[Run, Config]:
-    """As `open_for_reading`, for a run that has a policy. Raises ValueError where it has none."""
-    run, settings = open_for_reading(folder)
-    if not (run.folder / "policy.onnx").exists():
+    """A run that has a policy, and its configuration. Raises ValueError as bringup.read_run, and where it has none."""
+    from safe_support_ql import bringup
+
+    run, settings = bringup.read_run(folder)
+    if not (run.folder / POLICY).exists():
         raise ValueError(f"{folder}: holds no policy; the run only simulated, or its training is not finished")
     return run, settings
 

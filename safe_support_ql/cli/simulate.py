@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status of the run: 1 with an unsafe visit."""
     from safe_support_ql import bringup
-    from safe_support_ql.summary import Progress
+    from safe_support_ql.recording.summary import Progress
 
     settings = shared.load(options)
     policy, continuous = options.policy, options.actions == "continuous"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safe_support_ql.cli import graph, shared
+from safe_support_ql.recording.files import SESSION, SUMMARY
 
 if TYPE_CHECKING:
     from safe_support_ql.bringup import Run
@@ -40,7 +41,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status of the run: 1 with an unsafe visit."""
     from safe_support_ql import bringup
-    from safe_support_ql.summary import Progress
+    from safe_support_ql.recording.summary import Progress
 
     if options.resume is not None:
         return resume(options)
@@ -59,7 +60,7 @@ def resume(options: argparse.Namespace) -> int:
     refuse_with_resume(options)
     run, settings, where = bringup.open_run(options.resume)
     if run.kind != "train":
-        raise ValueError(f"{run.folder / 'session.json'}: kind is '{run.kind}', only 'train' can be resumed")
+        raise ValueError(f"{run.folder / SESSION}: kind is '{run.kind}', only 'train' can be resumed")
     changed = {name: value for name, value in shared.chosen(options).items() if name.startswith("run.")}
     if changed:
         settings = config.load(run.config_file, changed)
@@ -84,12 +85,12 @@ def refuse_with_resume(options: argparse.Namespace) -> None:
 
 def with_reference(run: Run, settings: Config, status: int) -> int:
     """Add the reference's row to a summary that has none yet: it knows the map, so it plays without ROS."""
-    from safe_support_ql import summary
+    from safe_support_ql.recording import summary
 
     episodes = settings.run.evaluation_episodes
-    if status != 0 or not episodes or not (run.folder / "summary.json").exists():
+    if status != 0 or not episodes or not (run.folder / SUMMARY).exists():
         return status
-    if "reference" not in json.loads((run.folder / "summary.json").read_text())["evaluation"]:
+    if "reference" not in json.loads((run.folder / SUMMARY).read_text())["evaluation"]:
         from safe_support_ql.experiments.evaluate import evaluate, summarise
 
         row = summarise(settings, evaluate(settings, "reference", run.continuous, episodes))

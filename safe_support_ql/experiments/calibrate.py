@@ -27,12 +27,12 @@ from safe_support_ql.experiments import ensemble
 from safe_support_ql.experiments.episodes import Policy, look
 from safe_support_ql.experiments.falsify import NOMINAL
 from safe_support_ql.experiments.mismatch import in_world
+from safe_support_ql.recording.seeds import CALIBRATION
 from safe_support_ql.robots.base import Estimate, Floats, Robot
 from safe_support_ql.safety.gate import Decision, Gate
 from safe_support_ql.simulation.simulation import Simulation
 from safe_support_ql.simulation.world import DriveWorld
 
-FIRST_SEED = 850_000_000  # between the seeds of training and the held-out ones
 CONFIDENCE = 0.95
 LONGEST_S = 6.0  # the manoeuvre begins up to this long after the start of its episode
 NEAR = 0.3  # m; scan points farther away than this do not decide a plan
@@ -164,10 +164,10 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
     zero = [name for name in (*spec.model, *spec.growth) if not _value(robot, name) > 0.0]
     if zero:
         raise ValueError(f"{zero[0]} is 0, must be above 0: what is needed is found by scaling it")
-    sim, gate = Simulation(in_world(robot, world)), Gate(robot, config.gate, False, FIRST_SEED)
+    sim, gate = Simulation(in_world(robot, world)), Gate(robot, config.gate, False, CALIBRATION.start)
     found: list[Manoeuvre] = []
     for number in range(10 * episodes):
-        seed = FIRST_SEED + number
+        seed = CALIBRATION.start + number
         one = _manoeuvre(sim, gate, BehaviorPolicy(config.behavior, robot, seed), spec, seed, number)
         found += [one] if one is not None else []
         if len(found) == episodes:
@@ -179,8 +179,8 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
     return Calibration(
         robot.name,
         episodes,
-        f"episodes of {robot.name} with seeds from {FIRST_SEED} on, in simulation, world '{world}', driven by the "
-        f"configured behavior policy behind the gate; the manoeuvre starts with the first certified action at "
+        f"episodes of {robot.name} with seeds from {CALIBRATION.start} on, in simulation, world '{world}', driven by "
+        f"the configured behavior policy behind the gate; the manoeuvre starts with the first certified action at "
         f"{spec.moving:g} m/s or more after a uniformly drawn {robot.period:g} to {LONGEST_S:g} s; episodes without "
         "one are left out",
         tuple(_lines(config, spec, found)),

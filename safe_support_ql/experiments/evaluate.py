@@ -16,12 +16,11 @@ from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.deployment.contract import PolicyContract
 from safe_support_ql.deployment.policy import Actor, OnnxPolicy
 from safe_support_ql.experiments.episodes import EpisodeResult, Policy, play
+from safe_support_ql.recording.bounds import proportion_interval, rate_upper_bound
+from safe_support_ql.recording.seeds import HELD_OUT
 from safe_support_ql.safety.gate import Gate
-from safe_support_ql.safety.ledger import proportion_interval, rate_upper_bound
 from safe_support_ql.simulation.reference import Reference
 from safe_support_ql.simulation.simulation import Simulation
-
-HELD_OUT = 900_000_000  # first seed of episodes nothing is ever trained on
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def evaluate(
     config: configuration.Config, policy: str, continuous: bool, episodes: int, workers: int = 1
 ) -> list[EpisodeResult]:
     """`episodes` held-out episodes of `policy`; the result does not depend on `workers` but through beta's draws."""
-    seeds = [HELD_OUT + i for i in range(episodes)]
+    seeds = [HELD_OUT.start + i for i in range(episodes)]
     slices = [tuple(seeds[w::workers]) for w in range(workers) if seeds[w::workers]]
     jobs = [Job(config.raw, policy, continuous, part) for part in slices]
     if workers == 1:

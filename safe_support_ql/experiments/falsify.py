@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,6 +28,7 @@ import numpy as np
 
 from safe_support_ql import config as configuration
 from safe_support_ql import robots
+from safe_support_ql.recording.files import write_atomically
 from safe_support_ql.robots.base import Estimate, Floats, Robot, Singles
 from safe_support_ql.robots.world import DifferentialDrive
 from safe_support_ql.safety.candidates import CandidateSet
@@ -392,9 +392,7 @@ def cross_entropy(duel: Duel, steps: int) -> None:
 def run_and_write(shard: Shard, folder: Path) -> dict[str, Any]:
     """Play a shard and put its result into `folder`, whole or not at all."""
     result = run_shard(shard)
-    path = folder / f"{shard.name}.json"
-    path.with_suffix(".tmp").write_text(json.dumps(result))
-    os.replace(path.with_suffix(".tmp"), path)
+    write_atomically(folder / f"{shard.name}.json", json.dumps(result).encode())
     return result
 
 

@@ -12,12 +12,12 @@ from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.config import Config
 from safe_support_ql.experiments.episodes import look
 from safe_support_ql.experiments.falsify import NOMINAL
+from safe_support_ql.recording.seeds import MISMATCH
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.world import WorldSpec
 from safe_support_ql.safety.gate import Gate, State
 from safe_support_ql.simulation.simulation import Simulation
 
-FIRST_SEED = 870_000_000
 LONGEST_WAIT_S = 4.0  # until the change
 AFTERWARDS_S = 2.0  # of the plan after a latch
 MOVING = 0.5  # share of the command's range that the last command must have had at the change
@@ -65,10 +65,10 @@ def meet(config: Config, spec: WorldSpec, episodes: int, watch: bool = True) -> 
     Without `watch` the gate compares nothing: what would have happened.
     """
     robot = config.robot
-    sim, gate = Simulation(robot), Gate(robot, config.gate, False, FIRST_SEED)
+    sim, gate = Simulation(robot), Gate(robot, config.gate, False, MISMATCH.start)
     gate.watching = watch
     met: list[Encounter] = []
-    for seed in range(FIRST_SEED, FIRST_SEED + episodes):
+    for seed in MISMATCH[:episodes]:
         sim.world.become(robot.world)
         met.append(_episode(sim, gate, BehaviorPolicy(config.behavior, robot, seed), spec, seed))
     sim.close()

@@ -10,43 +10,48 @@ import numpy as np
 
 from safe_support_ql import config as configuration
 from safe_support_ql.experiments.episodes import steps
-from safe_support_ql.experiments.evaluate import HELD_OUT, make_policy
+from safe_support_ql.experiments.evaluate import make_policy
+from safe_support_ql.recording.files import JOURNAL, PICTURE, POLICY, SUMMARY
+from safe_support_ql.recording.journal import JournalReader
+from safe_support_ql.recording.ledger import PHASES
+from safe_support_ql.recording.seeds import HELD_OUT
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.safety.gate import Gate
-from safe_support_ql.safety.journal import JournalReader
 from safe_support_ql.simulation.simulation import Simulation
 from safe_support_ql.simulation.world import DriveWorld
 
 GREEN, GREY, RED, BLUE = "#1b7f4d", "#8a8f98", "#c0392b", "#1f5fa8"
 
 
-def draw(run: Path) -> Path:
-    """Write `run`/report.png, return its path. Raises ValueError or OSError if the run holds no summary or policy."""
+def draw(run: Path, config: configuration.Config, continuous: bool) -> Path:
+    """Write `run`/report.png, return its path. `config` and `continuous` as the run used them.
+
+    Raises ValueError or OSError if the run holds no summary or policy.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    summary, session = (json.loads((run / f"{name}.json").read_text()) for name in ("summary", "session"))
-    config = configuration.load(run / "config.yaml")
+    summary = json.loads((run / SUMMARY).read_text())
     figure, axes = plt.subplots(2, 3, figsize=(13, 8), layout="constrained")
-    records = JournalReader(run / "journal.bin").read()
+    records = JournalReader(run / JOURNAL).read()
     _returns(axes[0, 0], records)
     _margins(axes[0, 1], records)
     _rates(axes[0, 2], summary)
-    _paths(figure, axes[1], run, config, session["continuous"])
+    _paths(figure, axes[1], run, config, continuous)
     figure.suptitle(
         f"{summary['robot']}, seed {summary['seed']}: {summary['control_ticks']} control ticks, evaluation included, "
         f"{summary['unsafe_visits']} unsafe visits"
     )
-    path = run / "report.png"
+    path = run / PICTURE
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
 
 
 def _returns(axis: Any, records: Any) -> None:
-    collected = records[records["phase"] == 0]
+    collected = records[records["phase"] == PHASES.index("collection")]
     ends = np.flatnonzero((collected["terminated"] | collected["truncated"]) > 0)
     sums = np.add.reduceat(collected["reward"], np.concatenate([[0], ends[:-1] + 1])) if len(ends) else np.zeros(0)
     axis.plot(ends, sums[: len(ends)], ".", color=GREY, markersize=4)
@@ -82,10 +87,10 @@ def _paths(figure: Any, axes: Any, run: Path, config: configuration.Config, cont
     """The extracted policy, played again behind the gate without ROS."""
     sim = Simulation(config.robot)
     gate = Gate(config.robot, config.gate, continuous, 0)
-    policy = make_policy(str(run / "policy.onnx"), config, continuous, sim, 0)
+    policy = make_policy(str(run / POLICY), config, continuous, sim, 0)
     for i, axis in enumerate(axes):
         trace: list[Floats] = []
-        for outcome, _ in steps(sim, gate, policy, HELD_OUT + i, i):
+        for outcome, _ in steps(sim, gate, policy, HELD_OUT.start + i, i):
             trace.append(sim.world.truth())
             last = outcome
         path = np.array(trace)

@@ -16,12 +16,11 @@ from safe_support_ql.experiments.episodes import steps
 from safe_support_ql.learning.ingest import problem_spec, replay_rows
 from safe_support_ql.learning.publish import publish_policy
 from safe_support_ql.learning.trainer import Trainer
+from safe_support_ql.recording.journal import pack, record_type
+from safe_support_ql.recording.ledger import PHASES
+from safe_support_ql.recording.seeds import first_of_run
 from safe_support_ql.safety.gate import REASONS, VERDICTS, Gate
-from safe_support_ql.safety.journal import pack, record_type
-from safe_support_ql.safety.ledger import PHASES
 from safe_support_ql.simulation.simulation import Simulation
-
-SEED_STRIDE = 1_000_000  # episodes of run seed n start here times n: far below the held-out ones
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def train(
     metrics: dict[str, float] = {}
     while sim.control_ticks < config.run.ticks:
         records = []
-        for outcome, decision in steps(sim, gate, policy, seed * SEED_STRIDE + episodes, episodes):
+        for outcome, decision in steps(sim, gate, policy, first_of_run(seed) + episodes, episodes):
             if decision.candidates is None:
                 continue  # the gate has yet to open, so there is nothing to learn from
             records.append(

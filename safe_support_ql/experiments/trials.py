@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from safe_support_ql.recording.bounds import proportion_interval
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.world import DifferentialDrive
-from safe_support_ql.safety.ledger import proportion_interval
 
 LEAST_NEAR = 0.2  # of the counted steps must come near the boundary, or the search shows little
 

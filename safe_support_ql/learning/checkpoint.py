@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from safe_support_ql.learning.networks import ProblemSpec
 from safe_support_ql.learning.settings import LearnerConfig
 from safe_support_ql.learning.trainer import Trainer
+from safe_support_ql.recording.files import write_atomically
 
 MAGIC = b"safe_support_ql checkpoint 1 "  # followed by the sha256 of all after the first newline
 
@@ -27,21 +27,6 @@ def config_hash(config: LearnerConfig, spec: ProblemSpec) -> str:
     del facts["device"]
     text = json.dumps(facts, sort_keys=True, default=lambda array: array.tolist())
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name, fsync, rename: a reader sees the old file or the new one, never half of one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # makes the rename itself survive a power loss
-    finally:
-        os.close(directory)
 
 
 def save_checkpoint(path: Path, trainer: Trainer) -> None:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from safe_support_ql import __version__
 from safe_support_ql.deployment.manifest import Manifest, encode_manifest, manifest_path
-from safe_support_ql.learning.checkpoint import write_atomically
 from safe_support_ql.learning.extraction import support_log_prob
 from safe_support_ql.learning.networks import PolicyNetwork, ProblemSpec
+from safe_support_ql.recording.files import write_atomically
 
 INPUTS = ("observation", "candidates", "support", "is_plan", "log_proposal", "noise")
 OUTPUTS = ("action", "log_prob")

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from safe_support_ql.behavior.policies import BehaviorConfig, log_weights
 from safe_support_ql.learning.networks import ProblemSpec
 from safe_support_ql.learning.replay import Rows
+from safe_support_ql.recording.journal import CERTIFIED, OFFERED, PLAN, USED
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.safety.candidates import EXTRA_SLOTS, candidate_count
-from safe_support_ql.safety.journal import CERTIFIED, OFFERED, PLAN, USED
 
 
 def problem_spec(robot: Robot, continuous: bool) -> ProblemSpec:

@@ -27,13 +27,15 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from safe_support_ql import bringup, panel
-from safe_support_ql.bringup import EVALUATION_SEEDS, SPECS, TRAINING_SEEDS, Run
+from safe_support_ql.bringup import SPECS, Run
 from safe_support_ql.config import Config
 from safe_support_ql.nodes import tables, topics
 from safe_support_ql.nodes.graph import START_S, Graph, Interrupted
 from safe_support_ql.nodes.ledger_view import LedgerView
 from safe_support_ql.nodes.lifecycle_client import LEARNER_CALL_S, Died, Fault, Refused
-from safe_support_ql.summary import Progress, summarise, write_json
+from safe_support_ql.recording.files import SUMMARY, write_json
+from safe_support_ql.recording.seeds import HELD_OUT, first_of_run
+from safe_support_ql.recording.summary import Progress, summarise
 
 HEALTH_S = 5.0
 AFTER_CTRL_C_S = 3.0
@@ -162,7 +164,7 @@ class Conductor:
             self.tell("this run is complete; more --ticks or --evaluation-episodes go on with it")
             return
         self.start()
-        seed = done.training_seed if done.training_seed is not None else self.run.seed * TRAINING_SEEDS
+        seed = done.training_seed if done.training_seed is not None else first_of_run(self.run.seed)
         if done.ticks < ticks:
             self.play("collection", "behavior_policy", seed, ticks=ticks - done.ticks)
         if not learned:
@@ -171,13 +173,13 @@ class Conductor:
         for phase, policy, before in left:
             if before < episodes:
                 # Held-out arenas in order, so that their number says which come next.
-                self.play(phase, policy, EVALUATION_SEEDS + before, episodes=episodes - before, before=before)
+                self.play(phase, policy, HELD_OUT.start + before, episodes=episodes - before, before=before)
 
     def simulate(self) -> None:
         """One policy in real time."""
         self.start()
         policy = {"behavior": "behavior_policy", "none": ""}.get(self.run.policy, "inference")
-        self.play("simulate", policy, self.run.seed * TRAINING_SEEDS, episodes=self.run.episodes)
+        self.play("simulate", policy, first_of_run(self.run.seed), episodes=self.run.episodes)
 
     def _exported(self) -> bool:
         """Whether policy.onnx comes from all that was collected."""
@@ -308,10 +310,8 @@ class Conductor:
 
     def summarise(self) -> dict[str, Any]:
         """Write summary.json from what is on disk. Raises ValueError or OSError."""
-        content = summarise(
-            self.run.folder, self.settings.robot.name, self.run.seed, self.settings.robot.world.arena is not None
-        )
-        write_json(self.run.folder / "summary.json", content)
+        content = summarise(self.run.folder, self.settings.robot.name, self.run.seed, self.settings.robot.must_reach)
+        write_json(self.run.folder / SUMMARY, content)
         return content
 
     def close(self) -> None:

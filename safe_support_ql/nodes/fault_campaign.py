@@ -22,7 +22,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from safe_support_ql import bringup, summary
+from safe_support_ql import bringup
 from safe_support_ql.bringup import Run
 from safe_support_ql.config import Config
 from safe_support_ql.experiments import faults
@@ -33,6 +33,8 @@ from safe_support_ql.nodes.graph import START_S, Graph, Interrupted
 from safe_support_ql.nodes.injection import Injector
 from safe_support_ql.nodes.lifecycle_client import Died, Fault, Refused
 from safe_support_ql.nodes.relay import Relay, RequestVector
+from safe_support_ql.recording.parts import Verdict
+from safe_support_ql.recording.summary import Progress, progress
 from safe_support_ql.robots.base import Estimate
 from safe_support_ql.robots.model import Floats
 
@@ -58,11 +60,9 @@ class Campaign:
         self.policy = "behavior_policy" if run.policy == "behavior" else "inference"
         self.interrupted = False
         executor = ShortPathExecutor()  # the relay must cost little
-        self.graph = Graph(
-            run, self.robot, summary.Progress(), processes, executor, self._meanwhile, self._renamed_topics()
-        )
+        self.graph = Graph(run, self.robot, Progress(), processes, executor, self._meanwhile, self._renamed_topics())
         self.client = self.graph.client
-        self.decisions: list[tuple[float, tables.Verdict]] = []
+        self.decisions: list[tuple[float, Verdict]] = []
         self.logs: list[tuple[float, str]] = []
         self.states: list[tuple[float, str]] = []
         self.inputs: dict[str, Floats] = {}
@@ -231,7 +231,7 @@ class Campaign:
     def _bring_back(self, node: str) -> None:
         """A node that a fault took down: a process, configured and active."""
         if not self.processes.alive(node):
-            self.graph.progress = summary.progress(self.run.folder)  # go on after the last one that is accounted for
+            self.graph.progress = progress(self.run.folder)  # go on after the last one that is accounted for
             self.graph.launch(node)
         self.injector.down.discard(node)
         if self.client.state(node, START_S) == State.PRIMARY_STATE_UNCONFIGURED:

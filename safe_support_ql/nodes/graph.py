@@ -15,8 +15,8 @@ from rclpy.executors import Executor
 from safe_support_ql import bringup
 from safe_support_ql.bringup import SPECS, STOP_ORDER, Run
 from safe_support_ql.nodes.lifecycle_client import Died, Fault, LifecycleClient, Refused
+from safe_support_ql.recording.summary import Progress
 from safe_support_ql.robots.base import Robot
-from safe_support_ql.summary import Progress
 
 START_S = 60.0  # until a new process answers: torch and a cold disk are slow
 AFTER_PLAN_S = 0.2

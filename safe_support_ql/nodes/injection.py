@@ -29,6 +29,7 @@ from safe_support_ql.experiments.faults import COMMAND, REQUEST, Seen
 from safe_support_ql.nodes import native, topics
 from safe_support_ql.nodes.graph import Graph
 from safe_support_ql.nodes.relay import Relay
+from safe_support_ql.recording.files import JOURNAL
 
 CLOCK_S = 0.005
 FLOOD_NS = 1000  # by which the stamps of a flood differ
@@ -218,7 +219,7 @@ class Injector:
 
     def _disk(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
         """A limit on the size of the recorder's files fails its writes as a full disk does, and needs no root."""
-        pid, journal = self.processes.pid(fault.target), self.graph.run.folder / "journal.bin"
+        pid, journal = self.processes.pid(fault.target), self.graph.run.folder / JOURNAL
         free = resource.prlimit(pid, resource.RLIMIT_FSIZE, (journal.stat().st_size, resource.RLIM_INFINITY))
 
         def end() -> None:

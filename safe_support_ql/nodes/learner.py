@@ -24,14 +24,13 @@ from diagnostic_msgs.msg import DiagnosticArray
 from std_srvs.srv import Trigger
 
 from safe_support_ql.nodes import lifecycle, tables, topics
-from safe_support_ql.nodes.recorder import JOURNAL
-from safe_support_ql.safety.journal import JournalReader
-from safe_support_ql.safety.ledger import PHASES
+from safe_support_ql.recording.files import CHECKPOINT, CURVES, JOURNAL, POLICY
+from safe_support_ql.recording.journal import JournalReader
+from safe_support_ql.recording.ledger import PHASES
 
 if TYPE_CHECKING:
     from safe_support_ql.learning.trainer import Trainer
 
-CHECKPOINT, POLICY = "checkpoint.pt", "policy.onnx"
 CHECKPOINT_S = 30.0
 POLL_S = 0.1
 SLICE = 4  # updates between two looks at the journal and at what was asked of the worker
@@ -138,7 +137,7 @@ class Learner(lifecycle.ManagedNode):
         # Idle priority belongs to a thread, and torch's own threads inherit it: the robot's chain always goes first.
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         trainer, folder = self.trainer, self.folder
-        curves = Curves(folder / "tensorboard")
+        curves = Curves(folder / CURVES)
         saved = drawn = time.monotonic()
         try:
             while not self.stop_asked.is_set():

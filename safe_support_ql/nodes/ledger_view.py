@@ -7,8 +7,9 @@ from collections import deque
 from pathlib import Path
 
 from safe_support_ql.panel import Status
-from safe_support_ql.safety.ledger import PHASES
-from safe_support_ql.summary import Counts, Tail
+from safe_support_ql.recording.files import LEDGER
+from safe_support_ql.recording.ledger import PHASES
+from safe_support_ql.recording.summary import Counts, Tail
 
 LEDGER_S = 0.25
 RATES = 12  # counters over which the rate is taken, about one a second
@@ -22,7 +23,7 @@ class LedgerView:
         """Reads what is there. `ticks` of collection and `episodes` per policy are what a training asks for; else 0."""
         self.counts = Counts()
         self._status, self._ticks, self._episodes = status, ticks, episodes
-        self._tail = Tail(folder / "ledger.jsonl")
+        self._tail = Tail(folder / LEDGER)
         self.counts.add(self._tail.read())
         self._read_at = 0.0
         self._before, self._at_start = 0, 0.0

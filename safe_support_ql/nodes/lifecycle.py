@@ -38,7 +38,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from safe_support_ql import bringup, config
 from safe_support_ql.nodes.executor import ShortPathExecutor
-from safe_support_ql.safety.ledger import PHASES
+from safe_support_ql.recording.ledger import PHASES
 
 WAKE_S = 0.1  # a signal is noticed within this
 LEAVE_S = 5.0

@@ -31,7 +31,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt64
 
 from safe_support_ql.nodes import lifecycle, native, tables, topics
-from safe_support_ql.safety.ledger import PHASES
+from safe_support_ql.recording.ledger import PHASES
 from safe_support_ql.simulation.simulation import Simulation
 
 RESEND_S = 0.2

@@ -1,4 +1,4 @@
-"""Status, decision, episode and outcome: tables of text and numbers, as plain data and as messages."""
+"""Status, decision, episode and outcome as messages: tables of text and numbers."""
 
 from __future__ import annotations
 
@@ -12,32 +12,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from sensor_msgs.msg import JointState
 
 from safe_support_ql.nodes.native import nanoseconds, stamp_of
-from safe_support_ql.robots.base import Singles
+from safe_support_ql.recording.ledger import PHASES
+from safe_support_ql.recording.parts import OUTCOME_NAMES, OutcomeTable, Verdict
 from safe_support_ql.safety.gate import REASONS, VERDICTS, Decision
-from safe_support_ql.safety.ledger import PHASES
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A decision as it travels: a gate.Decision without its candidates, which were published under `id`."""
-
-    sequence: int
-    id: int  # 0: blind, there were no candidates
-    episode: int
-    stamp_ns: int
-    action: Singles
-    index: int
-    verdict: str
-    reason: str
-    message: str
-    state: str
-    intervention: bool
-    empty_support: bool
-    certified: bool  # the executed candidate's flags, which an appended one brings along
-    band: bool
-    margin: float
-    centre: int
-    certificate_us: int  # time the monitor spent on the certificate, for benchmarks
 
 
 @dataclass(frozen=True)
@@ -51,32 +28,6 @@ class Episode:
     robot_id: str
     start_ns: int  # no input of this episode is older
 
-
-OUTCOME_NAMES = (
-    "session",  # a number drawn by each simulator process: counts below start from zero with it
-    "episode",
-    "phase",  # index into ledger.PHASES
-    "seed",
-    "first",
-    "tick",  # of this episode
-    "reward",  # of the control tick that led to the state of this stamp
-    "terminated",
-    "truncated",
-    "reached",
-    "episode_return",
-    "min_margin",  # of this episode
-    "control_ticks",  # this and the next three count over the simulator's life
-    "physics_steps",
-    "unsafe_visits",
-    "unsafe_substeps",
-    "phase_ticks",  # since the last activation, as is the next
-    "phase_episodes",
-    "executed",  # number of the newest decision that moved the robot, -1: none; a dead monitor's last word
-    "done",  # 1: the asked ticks or episodes are done, nothing more comes
-    "wall_us",  # physics and ground truth of this tick, for benchmarks
-    "sense_us",  # sensors of this tick
-)
-OutcomeTable = dict[str, float]
 
 # --- as messages ------------------------------------------------------------------------------------------------------
 

@@ -1,1 +1,1 @@
-"""Safe set -> certificate -> CandidateSet -> gate, and the formats of journal and ledger. NumPy and Numba only."""
+"""Safe set -> certificate -> CandidateSet -> gate. NumPy and Numba only."""

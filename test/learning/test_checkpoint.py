@@ -1,10 +1,9 @@
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from safe_support_ql.learning.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from safe_support_ql.learning.checkpoint import load_checkpoint, save_checkpoint
 from safe_support_ql.learning.extraction import extract
 from safe_support_ql.learning.networks import ProblemSpec
 from safe_support_ql.learning.replay import Rows
@@ -88,16 +87,3 @@ def test_checkpoint_of_another_configuration_is_refused_and_changes_nothing(spec
     with pytest.raises(ValueError, match="another learner or robot configuration"):
         load_checkpoint(tmp_path / "learner.ckpt", other)
     assert all(torch.equal(a, b) for a, b in zip(before, parameters(other), strict=True))
-
-
-def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def full_disk(_: int) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from safe_support_ql import config
+from safe_support_ql.recording.seeds import TESTS
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.robots.diff_drive.robot import DiffDrive, _chained
 from safe_support_ql.robots.geometry import nearest
@@ -104,7 +105,7 @@ def test_points_of_a_scan_take_less_than_the_noise_margin_from_the_truth() -> No
     assert ROBOT.world.arena is not None
     worst = -np.inf
     for seed in range(6):
-        arena = make_arena(ROBOT.world.arena, 860_000_000 + seed)
+        arena = make_arena(ROBOT.world.arena, TESTS.start + seed)
         for _ in range(15):
             obstacle = arena.obstacles[rng.integers(len(arena.obstacles))]
             bearing, away, yaw = rng.uniform(-np.pi, np.pi), rng.uniform(0.25, 0.9), rng.uniform(-np.pi, np.pi)
@@ -187,7 +188,7 @@ def at_the_edge(rng: np.random.Generator, count: int) -> Iterator[tuple[Arena, F
     """(arena, measured (x, y, yaw, v, w), certified action of least margin) beside obstacles, every range too long."""
     assert ROBOT.world.arena is not None
     while count:
-        arena = make_arena(ROBOT.world.arena, 861_000_000 + count // 25)
+        arena = make_arena(ROBOT.world.arena, TESTS.start + 1_000_000 + count // 25)
         obstacle, bearing = arena.obstacles[rng.integers(len(arena.obstacles))], rng.uniform(-np.pi, np.pi)
         x, y = obstacle[:2] + rng.uniform(0.3, 0.9) * np.array([np.cos(bearing), np.sin(bearing)])
         yaw = bearing + np.pi + rng.normal(0.0, 0.7)
@@ -265,7 +266,7 @@ def test_a_lidar_that_reports_its_largest_range_sees_free_space() -> None:
 def test_odometry_and_scans_must_tell_of_one_way(way: float, turn: float, beyond: str) -> None:
     """True way and turn are `way` and `turn` times what the odometry says of 0.2 m/s and 0.5 rad/s."""
     assert ROBOT.world.arena is not None
-    arena, rng = make_arena(ROBOT.world.arena, 861_000_100), np.random.default_rng(0)
+    arena, rng = make_arena(ROBOT.world.arena, TESTS.start + 1_000_100), np.random.default_rng(0)
     said, true = np.array([0.02, 0.05]), np.array([0.02 * way, 0.05 * turn])
     odometry, pose, states = np.zeros(3), np.array([*arena.start[:2], 0.3]), []
     for _ in range(4):

@@ -32,8 +32,9 @@ from visualization_msgs.msg import MarkerArray
 
 from safe_support_ql import config
 from safe_support_ql.nodes import native, tables, topics
-from safe_support_ql.safety.journal import JournalReader
-from safe_support_ql.safety.ledger import PHASES, read_ledger
+from safe_support_ql.recording.journal import JournalReader
+from safe_support_ql.recording.ledger import PHASES, read_ledger
+from safe_support_ql.recording.parts import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = config.load_robot("diff_drive", {"learner.extraction_updates": 50})
@@ -54,7 +55,7 @@ class Graph:
         config.save(SETTINGS, self.file)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.outcome: dict[str, float] = {}
-        self.decisions: list[tables.Verdict] = []
+        self.decisions: list[Verdict] = []
         self.speed, self.command, self.gate, self.learner = 0.0, np.zeros(2), "", {}
         rclpy.init()
         self.node = rclpy.create_node("test", namespace=namespace)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from safe_support_ql.summary import verify
+from safe_support_ql.recording.summary import verify
 
 ROOT = str(Path(__file__).resolve().parents[2])
 CLI = [sys.executable, "-m", "safe_support_ql.cli"]

@@ -1,4 +1,4 @@
-"""The safety ledger: append-only JSON lines with sequence numbers, and the bounds of docs/method.md."""
+"""The safety ledger: append-only JSON lines with sequence numbers."""
 
 from __future__ import annotations
 
@@ -38,6 +38,10 @@ class LedgerWriter:
         self.sync()
         self._file.close()
 
+    def abandon(self) -> None:
+        """Close without fsync, on a disk that refuses; what is left in the buffer is still tried. Raises OSError."""
+        self._file.close()
+
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
     """Events of a ledger up to a torn last line. Raises ValueError where a line or a number is missing in between."""
@@ -65,22 +69,3 @@ def _scan(content: bytes) -> tuple[list[dict[str, Any]], int]:
         events.append(event)
         good += len(line)
     return events, good
-
-
-def rate_upper_bound(events: int, hours: float, confidence: float = 0.95) -> float:
-    """One-sided exact Poisson upper bound on a rate per hour; for zero events 3.0/hours at 95 %."""
-    from scipy import stats  # a second to import, which no node that only writes a ledger should pay
-
-    return float(stats.chi2.ppf(confidence, 2 * events + 2) / 2 / hours) if hours > 0 else float("inf")
-
-
-def proportion_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Two-sided exact (Clopper-Pearson) interval of a proportion over independent trials."""
-    from scipy import stats
-
-    if trials == 0:
-        return 0.0, 1.0
-    tail = (1 - confidence) / 2
-    low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
-    high = stats.beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
-    return float(low), float(high)

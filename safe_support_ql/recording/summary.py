@@ -7,7 +7,6 @@ Top-level numbers of summary.json are of the whole run, evaluation included; `ph
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from safe_support_ql.recording.bounds import proportion_interval, rate_upper_bound
+from safe_support_ql.recording.files import JOURNAL, LEDGER, SUMMARY, write_json
+from safe_support_ql.recording.journal import HEADER_BYTES, JournalReader, unaccounted
+from safe_support_ql.recording.ledger import read_ledger
 from safe_support_ql.safety.gate import VERDICTS
-from safe_support_ql.safety.journal import HEADER_BYTES, read_header, read_records, record_type, unaccounted
-from safe_support_ql.safety.ledger import proportion_interval, rate_upper_bound, read_ledger
 
 EVALUATIONS = {"behavior": "evaluation_behavior", "policy": "evaluation_policy", "reference": "evaluation_reference"}
 COUNTS = ("control_ticks", "physics_steps", "unsafe_visits", "decisions", "interventions", "empty_supports")
@@ -91,7 +92,7 @@ class Progress:
 
 def progress(run_dir: Path) -> Progress:
     """From ledger and journal. Raises ValueError where one is damaged, OSError where one cannot be read."""
-    events = read_ledger(run_dir / "ledger.jsonl") if (run_dir / "ledger.jsonl").exists() else []
+    events = read_ledger(run_dir / LEDGER) if (run_dir / LEDGER).exists() else []
     episodes = [event for event in events if event["event"] == "episode"]
     seeds = [int(event["seed"]) for event in episodes if event["phase"] == "collection"]
     numbers = [int(event["episode"]) for event in episodes]
@@ -104,7 +105,7 @@ def progress(run_dir: Path) -> Progress:
     for event in events:
         if event["event"] == "counters" and event["phase"] == "collection" and event["control_ticks"] > ticks:
             collected_at, ticks = float(event["time"]), int(event["control_ticks"])
-    last = _last_record(run_dir / "journal.bin")
+    last = _last_record(run_dir / JOURNAL)
     # What a power loss took from the journal alone was counted: its number is not used again.
     sequences = [int(event["sequence"]) for event in events if event["event"] == "counters"]
     sequences += [int(event["last"]) for event in events if event["event"] == "gap"]
@@ -126,10 +127,10 @@ def _last_record(path: Path) -> np.void | None:
     """The last whole record of a journal, None if it holds none. Raises ValueError if it is no journal."""
     if not path.exists() or path.stat().st_size < HEADER_BYTES:
         return None
-    header = read_header(path)
-    dtype = record_type(header["observation"], header["candidates"], header["action"])
-    whole = (path.stat().st_size - HEADER_BYTES) // dtype.itemsize
-    records = read_records(path, dtype, max(0, whole - 2))  # the very last one may be torn
+    reader = JournalReader(path)
+    whole = reader.stored_bytes() // reader.type.itemsize
+    reader.position = max(0, whole - 2)  # the very last one may be torn
+    records = reader.read()
     return records[-1] if len(records) else None
 
 
@@ -144,7 +145,7 @@ def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[st
 
     Raises ValueError where the ledger is damaged, OSError where it cannot be read.
     """
-    events = read_ledger(run_dir / "ledger.jsonl")
+    events = read_ledger(run_dir / LEDGER)
     counts = Counts()
     counts.add(events)
     wall, collecting = _wall(events), _wall(events, "collection")
@@ -249,20 +250,9 @@ def _evaluation(events: list[dict[str, Any]], phase: str, must_reach: bool) -> d
     }
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Whole or not at all: under another name first, then renamed. Raises OSError."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        json.dump(value, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def add_evaluation(run_dir: Path, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """Put another row ('reference', say) into summary.json; returns the whole. Raises ValueError without one."""
-    path = run_dir / "summary.json"
+    path = run_dir / SUMMARY
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         content["evaluation"][name] = dict(row)
@@ -299,17 +289,16 @@ def _joined(gaps: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
 
 def verify(run_dir: Path, robot: str, seed: int, must_reach: bool) -> LedgerReport:
     """Check the numbers of ledger and journal. Raises ValueError or OSError naming the file that is damaged."""
-    ledger, journal = run_dir / "ledger.jsonl", run_dir / "journal.bin"
+    ledger, journal = run_dir / LEDGER, run_dir / JOURNAL
     events = read_ledger(ledger)
     if not events:
         raise ValueError(f"{ledger}: holds no event yet; nothing was recorded")
     if first := int(events[0]["seq"]):
         raise ValueError(f"{ledger}: begins with event {first}; those before it are missing")
     listed = [(int(e["first"]), int(e["last"]), str(e["why"])) for e in events if e["event"] == "gap"]
-    header = read_header(journal)
-    dtype = record_type(header["observation"], header["candidates"], header["action"])
-    records = read_records(journal, dtype)
-    damaged = journal.stat().st_size - HEADER_BYTES - len(records) * dtype.itemsize
+    reader = JournalReader(journal)
+    records = reader.read()
+    damaged = reader.stored_bytes() - len(records) * reader.type.itemsize
     counted = max((int(e["sequence"]) for e in events if e["event"] == "counters"), default=-1)
     last = max([counted, *records["sequence"][-1:].tolist()])
     return LedgerReport(

@@ -1,0 +1,179 @@
+"""The join: one decision, its candidate set and what arrived with its state come on three topics, in any order."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safe_support_ql.recording.journal import pack
+from safe_support_ql.recording.ledger import PHASES
+from safe_support_ql.recording.parts import OutcomeTable, Verdict
+from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.gate import REASONS, VERDICTS
+
+WAIT_S = 1.0  # for the parts of a decision that come on other topics
+KEPT_SETS = 5000
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What came with a state, summed over the states since the last recorded one."""
+
+    phase: int = 0
+    first: bool = False
+    terminated: bool = False
+    truncated: bool = False
+    reward: float = 0.0
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One decision with all its parts, or (`gap` says why) one that cannot be journalled."""
+
+    verdict: Verdict
+    candidates: CandidateSet | None = None
+    arrived: Arrived = Arrived()
+    gap: str = ""
+    mistake: Exception | None = None  # of this node: the gap is the least of it
+
+
+class Join:
+    """Puts together, in the order of decision numbers, what comes on three topics in any order."""
+
+    def __init__(self, last_sequence: int = -1, wait_s: float = WAIT_S) -> None:
+        """`last_sequence`: the last number that is accounted for; it and lower ones are repetitions.
+
+        `wait_s`: how long a decision waits for its parts.
+        """
+        self.last = last_sequence
+        self._wait_s = wait_s
+        self._sets: OrderedDict[tuple[int, int], CandidateSet] = OrderedDict()
+        self._outcomes: OrderedDict[tuple[int, int], OutcomeTable] = OrderedDict()
+        self._queue: deque[tuple[Verdict, float]] = deque()
+        self._seen: OrderedDict[int, tuple[int, int, int, bytes]] = OrderedDict()
+        self._session = -1.0
+        self._state: tuple[int, int] | None = None  # (episode, stamp) of the last joined decision
+        self._arrived = Arrived()
+        self._ended = False
+
+    @property
+    def next(self) -> int:
+        """Every decision below this number was taken, or skipped and told of."""
+        return self._queue[0][0].sequence if self._queue else self.last + 1
+
+    def candidates(self, candidates: CandidateSet) -> None:
+        """A candidate set, perhaps again."""
+        self._sets[candidates.id, candidates.stamp_ns] = candidates
+        if len(self._sets) > KEPT_SETS:
+            self._sets.popitem(last=False)
+
+    def outcome(self, table: OutcomeTable, stamp_ns: int) -> None:
+        """What arrived with a state, perhaps again."""
+        if table["session"] != self._session:
+            self._outcomes.clear()
+            self._session = table["session"]
+        self._outcomes[int(table["episode"]), stamp_ns] = table
+        if len(self._outcomes) > KEPT_SETS:
+            self._outcomes.popitem(last=False)
+
+    def decision(self, verdict: Verdict, now: float) -> tuple[int, int] | None:
+        """A decision, perhaps again. Returns the numbers [first, last] that were skipped before it, if any.
+
+        Raises ValueError if the numbers went back: they would no longer be unique.
+        """
+        what = (verdict.id, verdict.episode, verdict.stamp_ns, verdict.action.tobytes())
+        if verdict.sequence <= self.last:
+            # What was seen before a restart of this node is not known: its last number may come once more.
+            known = self._seen.get(verdict.sequence, what if verdict.sequence == self.last else None)
+            if known == what:
+                return None
+            raise ValueError(
+                f"decision numbers went back from {self.last} to {verdict.sequence}; "
+                f"start safety_monitor with first_sequence {self.last + 1}"
+            )
+        skipped = (self.last + 1, verdict.sequence - 1) if verdict.sequence > self.last + 1 else None
+        self.last = verdict.sequence
+        self._seen[verdict.sequence] = what
+        if len(self._seen) > KEPT_SETS:
+            self._seen.popitem(last=False)
+        self._queue.append((verdict, now))
+        return skipped
+
+    def take(self, now: float) -> list[Joined]:
+        """Decisions that are complete, or have waited for their parts too long, in order."""
+        done = []
+        while self._queue:
+            verdict, since = self._queue[0]
+            try:
+                joined = self._join(verdict, late=now - since > self._wait_s)
+            except Exception as error:  # its number must not vanish, nor block those behind it
+                joined = Joined(verdict, gap=said(error), mistake=error)
+            if joined is None:
+                break
+            done.append(joined)
+            self._queue.popleft()
+        return done
+
+    def _join(self, verdict: Verdict, late: bool) -> Joined | None:
+        if verdict.id == 0:
+            return Joined(verdict, gap=f"blind: {verdict.reason}")
+        candidates = self._sets.get((verdict.id, verdict.stamp_ns))
+        arrived = self._what_arrived(verdict)
+        if candidates is None or arrived is None:
+            missing = "candidates" if candidates is None else "outcome"
+            return Joined(verdict, gap=f"lost: its {missing}") if late else None
+        self._sets.pop((verdict.id, verdict.stamp_ns))
+        state = (verdict.episode, verdict.stamp_ns)
+        for key in [key for key in self._outcomes if key[0] < state[0] or key <= state]:
+            del self._outcomes[key]
+        self._ended = arrived.terminated or arrived.truncated or (self._ended and not arrived.first)
+        self._state, self._arrived = state, arrived
+        return Joined(verdict, candidates, arrived)
+
+    def _what_arrived(self, verdict: Verdict) -> Arrived | None:
+        state, last = (verdict.episode, verdict.stamp_ns), self._state
+        if state == last:
+            # Decided on twice (real time): nothing new arrived, so no transition leads into it.
+            return Arrived(self._arrived.phase, first=True)
+        if state[0] == 0:  # a real robot: nobody announces episodes or pays rewards
+            return Arrived(PHASES.index("simulate"), first=last is None or last[0] != 0)
+        if state not in self._outcomes:
+            return None
+        since = last[1] if last is not None and last[0] == state[0] else -1
+        new = [table for key, table in self._outcomes.items() if key[0] == state[0] and since < key[1] <= state[1]]
+        return Arrived(
+            phase=int(new[-1]["phase"]),
+            first=any(table["first"] for table in new) or self._ended,
+            terminated=any(table["terminated"] for table in new),
+            truncated=any(table["truncated"] for table in new),
+            reward=float(sum(table["reward"] for table in new)),
+        )
+
+
+def said(error: Exception) -> str:
+    """Kind and text of an error, for the reason of a gap."""
+    return f"{type(error).__name__}: {error}"
+
+
+def make_record(dtype: np.dtype[np.void], joined: Joined) -> NDArray[np.void]:
+    """The journal record [1] of a complete decision. Raises ValueError where its parts contradict each other."""
+    verdict, candidates, arrived = joined.verdict, joined.candidates, joined.arrived
+    assert candidates is not None
+    index, last = verdict.index, len(candidates.margin) - 1
+    if not 0 <= index <= last:
+        raise ValueError(f"decision {verdict.sequence}: executed candidate {index} of {last + 1}")
+    actions, margin = candidates.actions.copy(), candidates.margin.copy()
+    certified, band = candidates.certified.copy(), candidates.band.copy()
+    if index == last and not np.isfinite(margin[last]):  # a foreign action that the gate certified and appended
+        actions[last], margin[last] = verdict.action, verdict.margin
+        certified[last], band[last] = verdict.certified, verdict.band
+    if not np.array_equal(actions[index], verdict.action):
+        raise ValueError(f"decision {verdict.sequence}: executed {verdict.action.tolist()} is not candidate {index}")
+    recorded = replace(candidates, actions=actions, margin=margin, certified=certified, band=band)
+    return pack(
+        dtype, verdict.sequence, recorded, index, VERDICTS.index(verdict.verdict), REASONS.index(verdict.reason),
+        arrived.phase, arrived.reward, arrived.first, arrived.terminated, arrived.truncated, verdict.intervention,
+    )  # fmt: skip

@@ -1,0 +1,220 @@
+"""The record of one run: what arrives is joined, counted and written; what is written is confirmed.
+
+Events of the ledger: run_start; phase; counters (each second and at the end of a phase: everything since the run
+began, per phase, kept over crash and resume); episode (how one ended); visit (margins and truth); gap (decision
+numbers that are not in the journal, and why; before they are confirmed); latch; run_end. Every decision number is in
+the journal or in a gap.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safe_support_ql.recording.book import Book
+from safe_support_ql.recording.join import Join, Joined, make_record, said
+from safe_support_ql.recording.journal import unaccounted
+from safe_support_ql.recording.ledger import PHASES
+from safe_support_ql.recording.parts import OutcomeTable, Verdict
+from safe_support_ql.recording.run_writer import Logger, RunWriter
+from safe_support_ql.safety.candidates import CandidateSet
+
+QUIET_S = 0.5  # without a decision: then the monitor has ended
+TELL_S = 1.0  # at most one line of each kind in this time
+
+
+class RunRecord:
+    """See the module. Times are time.monotonic(); all methods belong to one thread."""
+
+    def __init__(
+        self, folder: Path, header: Mapping[str, Any], period: float, wait_s: float, logger: Logger,
+        report: Callable[[str, Exception], None],
+    ) -> None:  # fmt: skip
+        """Open, or continue, the record in `folder`.
+
+        `header` identifies the run, as JournalWriter takes it; `period`: seconds a control tick; `wait_s`: how long a
+        decision waits for its parts; `report` takes what this program did wrong, and where. Raises as RunWriter does.
+        """
+        self._header, self._period, self._logger, self._report = header, period, logger, report
+        self.writer = RunWriter(folder, header, logger)
+        try:
+            events, records = self.writer.recorded()
+            self.book = Book(events)
+            self.book.recount(records)
+        except BaseException:
+            self.writer.close()
+            raise
+        listed = [(int(event["first"]), int(event["last"])) for event in events if event["event"] == "gap"]
+        last = max([self.book.sequence, *(gap[1] for gap in listed)])
+        self.join = Join(last, wait_s)
+        for pair in unaccounted(records["sequence"], listed, last):
+            self.writer.gap(*pair, "lost when the recorder died")
+        self.failed = False  # by its own mistake, which no free disk mends: only a restart does
+        self.phase = ""
+        self._heard_at = 0.0
+        self._signalled_at = 0.0
+        self._executed = -1
+        self._latched = False
+        self._episode_told = (-1, -1)
+        self._contradiction_told_at = -TELL_S
+
+    def begin(self, robot_id: str, clock: str, seed: int) -> None:
+        """From now on everything is written."""
+        self.writer.note(
+            "run_start",
+            {
+                "time": time.time(),
+                "robot_id": robot_id,
+                "clock": clock,
+                "seed": seed,
+                "first_sequence": self.join.last + 1,
+                **self._header,
+            },
+        )
+        self.writer.write()
+
+    def end(self) -> None:
+        """Write what is there, complete or as a gap."""
+        self._finish(self.join.take(float("inf")))
+        if self._executed > self.join.last:  # by a monitor that died before it could tell everyone
+            self.writer.gap(self.join.last + 1, self._executed, "not received")
+        self._count()
+        self.writer.note("run_end", {"time": time.time()})
+        self.writer.finish()
+
+    def busy(self) -> bool:
+        """After a signal to all nodes at once: whether the monitor's last decisions, or their parts, may still come."""
+        now = time.monotonic()
+        # What came before the signal may still lie unread: quiet begins with the signal at the earliest.
+        self._signalled_at = self._signalled_at or now
+        waiting = self.join.next <= self.join.last
+        return waiting or now - max(self._heard_at, self._signalled_at) < QUIET_S
+
+    # --- what comes in -------------------------------------------------------------------------------------------
+
+    def candidates(self, candidates: CandidateSet) -> None:
+        """Kept until its decision comes."""
+        self.join.candidates(candidates)
+        self.advance()
+
+    def decision(self, verdict: Verdict) -> None:
+        """Queued until its parts are there. Raises ValueError where decision numbers went back."""
+        self._heard_at = time.monotonic()
+        skipped = self.join.decision(verdict, self._heard_at)
+        if skipped is not None:
+            self.writer.gap(skipped[0], skipped[1], "not received")
+        latched = verdict.state == "latched"
+        if latched and not self._latched:
+            self.writer.note("latch", {"time": time.time(), "sequence": verdict.sequence, "cause": verdict.message})
+            self.writer.write()
+            self.writer.begin_sync()
+        self._latched = latched
+        self.advance()
+
+    def outcome(self, table: OutcomeTable, stamp_ns: int, visit: str) -> None:
+        """Counted at once; its reward waits for the decision. `visit`: the newest unsafe one in words."""
+        phase = PHASES[int(table["phase"])]
+        if phase != self.phase:
+            if self.phase:
+                self._count()
+            self.phase = phase
+            self.writer.note("phase", {"phase": phase, "time": time.time()})
+        self._executed = int(table["executed"])
+        self.join.outcome(table, stamp_ns)
+        if visits := self.book.outcome(phase, table):
+            self._logger.error(f"unsafe visit: {visit}")
+            self.writer.note(
+                "visit", {"phase": phase, "visits": visits, "time": time.time(), "stamp_ns": stamp_ns, "what": visit}
+            )
+            self._count()
+            self.writer.write()
+            self.writer.begin_sync()
+        over = (int(table["session"]), int(table["episode"]))
+        if (table["terminated"] or table["truncated"]) and over != self._episode_told:
+            self._episode_told = over
+            self._tell_episode(phase, table)
+        self.advance()
+
+    def _tell_episode(self, phase: str, table: OutcomeTable) -> None:
+        totals = self.book.totals(phase)
+        totals.episodes += 1
+        totals.successes += bool(table["reached"])
+        self.writer.note(
+            "episode",
+            {
+                "phase": phase,
+                "episode": int(table["episode"]),
+                "seed": int(table["seed"]),
+                "ticks": int(table["tick"]),
+                "return": table["episode_return"],
+                "reached": bool(table["reached"]),
+                "terminated": bool(table["terminated"]),
+                "min_margin": table["min_margin"],
+            },
+        )
+
+    # --- what goes out -------------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Write what is complete."""
+        self._finish(self.join.take(time.monotonic()))
+        self.writer.write()
+
+    def confirm(self) -> int | None:
+        """Write what is complete: every decision below the returned number is then journalled or listed as a gap.
+
+        None where nothing may be confirmed: the disk refuses or is slow, or this program made a mistake.
+        """
+        self._finish(self.join.take(time.monotonic()))  # some may have waited too long, and no message tells
+        self.writer.note_gaps()
+        self.writer.write()
+        return self.join.next if self.writer.safe and not self.failed else None
+
+    def each_second(self) -> None:
+        """Counters, fsync in the background, and another try after a refusal."""
+        self.advance()
+        self._count()
+        self.writer.each_second()
+
+    def close(self) -> None:
+        """Close the files and let the folder go."""
+        self.writer.close()
+
+    def _count(self) -> None:
+        """Queue the gaps so far and the counters of this phase."""
+        self.writer.note_gaps()
+        if self.phase:
+            self.writer.note("counters", {"time": time.time(), **self.book.event(self.phase, self._period)})
+
+    def _finish(self, done: list[Joined]) -> None:
+        """Turn joined decisions into records and gaps. A mistake of this program costs a record, never a number."""
+        for joined in done:
+            number, why, mistake = joined.verdict.sequence, joined.gap, joined.mistake
+            try:
+                if not why:
+                    self.writer.record(make_record(self.writer.journal.type, joined))
+            except ValueError as error:  # its parts contradict each other
+                why = str(error)
+                self._tell_contradiction(f"{why}; it is listed as a gap")
+            except Exception as error:
+                why, mistake = said(error), error
+            if why:
+                self.writer.gap(number, number, why)
+            try:
+                phase = PHASES[joined.arrived.phase] if joined.candidates is not None else self.phase or "simulate"
+                self.book.decision(phase, joined.verdict, not why)
+            except Exception as error:
+                mistake = error
+            if mistake is not None:
+                what = "listed as a gap" if why else "journalled but not counted"
+                self._report(f"decision {number} is {what}; heartbeats stop until the recorder is restarted", mistake)
+                self.failed = True
+        self.writer.forget_surplus()
+
+    def _tell_contradiction(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._contradiction_told_at >= TELL_S:
+            self._contradiction_told_at = now
+            self._logger.error(text)

@@ -1,0 +1,193 @@
+"""Journal and ledger of one run on a disk that may be slow, refuse, or be full; one writer a run.
+
+It writes first and counts afterwards. Both files are fsynced in the background. While the disk refuses, records and
+events wait in memory, and each second it is tried again.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import filelock
+import numpy as np
+from numpy.typing import NDArray
+
+from safe_support_ql.recording.files import JOURNAL, LEDGER, RECORDER_LOCK
+from safe_support_ql.recording.journal import JournalReader, JournalWriter
+from safe_support_ql.recording.ledger import LedgerWriter, read_ledger
+
+SLOW_SYNC_S = 5.0  # a disk that needs longer is as good as full: nothing is confirmed
+MOST_UNSAVED = 50_000  # records kept in memory while the disk refuses
+
+
+class Logger(Protocol):
+    """Where it is said what cannot be written down."""
+
+    def info(self, message: str) -> Any:
+        """Worth knowing."""
+
+    def error(self, message: str) -> Any:
+        """Somebody must do something."""
+
+
+class RunWriter:
+    """See the module. `trouble` is what the disk said when it refused, '' while it takes everything."""
+
+    def __init__(self, folder: Path, header: Mapping[str, Any], logger: Logger) -> None:
+        """Open, or continue, the files in `folder`; `header` as JournalWriter takes it.
+
+        Raises ValueError for another run's or damaged ones, and where another recorder writes there; OSError if they
+        cannot be written.
+        """
+        self.folder, self._header, self._logger = folder, header, logger
+        # Two of them would overwrite each other's lines. The command line's own lock is another: it starts this one.
+        self._lock = filelock.FileLock(folder / RECORDER_LOCK)
+        try:
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise ValueError(f"another recorder writes to {folder}; stop that one first") from None
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._lock.release)
+            if (folder / LEDGER).exists():
+                read_ledger(folder / LEDGER)  # refuses a damaged one, of which a LedgerWriter would cut off the rest
+            self.journal = JournalWriter(folder / JOURNAL, header)
+            undo.callback(self.journal.close)
+            self.ledger = LedgerWriter(folder / LEDGER)
+            undo.pop_all()
+        self.unsaved: list[NDArray[np.void]] = []
+        self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
+        self._gaps: list[dict[str, Any]] = []
+        self.trouble = ""
+        self.syncing: deque[tuple[float, concurrent.futures.Future[None]]] = deque()  # since when, oldest first
+        # One thread, so that a slow disk delays neither heartbeats nor what waits to be received.
+        self.pool = concurrent.futures.ThreadPoolExecutor(1)
+
+    def recorded(self) -> tuple[list[dict[str, Any]], NDArray[np.void]]:
+        """The events of the ledger and the records of the journal as they are on disk."""
+        return read_ledger(self.folder / LEDGER), JournalReader(self.folder / JOURNAL).read()
+
+    # --- what is to be written -----------------------------------------------------------------------------------
+
+    def record(self, record: NDArray[np.void]) -> None:
+        """Queue a record [1] for the journal."""
+        self.unsaved.append(record)
+
+    def gap(self, first: int, last: int, why: str) -> None:
+        """Numbers that the journal will not hold; neighbours become one event."""
+        if self._gaps and self._gaps[-1]["last"] == first - 1 and self._gaps[-1]["why"] == why:
+            self._gaps[-1]["last"] = last
+        else:
+            self._gaps.append({"first": first, "last": last, "why": why})
+
+    def note(self, event: str, fields: dict[str, Any]) -> None:
+        """Queue an event for the ledger."""
+        self.waiting.append((event, fields))
+
+    def note_gaps(self) -> None:
+        """Queue the gaps so far."""
+        for gap in self._gaps:
+            self.note("gap", gap)
+        self._gaps = []
+
+    def forget_surplus(self) -> None:
+        """List as gaps the oldest records that the disk has refused for too long."""
+        surplus = self.unsaved[: max(0, len(self.unsaved) - MOST_UNSAVED)]
+        self.unsaved = self.unsaved[len(surplus) :]
+        for record in surplus:  # one by one: a number in between may be listed already
+            self.gap(int(record["sequence"][0]), int(record["sequence"][0]), "the disk refused for too long")
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Hand over to the system what waits; on a refusal it stays in memory and is tried again each second."""
+        if self.trouble:
+            return
+        try:
+            if self.unsaved:
+                self.journal.append(np.concatenate(self.unsaved) if len(self.unsaved) > 1 else self.unsaved[0])
+                self.unsaved.clear()
+            while self.waiting:
+                self.ledger.append(*self.waiting[0])
+                self.waiting.popleft()
+        except OSError as error:
+            self._refused(error)
+
+    def each_second(self) -> None:
+        """Write what waits and fsync in the background, or try again after a refusal."""
+        if self.trouble:
+            self._recover()
+            return
+        self.write()
+        while self.syncing and self.syncing[0][1].done():
+            error = self.syncing.popleft()[1].exception()
+            if isinstance(error, OSError):
+                self._refused(error)
+                return
+        if not self.syncing:
+            self.begin_sync()
+
+    def begin_sync(self) -> None:
+        """fsync both in the background, after one that runs already: it may have begun before the newest write."""
+        if self.syncing and not self.syncing[-1][1].running() and not self.syncing[-1][1].done():
+            return  # one is waiting to begin
+        self.syncing.append((time.monotonic(), self.pool.submit(_sync, self.journal, self.ledger)))
+
+    @property
+    def safe(self) -> bool:
+        """Whether the disk takes what is written, and soon enough."""
+        now = time.monotonic()
+        slow = any(now - since > SLOW_SYNC_S and not future.done() for since, future in self.syncing)
+        return not self.trouble and not slow
+
+    def finish(self) -> None:
+        """Write and fsync all there is, now."""
+        self.write()
+        if self.trouble:
+            self._logger.error(f"{len(self.unsaved)} records and {len(self.waiting)} events could not be saved")
+            return
+        try:
+            _sync(self.journal, self.ledger)
+        except OSError as error:
+            self._refused(error)
+
+    def close(self) -> None:
+        """Close both files and let the folder go, whatever one of them raises."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._lock.release)
+            stack.callback(self.ledger.close)
+            stack.callback(self.journal.close)
+            stack.callback(self.pool.shutdown, wait=False)
+
+    def _refused(self, error: OSError) -> None:
+        self.trouble = str(error)
+        self._logger.error(f"cannot write in {self.folder}: {error}; the robot runs its backup plan until it can")
+
+    def _recover(self) -> None:
+        """Open both files afresh, which cuts off what a refused write left half-done."""
+        refused = self.ledger.next_sequence
+        try:
+            self.journal.abandon()
+            self.ledger.abandon()
+            self.journal = JournalWriter(self.folder / JOURNAL, self._header)
+            self.ledger = LedgerWriter(self.folder / LEDGER)
+        except OSError:
+            return
+        last = self.journal.last_sequence
+        self.unsaved = [record for record in self.unsaved if int(record["sequence"][0]) > last]
+        if self.waiting and self.ledger.next_sequence > refused:
+            self.waiting.popleft()  # closing the file wrote what was left of its line
+        self.trouble = ""
+        self.write()
+        if not self.trouble:
+            self._logger.info(f"{self.folder} can be written again")
+
+
+def _sync(journal: JournalWriter, ledger: LedgerWriter) -> None:
+    journal.sync()
+    ledger.sync()
