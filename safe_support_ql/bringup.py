@@ -173,14 +173,14 @@ def save_run(run: Run, settings: Config) -> None:
 
 def read_run(folder: Path) -> tuple[Run, Config]:
     """A run that was begun, and its configuration. Raises ValueError naming the file and what would be right."""
-    folder = folder.resolve()
-    path = folder / SESSION
+    path = folder.resolve() / SESSION
+    if not path.exists():
+        raise ValueError(f"{folder}: is not the folder of a run; give runs/<robot>-<time>")
     try:
-        run = Run(folder, **json.loads(path.read_text()))
+        run = Run(path.parent, **json.loads(path.read_text()))
         return run, config.load(run.config_file)
     except OSError as error:
-        what = "give the folder of a run, runs/<robot>-<time>"
-        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); {what}") from None
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise ValueError(f"{path}: is damaged ({error}); start a new run") from None
 

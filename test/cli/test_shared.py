@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,16 +43,31 @@ def test_a_damaged_configuration_is_named(refused: Refused, tmp_path: Path, comm
 
 def test_reading_a_run_writes_nothing(begun: bringup.Run) -> None:
     before = {path: path.stat().st_mtime_ns for path in begun.folder.rglob("*")}
-    run, settings = shared.open_for_reading(begun.folder)
+    run, settings = bringup.read_run(begun.folder)
     assert run == begun and settings.safety_hash == config.load_robot("diff_drive").safety_hash
     assert {path: path.stat().st_mtime_ns for path in begun.folder.rglob("*")} == before
 
 
-@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"colour": "red"})])
-def test_a_damaged_session_is_named(refused: Refused, begun: bringup.Run, content: str) -> None:
-    (begun.folder / "session.json").write_text(content)
-    for command in ("ledger", "evaluate", "report"):
-        assert "session.json: is damaged" in refused(command, str(begun.folder))
+@pytest.mark.parametrize("command", [["ledger"], ["evaluate"], ["report"], ["train", "--resume"]])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("session.json", None, "is not the folder of a run; give runs/<robot>-<time>"),
+        ("session.json", b"{", "session.json: is damaged (Expecting"),
+        ("session.json", b"\xff", "session.json: is damaged ("),
+        ("session.json", b"[]", "session.json: is damaged ("),
+        ("session.json", b'{"colour": 1}', "'colour'"),
+        ("config.yaml", None, "config.yaml: cannot be read (No such file or directory)"),
+        ("config.yaml", b"robot: [x", "config.yaml: is no YAML"),
+    ],
+)
+def test_every_command_opens_a_run_in_the_same_way(
+    refused: Refused, begun: bringup.Run, command: list[str], name: str, content: bytes | None, said: str
+) -> None:
+    path = begun.folder / name
+    path.unlink() if content is None else path.write_bytes(content)
+    line = refused(*command, str(begun.folder))
+    assert str(begun.folder) in line and said in line
 
 
 def test_an_unfinished_run_has_no_policy_to_show(refused: Refused, begun: bringup.Run) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safe_support_ql import cli, panel
+from safe_support_ql import panel
+from safe_support_ql.cli.ledger import print_report
 from safe_support_ql.recording import summary
 from safe_support_ql.recording.files import JOURNAL, LEDGER, SUMMARY, write_json
 from safe_support_ql.recording.journal import JournalWriter
@@ -134,7 +135,7 @@ def test_unsafe_episodes_are_bounded_beside_the_rate(recorded: Path, capsys: pyt
     # The bound is where at most 2 of 5 have a chance of 5 %.
     p = row["unsafe_episode_upper95"]
     assert sum(math.comb(5, k) * p**k * (1 - p) ** (5 - k) for k in range(3)) == pytest.approx(0.05)
-    cli.print_ledger(report, recorded)
+    print_report(report, recorded)
     printed = capsys.readouterr().out
     assert "clock: real time" in printed and max(map(len, printed.splitlines()[2:])) <= 80
     assert ["evaluation_behavior", "5", "2", f"{p:.2g}"] in [line.split() for line in printed.splitlines()]
