@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
         (["train", "--seed", "900"], ["--seed: must be a whole number in [0, 799], not '900'"]),
         (["train", "--actions", "both"], ["--actions", "discrete", "continuous"]),
         (["train", "--config", "none.yaml"], ["none.yaml: cannot be read"]),
-        (["train", "--resume", "runs/none"], ["runs/none", "give the folder of a run"]),
+        (["train", "--resume", "runs/none"], ["runs/none: is not the folder of a run"]),
         (["train", "--resume", "runs/none", "--seed", "1"], ["--seed cannot be changed with --resume"]),
         (["train", "--resume", "runs/none", "--set", "gate.latch_after_s=1"], ["--set gate.latch_after_s=1 cannot"]),
         (["simulate", "--policy", "none.onnx"], ["none.onnx: no such policy", "behavior, none"]),
