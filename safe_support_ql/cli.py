@@ -459,15 +459,15 @@ def falsify(options: argparse.Namespace) -> int:
     """A resumable campaign, or the table of deleted margins; 1 where a visit happened or a deleted margin cost none."""
     from safe_support_ql import config
     from safe_support_ql.experiments import falsify as search
-    from safe_support_ql.experiments import trials
+    from safe_support_ql.experiments import trials, worlds
 
     settings = config.load_robot(options.robot, chosen(options))
     folder = options.out or Path("runs") / f"falsify-{options.robot}"
     if options.workers < 1 or (options.steps is not None and options.steps < 1):
         raise ValueError("--steps and --workers must be 1 or more")
-    names = [search.NOMINAL, *settings.robot.mismatches]
+    names = list(worlds.names(settings.robot))
     if options.mismatch is not None:
-        search.true_world(settings.robot, options.mismatch)  # refuses an unknown name
+        worlds.in_world(settings.robot, options.mismatch)  # refuses an unknown name
         names = [options.mismatch]
     try:
         folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after

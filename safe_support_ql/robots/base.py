@@ -57,12 +57,6 @@ class Robot(ABC):
     continuous_points: tuple[int, ...]  # lattice points per dimension when actions are continuous
     model: Model
     frame_id: str = "base_link"  # of what is drawn
-    # What the claim of safety covers, for a search that tries to break it: the bound on |measured - true| of each entry
-    # of a channel; and named worlds inside the ensemble, as the fields of `world.drive` that differ.
-    errors: Mapping[str, Floats] = {}
-    mismatches: Mapping[str, Mapping[str, Any]] = {}
-    # Worlds outside of that claim, which the gate has to notice at run time.
-    beyond: Mapping[str, WorldSpec] = {}
 
     @property
     def period(self) -> float:
