@@ -29,8 +29,8 @@ from safe_support_ql.experiments.falsify import NOMINAL
 from safe_support_ql.experiments.mismatch import in_world
 from safe_support_ql.robots.base import Estimate, Floats, Robot
 from safe_support_ql.safety.gate import Decision, Gate
+from safe_support_ql.simulation.differential_drive import DriveWorld
 from safe_support_ql.simulation.simulation import Simulation
-from safe_support_ql.simulation.world import DriveWorld
 
 FIRST_SEED = 850_000_000  # between the seeds of training and the held-out ones
 CONFIDENCE = 0.95

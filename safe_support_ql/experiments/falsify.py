@@ -34,8 +34,9 @@ from safe_support_ql.robots.world import DifferentialDrive
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Gate, State
 from safe_support_ql.simulation.arena import Arena
+from safe_support_ql.simulation.differential_drive import DriveWorld
+from safe_support_ql.simulation.joints import JointWorld
 from safe_support_ql.simulation.simulation import Simulation
-from safe_support_ql.simulation.world import DriveWorld, JointWorld
 
 NOMINAL = "nominal"
 SHARD_STEPS = 20_000  # counted steps of a shard: minutes of work at most are lost on an interruption

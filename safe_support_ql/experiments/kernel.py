@@ -35,11 +35,12 @@ from scipy.optimize import linprog
 from safe_support_ql.config import Config
 from safe_support_ql.robots.base import Floats, Model
 from safe_support_ql.robots.cart_pole.robot import CartPole
-from safe_support_ql.robots.world import JointEffort
+from safe_support_ql.robots.world import JointDrive as JointEffort
 from safe_support_ql.safety.candidates import EXTRA_SLOTS
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.safety.ledger import proportion_interval
-from safe_support_ql.simulation.world import JointWorld, make_world
+from safe_support_ql.simulation.joints import JointWorld
+from safe_support_ql.simulation.registry import make_world
 
 Bools = NDArray[np.bool_]
 SPARE = 1.1  # on the sampled residual of the linear enclosure

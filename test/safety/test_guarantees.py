@@ -22,8 +22,8 @@ from safe_support_ql.robots.base import Inputs, Robot
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.certificate import Certifier
 from safe_support_ql.safety.gate import Decision, Gate, State
+from safe_support_ql.simulation.differential_drive import DriveWorld
 from safe_support_ql.simulation.simulation import Simulation
-from safe_support_ql.simulation.world import DriveWorld
 
 ROBOTS = ("diff_drive", "cart_pole")
 WORLDS = {name: (NOMINAL, *config.load_robot(name).robot.mismatches) for name in ROBOTS}

@@ -16,7 +16,7 @@ from safe_support_ql.robots.base import Estimate, Inputs, Robot, Singles
 from safe_support_ql.robots.cart_pole import model
 from safe_support_ql.robots.cart_pole.parameters import Parameters
 from safe_support_ql.robots.model import Floats
-from safe_support_ql.robots.world import Channel, CommandTopic, JointEffort, WorldSpec
+from safe_support_ql.robots.world import Channel, CommandTopic, JointDrive, WorldSpec
 
 TRAVEL = 15.0  # m, joint limit of the URDF: no slider can report more
 OFF_REST = 0.05  # m
@@ -47,7 +47,7 @@ class CartPole(Robot):
             physics_hz=model.PHYSICS_HZ,
             control_hz=model.CONTROL_HZ,
             episode_s=p.episode_s,
-            drive=JointEffort("cartpole.urdf", joints[:1], joints, p.drive_timeout),
+            drive=JointDrive("cartpole.urdf", joints[:1], joints, p.drive_timeout),
             sensors={"joint_states": "joints", "goal_pose": "goal"},
         )
         self.channels = (
@@ -82,7 +82,7 @@ class CartPole(Robot):
             "damping_high": {"damping": 1.18 * p.damping},
         }
         drive = self.world.drive
-        assert isinstance(drive, JointEffort)
+        assert isinstance(drive, JointDrive)
         self.beyond = {
             "load": replace(self.world, drive=replace(drive, link_masses={"slider_to_cart": 2.0 * p.cart_mass})),
             "force_lost": replace(self.world, drive=replace(drive, gain=0.5)),
