@@ -207,7 +207,7 @@ def ledger(options: argparse.Namespace) -> int:
         from safe_support_ql import config
 
         robot = config.load(run.config_file).robot
-        report = summary.verify(folder, robot.name, run.seed, robot.world.arena is not None)
+        report = summary.verify(folder, robot.name, run.seed, robot.must_reach)
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); give the folder of a run") from None
     except TypeError as error:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,7 +166,9 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
 # --- one manoeuvre ---------------------------------------------------------------------------------------------------
 
 
-def _manoeuvre(sim: Simulation, gate: Gate, policy: Policy, spec: CalibrationSpec, seed: int, number: int) -> Manoeuvre | None:
+def _manoeuvre(
+    sim: Simulation, gate: Gate, policy: Policy, spec: CalibrationSpec, seed: int, number: int
+) -> Manoeuvre | None:
     """One episode's manoeuvre; None where the episode ends before the robot moves under a certified action."""
     robot = sim.robot
     outcome = sim.reset(seed)
@@ -185,7 +186,9 @@ def _manoeuvre(sim: Simulation, gate: Gate, policy: Policy, spec: CalibrationSpe
     return None
 
 
-def _record(sim: Simulation, gate: Gate, spec: CalibrationSpec, estimate: Estimate, decision: Decision, tick: int) -> Manoeuvre:
+def _record(
+    sim: Simulation, gate: Gate, spec: CalibrationSpec, estimate: Estimate, decision: Decision, tick: int
+) -> Manoeuvre:
     """Run `decision` and after it the plan, and compare with what was predicted at `estimate`."""
     robot, model, visits = sim.robot, sim.robot.model, sim.unsafe_visits
     checks = (len(model.certificate.tightening) - 1) // model.dynamics.checks_per_tick * model.dynamics.checks_per_tick

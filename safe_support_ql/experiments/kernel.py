@@ -41,7 +41,7 @@ from safe_support_ql.robots.model import Model
 from safe_support_ql.safety.candidates import EXTRA_SLOTS
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.safety.ledger import proportion_interval
-from safe_support_ql.simulation.world import make_world
+from safe_support_ql.simulation.registry import make_world
 
 Bools = NDArray[np.bool_]
 SPARE = 1.1  # on the sampled residual of the linear enclosure
@@ -67,7 +67,7 @@ class Kernel:
         return np.asarray((np.abs(z @ self.normals.T) <= self.offsets).all(axis=1))
 
     def touches(self, centres: Floats, half: Floats) -> Bools:
-        """Whether no slab separates each of N cells, centre +- half[2 n], from the kernel [N]: outer, like the kernel."""
+        """Whether no slab separates each of N cells, centre +- half[2 n], from the kernel [N]: outer as well."""
         return np.asarray((np.abs(centres @ self.normals.T) <= self.offsets + np.abs(self.normals) @ half).all(axis=1))
 
 
@@ -236,7 +236,9 @@ class _Enclosures:
             rows.append(np.append(then / length, -row[: size + 1]))
             middles.append(row[size + 1])
             widths.append(NEAR_SPARE * width)
-        return _Layers(np.array(ticks, np.int64), np.reshape(rows, (-1, 2 * size + 1)), np.array(middles), np.array(widths))
+        return _Layers(
+            np.array(ticks, np.int64), np.reshape(rows, (-1, 2 * size + 1)), np.array(middles), np.array(widths)
+        )
 
 
 def _bound(programme: _Programme, near: _Enclosures, normal: Floats, rng: np.random.Generator) -> float:
@@ -322,7 +324,7 @@ def outer_kernel(
 def draw_states(kernels: list[Kernel], count: int, cells: int, rng: np.random.Generator) -> tuple[Floats, float]:
     """(states [count, 2 n] uniform in the intersection, its volume in the product of their units).
 
-    A grid of cells^(2 n) over the bounding box; draws come from cells that touch every kernel, what is outside is redrawn.
+    A grid of cells^(2 n) over the bounding box; draws from cells that touch every kernel, those outside are redrawn.
     """
     box = np.min([kernel.box for kernel in kernels], axis=0)
     half, size = box / cells, len(box)

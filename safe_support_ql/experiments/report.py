@@ -14,8 +14,8 @@ from safe_support_ql.experiments.evaluate import HELD_OUT, make_policy
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.safety.journal import JournalReader
+from safe_support_ql.simulation.differential_drive import DriveWorld
 from safe_support_ql.simulation.simulation import Simulation
-from safe_support_ql.simulation.world import DriveWorld
 
 GREEN, GREY, RED, BLUE = "#1b7f4d", "#8a8f98", "#c0392b", "#1f5fa8"
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from safe_support_ql import robots
 from safe_support_ql.robots.base import Robot
-from safe_support_ql.robots.world import DifferentialDrive, WorldSpec
 
 NOMINAL = "nominal"
 
@@ -28,7 +27,7 @@ def in_world(robot: Robot, world: str, exact: bool = False) -> Robot:
     changed = {} if world == NOMINAL else robots.claims_of(robot).mismatches[world]
     truth = driven(robot, **changed)
     if exact:
-        truth.world = _exact(truth.world)
+        truth.world = truth.world.exactly_sensed()
     return truth
 
 
@@ -38,10 +37,3 @@ def driven(robot: Robot, **fields: Any) -> Robot:
     truth = copy.copy(robot)
     truth.world = replace(robot.world, drive=drive)
     return truth
-
-
-def _exact(world: WorldSpec) -> WorldSpec:
-    drive = world.drive
-    if isinstance(drive, DifferentialDrive):
-        drive = replace(drive, odometry_drift=0.0)
-    return replace(world, drive=drive, lidar=world.lidar and replace(world.lidar, noise=0.0))

@@ -500,9 +500,7 @@ class Conductor:
 
     def summarise(self) -> dict[str, Any]:
         """Write summary.json from what is on disk. Raises ValueError or OSError."""
-        content = summarise(
-            self.run.folder, self.settings.robot.name, self.run.seed, self.settings.robot.world.arena is not None
-        )
+        content = summarise(self.run.folder, self.settings.robot.name, self.run.seed, self.settings.robot.must_reach)
         write_json(self.run.folder / "summary.json", content)
         return content
 

@@ -41,8 +41,7 @@ from safe_support_ql.experiments import faults
 from safe_support_ql.experiments.faults import COMMAND, REQUEST, Expect, Result, Seen
 from safe_support_ql.nodes import conductor, lifecycle, messages
 from safe_support_ql.nodes.executor import ShortPathExecutor
-from safe_support_ql.robots.base import Estimate, Floats, Robot
-from safe_support_ql.robots.world import DifferentialDrive
+from safe_support_ql.robots.base import Estimate, Floats
 
 RELAY_S = 0.002  # delayed messages are looked at this often
 CLOCK_S = 0.005
@@ -55,16 +54,8 @@ LEAVE_S = 10.0  # for a node that is asked to leave
 AFTER_S = 0.3  # and for a robot that is still under way
 SETTLE_S = 2.5  # after a fault for what it must end in
 QUIET_S = 1.1  # the monitor logs refusals of a kind once a second
-OFF_REST_M = 0.05  # a robot without wheels moves where it is this far from its plan's rest position
 TRUE, ASKED = "_true", "_asked"  # endings of the topics before the relay
 DRIVEN = "_driven"  # of the command behind it
-
-
-def in_motion(robot: Robot, state: Floats, centre: int) -> bool:
-    """Half the top speed or more; for a robot on joints, OFF_REST_M or more off the rest position of its plan."""
-    if isinstance(robot.world.drive, DifferentialDrive):
-        return bool(abs(state[robot.state_names.index("v")]) >= 0.5 * robot.action_high[0])
-    return bool(abs(state[0] - robot.model.certificate.centre(centre)) >= OFF_REST_M)
 
 
 class RequestVector:
@@ -236,12 +227,12 @@ class Campaign(conductor.Conductor):
             return
         estimate: Estimate = self.robot.estimate(self.inputs)
         self.state_now, self.sensed_at = estimate.state, time.monotonic()
-        if self.decisions and in_motion(self.robot, estimate.state, self.decisions[-1][1].centre):
+        certificate = self.robot.model.certificate
+        newest = self.decisions[-1][1].centre if self.decisions else 0
+        if self.decisions and self.robot.in_motion(estimate.state, certificate.centres[newest]):
             self.moved_s += self.robot.period
-        stands = bool(
-            self.robot.model.certificate.terminal(estimate.state, 0.0, self.robot.model.certificate.constants)
-        )
-        if not (faults.has_passive_stop(self.robot) and stands):
+        stands = bool(certificate.terminal(estimate.state, certificate.centre(newest), certificate.constants))
+        if not (self.robot.passive_stop and stands):
             self.stood_at = None
         elif self.stood_at is None:
             self.stood_at = time.monotonic()
@@ -277,7 +268,8 @@ class Campaign(conductor.Conductor):
         at, newest = self.decisions[-1]
         warm = self.outcome().get("tick", 0) * self.robot.period >= WARM_S
         fresh = time.monotonic() - at < 2 * self.robot.period
-        return warm and fresh and newest.reason == "request" and in_motion(self.robot, self.state_now, newest.centre)
+        centre = self.robot.model.certificate.centres[newest.centre]
+        return warm and fresh and newest.reason == "request" and self.robot.in_motion(self.state_now, centre)
 
     # --- between two faults ------------------------------------------------------------------------------------------
 

@@ -45,7 +45,9 @@ def claimed(robot: Robot, part: str, by: str) -> Any:
     found = getattr(claims, part)
     if found is None:
         path = f"{_package(robot.name).removeprefix('safe_support_ql.').replace('.', '/')}/claims.py"
-        what, where = ("makes no claims", path) if claims == Claims() else (f"makes no claim '{part}'", f"{part} in {path}")
+        what, where = (
+            ("makes no claims", path) if claims == Claims() else (f"makes no claim '{part}'", f"{part} in {path}")
+        )
         raise ValueError(f"robot '{robot.name}' {what}: {by} needs {where}, see docs/add_a_robot.md")
     return found
 

@@ -107,7 +107,7 @@ class Robot(ABC):
 
     @abstractmethod
     def truth_margins(self, truth: Floats) -> Floats:
-        """h[n] at ground truth (the world's vector, see simulation/world.py); the safe set is all h >= 0."""
+        """h[n] at ground truth (its world's vector, see simulation/); the safe set is all h >= 0."""
 
     @abstractmethod
     def reward(self, before: Floats, action: Floats, after: Floats, goal: Floats) -> tuple[float, bool]:
@@ -116,6 +116,13 @@ class Robot(ABC):
     @abstractmethod
     def controller(self, observations: Singles) -> Floats:
         """Actions[N, A] of the scripted controller (goal seeking; LQR to the goal) for observations[N, D]."""
+
+    def towards(self, observation: Singles, truth: Floats, target: Floats) -> Singles:
+        """`observation`[D] with its goal moved to `target` (x, y) in metres, for robots whose world has a map.
+
+        `truth` is the world's vector, which knows where the robot stands on that map.
+        """
+        return observation
 
     @abstractmethod
     def in_motion(self, state: Floats, centre: Floats) -> bool:

@@ -21,7 +21,7 @@ Truth = Mapping[str, Any]  # errors of the adversary's world by name
 Monitor = Callable[[Any], Robot]  # parameters -> the robot as its monitor knows it
 
 
-# --- the adversary: the model's own arithmetic with chosen errors on top ------------------------------------------------
+# --- the adversary: the model's own arithmetic with chosen errors on top ------------------------------------------
 
 
 class TrueWorld(ABC):
@@ -108,7 +108,7 @@ class Margins:
     cases: tuple[Case, ...]
 
 
-# --- calibration: the margins and parameters that recorded manoeuvres need ---------------------------------------------
+# --- calibration: the margins and parameters that recorded manoeuvres need ----------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class CalibrationSpec:
     ensemble: Ensemble
 
 
-# --- the search for an unsafe visit, and the viability kernel ----------------------------------------------------------
+# --- the search for an unsafe visit, and the viability kernel -----------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ class Search:
     """
 
     numbers: Mapping[str, int] = field(default_factory=dict)
-    begin: Callable[[Any, Robot, Mapping[str, Floats], np.random.Generator], None] | None = None
+    begin: Callable[[Any, Any, Mapping[str, Floats], np.random.Generator], None] | None = None
     remembers: bool = False
 
 
@@ -197,7 +197,7 @@ class KernelSpec:
     truths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # worlds inside W: fields of world.drive
 
 
-# --- all of it ---------------------------------------------------------------------------------------------------------
+# --- all of it ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

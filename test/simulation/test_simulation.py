@@ -7,9 +7,9 @@ from safe_support_ql import config
 from safe_support_ql.experiments.episodes import play
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.simulation.arena import make_arena
+from safe_support_ql.simulation.differential_drive import DriveWorld
 from safe_support_ql.simulation.reference import Reference
 from safe_support_ql.simulation.simulation import Simulation
-from safe_support_ql.simulation.world import DriveWorld
 
 SETTINGS = config.load_robot("diff_drive")
 ROBOT = SETTINGS.robot

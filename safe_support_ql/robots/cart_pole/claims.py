@@ -14,13 +14,13 @@ from safe_support_ql.robots.cart_pole.parameters import Parameters
 from safe_support_ql.robots.cart_pole.robot import CartPole
 from safe_support_ql.robots.claims import CalibrationSpec, Claims, Ensemble, KernelSpec, Search
 from safe_support_ql.robots.model import Floats
-from safe_support_ql.robots.world import JointEffort
+from safe_support_ql.robots.world import JointDrive
 
 
 def claims(robot: CartPole) -> Claims:
     """With the robot's parameters."""
     p, drive = robot.parameters, robot.world.drive
-    assert isinstance(drive, JointEffort)
+    assert isinstance(drive, JointDrive)
     return Claims(
         errors={"joint_states": bounds(p)[0]},
         mismatches={

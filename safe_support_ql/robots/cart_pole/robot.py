@@ -15,7 +15,7 @@ from safe_support_ql.robots.base import Estimate, Inputs, Robot, Singles
 from safe_support_ql.robots.cart_pole import model
 from safe_support_ql.robots.cart_pole.parameters import Parameters
 from safe_support_ql.robots.model import Floats
-from safe_support_ql.robots.world import Channel, CommandTopic, JointEffort, WorldSpec
+from safe_support_ql.robots.world import Channel, CommandTopic, JointDrive, WorldSpec
 
 TRAVEL = 15.0  # m, joint limit of the URDF: no slider can report more
 OFF_REST = 0.05  # m
@@ -46,7 +46,7 @@ class CartPole(Robot):
             physics_hz=model.PHYSICS_HZ,
             control_hz=model.CONTROL_HZ,
             episode_s=p.episode_s,
-            drive=JointEffort("cartpole.urdf", joints[:1], joints, p.drive_timeout),
+            drive=JointDrive("cartpole.urdf", joints[:1], joints, p.drive_timeout),
             sensors={"joint_states": "joints", "goal_pose": "goal"},
         )
         self.channels = (

@@ -60,7 +60,7 @@ def _beyond(world: WorldSpec, p: Parameters) -> dict[str, WorldSpec]:
     }
 
 
-# --- calibration ------------------------------------------------------------------------------------------------------
+# --- calibration --------------------------------------------------------------------------------------------------
 
 
 def member(nominal: Floats, factors: Floats) -> Floats:
@@ -100,7 +100,7 @@ CALIBRATION = CalibrationSpec(
 )
 
 
-# --- the search for an unsafe visit -------------------------------------------------------------------------------------
+# --- the search for an unsafe visit -------------------------------------------------------------------------------
 
 
 def begin(world: Any, robot: DiffDrive, numbers: Mapping[str, Floats], rng: np.random.Generator) -> None:

@@ -217,6 +217,15 @@ class DiffDrive(Robot):
         bound = np.array([p.scan_residual_way, p.scan_residual_way, p.scan_residual_turn])
         return np.where(deviation < 0.25 * bound, outside(pose, low, high) / bound, 0.0), disagree
 
+    def towards(self, observation: Singles, truth: Floats, target: Floats) -> Singles:
+        """See Robot; truth = (x, y, yaw, v, w, clearance)."""
+        x, y, yaw = truth[:3]
+        dx, dy = target[0] - x, target[1] - y
+        bearing = np.arctan2(dy, dx) - yaw
+        moved, first = observation.copy(), self.parameters.policy_rays
+        moved[first : first + 3] = np.hypot(dx, dy), np.cos(bearing), np.sin(bearing)
+        return moved
+
     def place(self, states: Floats) -> Floats:
         """The axle's centre, in the robot's frame."""
         return np.column_stack([states[:, :2], np.zeros(len(states))])
