@@ -71,7 +71,7 @@ class DifferentialDrive:
     dead_zone: float  # m/s; a slower speed command counts as zero, as a real drive's stiction makes it
     timeout: float  # s without a command after which the drive stops by itself
     odometry_drift: float = 0.01  # relative, standard deviation per metre and per radian
-    # True way and turn per way and turn that driver and odometry assume: wheels or a track of another size.
+    # True distance and turn per assumed one, of drive and odometry alike: wheels or a track of another size.
     ground_speed: float = 1.0
     ground_turn: float = 1.0
 

@@ -178,9 +178,9 @@ class DriveWorld(World):
         yaw = 2.0 * np.arctan2(qz, qw)
         v = linear[0] * np.cos(yaw) + linear[1] * np.sin(yaw)
         if np.isfinite(self._clearance_bound):
-            way = np.hypot(position[0] - self._bound_at[0], position[1] - self._bound_at[1])
-            if self._clearance_bound - way >= enough > -np.inf:
-                return np.array([position[0], position[1], yaw, v, angular[2], self._clearance_bound - way])
+            driven = np.hypot(position[0] - self._bound_at[0], position[1] - self._bound_at[1])
+            if self._clearance_bound - driven >= enough > -np.inf:
+                return np.array([position[0], position[1], yaw, v, angular[2], self._clearance_bound - driven])
         clearance = float(self.arena.clearance(np.float64(position[0]), np.float64(position[1])))  # type: ignore[arg-type]
         self._clearance_bound = clearance - self.spec.footprint_radius
         self._bound_at = (position[0], position[1])
@@ -194,10 +194,10 @@ class DriveWorld(World):
     def _odometry(self, rng: np.random.Generator) -> Floats:
         (left, left_speed, *_), (right, right_speed, *_) = self.client.getJointStates(self.body, (0, 1))
         radius, track = self._assumed()
-        way = self._scale[0] * radius * 0.5 * (left - self._wheels[0] + right - self._wheels[1])
+        driven = self._scale[0] * radius * 0.5 * (left - self._wheels[0] + right - self._wheels[1])
         turn = self._scale[1] * radius * (right - self._wheels[1] - left + self._wheels[0]) / track
         middle = self._pose[2] + 0.5 * turn
-        self._pose += np.array([way * np.cos(middle), way * np.sin(middle), turn])
+        self._pose += np.array([driven * np.cos(middle), driven * np.sin(middle), turn])
         self._wheels = np.array([left, right])
         v = self._scale[0] * radius * 0.5 * (left_speed + right_speed)
         w = self._scale[1] * radius * (right_speed - left_speed) / track

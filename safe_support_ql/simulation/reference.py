@@ -13,7 +13,7 @@ LOOKAHEAD = 0.8  # m
 
 
 class Reference:
-    """Asks for the certified candidate nearest to what the robot's controller would do if it knew the map."""
+    """Asks for the certified candidate nearest to what the robot's controller would do with the map."""
 
     def __init__(self, robot: Robot, world: World) -> None:
         """`world` is read for ground truth at every call."""
