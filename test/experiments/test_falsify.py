@@ -108,7 +108,7 @@ def test_every_parameter_that_is_a_margin_stands_in_a_table() -> None:
 
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_the_table_says_what_is_true_and_what_is_kept(robot: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(margins, "duel", lambda *_: 0.0)
+    monkeypatch.setattr(margins, "duel", lambda *_, stamped: 0.0)
     made = config.load_robot(robot).robot
     for case in margins.cases(made):
         text = margins.table([margins.run_case(made, case)]).replace("\n    ", " ")
