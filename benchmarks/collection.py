@@ -18,7 +18,7 @@ from safe_support_ql import robots
 from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.config import load_robot
 from safe_support_ql.experiments.episodes import play
-from safe_support_ql.experiments.mismatch import in_world
+from safe_support_ql.experiments.worlds import in_world, names
 from safe_support_ql.recording.seeds import COLLECTION
 from safe_support_ql.safety.gate import VERDICTS, Gate, State
 from safe_support_ql.simulation.simulation import Simulation
@@ -60,7 +60,7 @@ def main() -> None:
         for continuous in (False, True):
             print(f"{name}, {'continuous' if continuous else 'discrete'} actions, {options.ticks} ticks a row")
             print(f"{'world':14}{'visits':>6}{'empty':>7}{titles}{'asked':>7}{'beyond':>7}")
-            for world in ("nominal", *load_robot(name).robot.mismatches):
+            for world in names(load_robot(name).robot):
                 row = collect(name, world, continuous, options.ticks)
                 empty, asked, beyond = (row[key] / row["decisions"] for key in ("empty", "asked", "beyond"))
                 shares = "".join(f"{row['verdicts'][v] / row['decisions']:>{width}.2%}" for v, width in widths.items())

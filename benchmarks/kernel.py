@@ -22,14 +22,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # after the thread limit
 
 from safe_support_ql import config as configuration
-from safe_support_ql.experiments.kernel import Truth, certified_share, outer_kernel, unsafe_on_truth
-from safe_support_ql.robots.cart_pole.robot import CartPole
+from safe_support_ql.experiments.kernel import Truth, certified_share, outer_kernel, spec_of, unsafe_on_truth
+from safe_support_ql.robots.base import Robot
 from safe_support_ql.safety.certificate import Certifier
 
-TRUTHS = {"nominal": (1.0, 1.0), "heavy, weak": (1.15, 0.85), "light, strong": (0.85, 1.15)}  # masses, gain
 
-
-def certificate_ms(robot: CartPole, actions: int, states: int = 500) -> dict[str, float]:
+def certificate_ms(robot: Robot, actions: int, states: int = 500) -> dict[str, float]:
     """Time to certify `actions` candidates in one state, over states spread in the middle of S."""
     rng = np.random.default_rng(0)
     certificate, band = Certifier(robot.model, 4, 1), robot.model.certificate.band
@@ -57,7 +55,6 @@ def main() -> None:
     overrides = {key: json.loads(value) for key, value in (item.split("=", 1) for item in a.set)}
     config = configuration.load_robot("cart_pole", overrides)
     robot = config.robot
-    assert isinstance(robot, CartPole)
     members = range(len(robot.model.dynamics.members))
     outer = {j: outer_kernel(robot, j, a.ticks, a.facets, seed=a.seed) for j in members}
     loose = {j: outer_kernel(robot, j, a.ticks, a.facets, seed=a.seed, slack=0.0) for j in members}
@@ -82,8 +79,8 @@ def main() -> None:
                 flush=True,
             )
             result["kernels"][f"{name} {actions}"] = row
-    for name, (mass, gain) in TRUTHS.items():
-        truth = Truth(robot, mass, gain)
+    for name, drive in spec_of(robot).truths.items():
+        truth = Truth(robot, **drive)
         row = unsafe_on_truth(config, outer, truth, a.plays, a.cells, a.seed)
         truth.close()
         print(f"PyBullet, {name}: {row['unsafe']} unsafe of {row['pairs']}, < {row['unsafe_rate_upper95']:.4f} at 95 %")

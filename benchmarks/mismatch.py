@@ -2,7 +2,7 @@
 
     python benchmarks/mismatch.py [--episodes 40] [--robot R] [--only changes|margins] [--json F]
 
-In every episode the robot changes while it moves (`beyond` of the robot: slipping wheels, a load, a tilted lidar; a
+In every episode the robot changes while it moves (`beyond` of its claims: slipping wheels, a load, a tilted lidar; a
 load, half the force, a sticky track; then as far again as the mismatches that the certificate covers), in simulation,
 in lock-step. `half` and `most`: ticks from the change to the latch, in half of the episodes and at the most; `W`: the
 largest residual; `unwatched`: visits without detection. The first row, unchanged, must stay silent.
@@ -49,7 +49,7 @@ def main() -> None:
 def changed(config: Config, episodes: int) -> list[dict[str, Any]]:
     """The first table."""
     rows, name = [], config.robot.name
-    changes = {"none": config.robot.world, **config.robot.beyond, **twice(config.robot)}
+    changes = {"none": config.robot.world, **robots.claims_of(config.robot).beyond, **twice(config.robot)}
     for change, spec in changes.items():
         met = meet(config, spec, episodes)
         unwatched = meet(config, spec, episodes, watch=False)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from safe_support_ql import robots
 from safe_support_ql.config import Config
 from safe_support_ql.robots.base import Robot, Singles
 from safe_support_ql.robots.model import Floats
@@ -160,7 +161,7 @@ class CartPoleWorld:
 
     def sense(self, channel: str, rng: np.random.Generator) -> Floats:
         """One sample, with half of the errors that the certificate allows for."""
-        return np.array(self.x) + 0.5 * self.robot.errors[channel] * rng.uniform(-1.0, 1.0, 4)
+        return np.array(self.x) + 0.5 * robots.claims_of(self.robot).errors[channel] * rng.uniform(-1.0, 1.0, 4)
 
     def absurd(self, channel: str) -> Floats:
         """A vector that no robot could send."""

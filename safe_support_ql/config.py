@@ -44,6 +44,8 @@ class Config:
     def safety_hash(self) -> str:
         """sha256 of everything the certificate and the gate depend on."""
         safety = {"robot": self.robot.name, "parameters": asdict(self.robot.parameters), "gate": asdict(self.gate)}
+        if provenance := robots.provenance(self.robot.name):  # of a robot from outside
+            safety["provenance"] = provenance
         return hashlib.sha256(json.dumps(safety, sort_keys=True).encode()).hexdigest()
 
 

@@ -33,13 +33,13 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """A resumable campaign, or the table of deleted margins; 1 where a visit happened or a deleted margin cost none."""
     from safe_support_ql.experiments import falsify as search
-    from safe_support_ql.experiments import trials
+    from safe_support_ql.experiments import trials, worlds
 
     settings = shared.load(options)
     robot = settings.robot
-    names = [search.NOMINAL, *robot.mismatches]
+    names = list(worlds.names(robot))
     if options.mismatch is not None:
-        search.true_world(robot, options.mismatch)  # refuses an unknown name
+        worlds.in_world(robot, options.mismatch)  # refuses an unknown name
         names = [options.mismatch]
     folder = options.out or Path("runs") / f"falsify-{robot.name}"
     try:

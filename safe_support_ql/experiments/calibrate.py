@@ -14,7 +14,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,46 +24,17 @@ from safe_support_ql import robots
 from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.experiments import ensemble
 from safe_support_ql.experiments.episodes import Policy, look
-from safe_support_ql.experiments.falsify import NOMINAL
-from safe_support_ql.experiments.mismatch import in_world
+from safe_support_ql.experiments.worlds import NOMINAL, in_world
 from safe_support_ql.recording.seeds import CALIBRATION
 from safe_support_ql.robots.base import Estimate, Floats, Robot
+from safe_support_ql.robots.claims import CalibrationSpec
+from safe_support_ql.robots.model import Columns, advance, columns
 from safe_support_ql.safety.gate import Decision, Gate
 from safe_support_ql.simulation.simulation import Simulation
-from safe_support_ql.simulation.world import DriveWorld
 
 CONFIDENCE = 0.95
 LONGEST_S = 6.0  # the manoeuvre begins up to this long after the start of its episode
-NEAR = 0.3  # m; scan points farther away than this do not decide a plan
-
-
-@dataclass(frozen=True)
-class Spec:
-    """The margins of one robot, by parameter name. `growth` holds the parts of w_bar, scaled together."""
-
-    model: tuple[str, ...]
-    growth: tuple[str, ...]
-    others: tuple[str, ...]  # also part of the tightening; set to zero where `model` or `growth` are looked at alone
-    errors: Mapping[str, int]  # e_0: parameter -> index in state and truth
-    speed: int  # index in the truth of the speed that says "moving"
-    moving: float  # and how much of it
-    creep: tuple[str, str] | None = None  # (margin, speed below which what is left to drive counts as creep)
-    lidar: str | None = None
-    ends_in_terminal: bool = False  # no deviation grows in S_f, so the tightening is read where S_f was reached
-
-
-SPECS = {
-    "diff_drive": Spec(
-        ("margin_model",), ("margin_growth",), ("margin_terminal", "margin_speed_estimate", "between_members"),
-        {"margin_speed_estimate": 3}, 3, 0.1, ("margin_terminal", "terminal_speed"), "lidar_noise", True,
-    ),
-    "cart_pole": Spec(
-        (),
-        ("position_disturbance", "angle_disturbance", "speed_disturbance", "turn_disturbance"),
-        ("position_error", "angle_error", "speed_error", "turn_error", "command_delay", "between_members"),
-        {"position_error": 0, "angle_error": 1, "speed_error": 2, "turn_error": 3}, 2, 0.05,
-    ),
-}  # fmt: skip
+BY = "calibrate"
 
 
 @dataclass(frozen=True)
@@ -77,7 +47,7 @@ class Manoeuvre:
     end: int  # check at which the last member had reached S_f
     between: Floats  # [n] lost between two checks, below the lower of both
     room: Floats  # [n] least (truth - what the certificate claims, scan points and tightening); below 0 it is wrong
-    errors: Floats  # largest |estimate - truth|, in the order of Spec.errors
+    errors: Floats  # largest |estimate - truth|, in the order of CalibrationSpec.errors
     creep: float  # m
     lidar: float  # m, most by which the scan points lie farther away than the map's obstacles; -inf without a lidar
     factors: Floats  # of the nominal model's physical parameters, see ensemble.fit()
@@ -156,11 +126,9 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
     Raises ValueError where a robot, a world or a number does not allow it.
     """
     robot = config.robot
-    if robot.name not in SPECS:
-        raise ValueError(f"no calibration for robot '{robot.name}'; known: {', '.join(sorted(SPECS))}")
+    spec: CalibrationSpec = robots.claimed(robot, "calibration", BY)
     if episodes < 1:
         raise ValueError(f"--episodes is {episodes}, must be 1 or more")
-    spec = SPECS[robot.name]
     zero = [name for name in (*spec.model, *spec.growth) if not _value(robot, name) > 0.0]
     if zero:
         raise ValueError(f"{zero[0]} is 0, must be above 0: what is needed is found by scaling it")
@@ -184,7 +152,7 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
         f"{spec.moving:g} m/s or more after a uniformly drawn {robot.period:g} to {LONGEST_S:g} s; episodes without "
         "one are left out",
         tuple(_lines(config, spec, found)),
-        tuple(_factors(robot, found)),
+        tuple(_factors(robot, spec, found)),
         dict(
             zip(robot.model.certificate.margin_names, np.min([one.room for one in found], axis=0).tolist(), strict=True)
         ),
@@ -198,7 +166,9 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
 # --- one manoeuvre ---------------------------------------------------------------------------------------------------
 
 
-def _manoeuvre(sim: Simulation, gate: Gate, policy: Policy, spec: Spec, seed: int, number: int) -> Manoeuvre | None:
+def _manoeuvre(
+    sim: Simulation, gate: Gate, policy: Policy, spec: CalibrationSpec, seed: int, number: int
+) -> Manoeuvre | None:
     """One episode's manoeuvre; None where the episode ends before the robot moves under a certified action."""
     robot = sim.robot
     outcome = sim.reset(seed)
@@ -216,7 +186,9 @@ def _manoeuvre(sim: Simulation, gate: Gate, policy: Policy, spec: Spec, seed: in
     return None
 
 
-def _record(sim: Simulation, gate: Gate, spec: Spec, estimate: Estimate, decision: Decision, tick: int) -> Manoeuvre:
+def _record(
+    sim: Simulation, gate: Gate, spec: CalibrationSpec, estimate: Estimate, decision: Decision, tick: int
+) -> Manoeuvre:
     """Run `decision` and after it the plan, and compare with what was predicted at `estimate`."""
     robot, model, visits = sim.robot, sim.robot.model, sim.unsafe_visits
     checks = (len(model.certificate.tightening) - 1) // model.dynamics.checks_per_tick * model.dynamics.checks_per_tick
@@ -238,24 +210,28 @@ def _record(sim: Simulation, gate: Gate, spec: Spec, estimate: Estimate, decisio
 
     lived = np.array(truths[:: sim.substeps])[:, : len(estimate.state)]
     errors = np.abs(np.array(measured) - lived)
-    sensed = list(ensemble.ENSEMBLES[robot.name].measured)
+    sensed = list(spec.ensemble.measured)
     lived[:, sensed] = np.array(measured)[:, sensed]
-    factors = ensemble.fit(robot, lived, np.array(commands))
+    factors = ensemble.fit(robot, spec.ensemble, lived, np.array(commands))
     states, end = _predict(robot, estimate.state, decision.action.astype(np.float64), centre, checks)
-    predicted = np.array([[robot.truth_margins(_placed(sim, start, x)) for x in members] for members in states])
+
+    def placed(x: Floats) -> Floats:
+        return x if spec.placed is None else spec.placed(robot, start, x, sim.world.map)
+
+    predicted = np.array([[robot.truth_margins(placed(x)) for x in members] for members in states])
     h = np.array([robot.truth_margins(truth) for truth in truths])
     per = sim.substeps // model.dynamics.checks_per_tick
     at = h[::per]
     inside = np.array([h[t * per : (t + 1) * per + 1].min(axis=0) for t in range(checks)])
-    columns = tuple(states[..., i] for i in range(states.shape[-1]))
-    margins = model.certificate.margins(columns, estimate.points, model.certificate.constants)
+    margins = model.certificate.margins(columns(states), estimate.points, model.certificate.constants)
     seen = np.stack([np.broadcast_to(value, states.shape[:2]) for value in margins], axis=2)
     last = end if spec.ends_in_terminal else checks
     claimed = seen.min(axis=1) - model.certificate.tightening[np.minimum(np.arange(checks + 1), last)]
     lidar = -np.inf
-    if spec.lidar is not None:
-        claimed[claimed[:, 0] > NEAR, 0] = -np.inf  # nothing but "far"
-        excess = (seen - predicted)[1 : end + 1, :, 0][seen[1 : end + 1, :, 0] < NEAR]
+    if (ranges := spec.ranges) is not None:
+        i = ranges.constraint
+        claimed[claimed[:, i] > ranges.near, i] = -np.inf  # nothing but "far"
+        excess = (seen - predicted)[1 : end + 1, :, i][seen[1 : end + 1, :, i] < ranges.near]
         lidar = float(excess.max(initial=-np.inf))
     return Manoeuvre(
         sim.seed,
@@ -274,48 +250,37 @@ def _record(sim: Simulation, gate: Gate, spec: Spec, estimate: Estimate, decisio
 
 def _predict(robot: Robot, state: Floats, action: Floats, centre: tuple[float, ...], checks: int) -> tuple[Floats, int]:
     """States [checks + 1, J, S] of every member under the action for one tick, then k; and when all were in S_f."""
-    model = robot.model
-    members = tuple(model.dynamics.members.T)
-    x: tuple[Any, ...] = tuple(np.full(len(model.dynamics.members), value) for value in state)
-    command: tuple[Any, ...] = tuple(np.full(len(model.dynamics.members), value) for value in action)
-    states, inside, end = [np.stack(x, axis=1)], np.zeros(len(model.dynamics.members), bool), checks
+    dynamics, certificate = robot.model.dynamics, robot.model.certificate
+    size = len(dynamics.members)
+    x: Columns = tuple(np.full(size, value) for value in state)
+    command: Columns = tuple(np.full(size, value) for value in action)
+    states, inside, end = [np.stack(x, axis=1)], np.zeros(size, bool), checks
     for t in range(checks):
-        if t and t % model.dynamics.checks_per_tick == 0:
-            command = model.certificate.backup(x, centre, model.certificate.constants)
-        x = model.dynamics.step(x, command, members, model.dynamics.dt)
+        if t and t % dynamics.checks_per_tick == 0:
+            command = certificate.backup(x, centre, certificate.constants)
+        x = advance(dynamics, x, command, columns(dynamics.members), 1)
         states.append(np.stack(np.broadcast_arrays(*x), axis=1))
-        if t + 1 >= model.dynamics.checks_per_tick and not inside.all():
-            inside |= model.certificate.terminal(x, centre, model.certificate.constants)
+        if t + 1 >= dynamics.checks_per_tick and not inside.all():
+            inside |= certificate.terminal(x, centre, certificate.constants)
             end = t + 1 if inside.all() else checks
     return np.array(states), end
 
 
-def _placed(sim: Simulation, start: Floats, x: Floats) -> Floats:
-    """Truth vector of a predicted state: where there is an arena, put on its map from the true pose at the start."""
-    world = sim.world
-    if not isinstance(world, DriveWorld):
-        return x
-    cos, sin = np.cos(start[2]), np.sin(start[2])
-    east, north = start[0] + cos * x[0] - sin * x[1], start[1] + sin * x[0] + cos * x[1]
-    clearance = float(world.arena.clearance(np.asarray(east), np.asarray(north))) - sim.robot.world.footprint_radius
-    return np.array([east, north, start[2] + x[2], x[3], x[4], clearance])
-
-
-def _creep(robot: Robot, spec: Spec, truths: list[Floats], substeps: int) -> float:
+def _creep(robot: Robot, spec: CalibrationSpec, truths: list[Floats], substeps: int) -> float:
     """Metres driven under k after the true speed first fell below that of S_f."""
     if spec.creep is None:
         return 0.0
     path = np.array(truths[substeps:])
-    slow = np.flatnonzero(np.abs(path[:, spec.speed]) <= _value(robot, spec.creep[1]))
+    slow = np.flatnonzero(np.abs(path[:, spec.speed]) <= _value(robot, spec.creep.below))
     if not len(slow):
         return np.inf
-    return float(np.hypot(*np.diff(path[slow[0] :, :2], axis=0).T).sum())
+    return float(np.hypot(*np.diff(path[slow[0] :, list(spec.creep.position)], axis=0).T).sum())
 
 
 # --- what would have covered them ------------------------------------------------------------------------------------
 
 
-def _lines(config: configuration.Config, spec: Spec, found: list[Manoeuvre]) -> list[Line]:
+def _lines(config: configuration.Config, spec: CalibrationSpec, found: list[Manoeuvre]) -> list[Line]:
     robot = config.robot
     bare = _tightening(config, spec, ())
     model, growth = _tightening(config, spec, spec.model) - bare, _tightening(config, spec, spec.growth) - bare
@@ -330,12 +295,13 @@ def _lines(config: configuration.Config, spec: Spec, found: list[Manoeuvre]) -> 
         needed = max(float(one.errors[i]) for one in found)
         lines.append(Line(name, _unit(robot, name), _value(robot, name), needed))
     if spec.creep is not None:
-        name = spec.creep[0]
+        name = spec.creep.margin
         lines.append(Line(name, _unit(robot, name), _value(robot, name), max(one.creep for one in found)))
-    if spec.lidar is not None:
-        shipped = _value(robot, spec.lidar)
+    if spec.ranges is not None:
+        name = spec.ranges.margin
+        shipped = _value(robot, name)
         needed = max(shipped + max(one.lidar for one in found), 0.0)
-        lines.append(Line(spec.lidar, _unit(robot, spec.lidar), shipped, needed))
+        lines.append(Line(name, _unit(robot, name), shipped, needed))
     for i, name in enumerate(robot.model.certificate.margin_names):
         if calibrated[i]:
             lost = max(0.0, max(float(one.between[i]) for one in found))
@@ -348,9 +314,9 @@ def _lines(config: configuration.Config, spec: Spec, found: list[Manoeuvre]) -> 
     return lines
 
 
-def _factors(robot: Robot, found: list[Manoeuvre]) -> list[Factor]:
-    factors, ranges = [], ensemble.shipped(robot)
-    for i, name in enumerate(ensemble.ENSEMBLES[robot.name].names):
+def _factors(robot: Robot, spec: CalibrationSpec, found: list[Manoeuvre]) -> list[Factor]:
+    factors, ranges = [], ensemble.shipped(robot, spec.ensemble)
+    for i, name in enumerate(spec.ensemble.names):
         told = [float(one.factors[i]) for one in found if np.isfinite(one.factors[i])]
         ends = (min(told), max(told)) if told else (np.nan, np.nan)
         factors.append(Factor(name, (float(ranges[i, 0]), float(ranges[i, 1])), ends, len(told)))
@@ -369,7 +335,7 @@ def _scales(
     return first, max(0.0, max(float(((d - first * m) / g).max()) for d, m, g in both))
 
 
-def _tightening(config: configuration.Config, spec: Spec, kept: tuple[str, ...]) -> Floats:
+def _tightening(config: configuration.Config, spec: CalibrationSpec, kept: tuple[str, ...]) -> Floats:
     """[T + 1, n] with every margin of the robot at zero but those `kept`."""
     gone = dict.fromkeys({*spec.model, *spec.growth, *spec.others} - set(kept), 0.0)
     parameters = dict(config.raw.get("parameters") or {}) | gone

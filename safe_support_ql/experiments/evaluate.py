@@ -73,8 +73,7 @@ def summarise(config: configuration.Config, results: list[EpisodeResult]) -> dic
     """Rates with exact 95 % intervals; mean return with its normal one."""
     ticks = sum(result.ticks for result in results)
     # Where there is nothing to reach, success is to last safely to the time limit.
-    goal = config.robot.world.arena is not None
-    reached = sum(result.reached if goal else result.unsafe_visits == 0 for result in results)
+    reached = sum(result.reached if config.robot.must_reach else result.unsafe_visits == 0 for result in results)
     returns = np.array([result.episode_return for result in results])
     visits = sum(result.unsafe_visits for result in results)
     verdicts = {name: sum(result.verdicts[name] for result in results) for name in results[0].verdicts}

@@ -6,20 +6,19 @@ A campaign is a list of shards, each a function of configuration, mismatch, kind
   bound: it reports the smallest margin that it found.
 
 A step is counted if the gate executed a certified action that was not the plan. What follows it is judged, too: every
-episode ends with the plan until it is in S_f. Disturbances: the measurement errors that the robot declares
-(`Robot.errors`, constant, jittering, or both) and the drift of the odometry. Mismatches change the simulated world
-alone, never the monitor's model. Lock-step: age and delay of messages are not searched here.
+episode ends with the plan until it is in S_f. Disturbances: the measurement errors that the robot claims to bear
+(`Claims.errors`, constant, jittering, or both) and its own numbers (`Search.numbers`). Mismatches change the simulated
+world alone, never the monitor's model. Lock-step: age and delay of messages are not searched here.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,16 @@ import numpy as np
 
 from safe_support_ql import config as configuration
 from safe_support_ql import robots
+from safe_support_ql.experiments.worlds import NOMINAL, in_world
 from safe_support_ql.recording.files import write_atomically
 from safe_support_ql.robots.base import Estimate, Floats, Robot, Singles
-from safe_support_ql.robots.world import DifferentialDrive
+from safe_support_ql.robots.claims import Search
+from safe_support_ql.robots.model import advance, columns
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Gate, State
-from safe_support_ql.simulation.arena import Arena
 from safe_support_ql.simulation.simulation import Simulation
-from safe_support_ql.simulation.world import DriveWorld, JointWorld
 
-NOMINAL = "nominal"
+BY = "falsify"
 SHARD_STEPS = 20_000  # counted steps of a shard: minutes of work at most are lost on an interruption
 SEARCH_STEPS = 20_000  # counted steps of the cross-entropy search of each world
 EPISODE_S = 6.0  # s, an attack lasts at most so long
@@ -46,7 +45,7 @@ NEAR = 2.0  # tightenings: closer to the boundary than this is near it
 # Edges of the histogram: true margin of a counted step over the largest tightening of that margin.
 EDGES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 POPULATION, ELITE = 16, 4  # attacks of one generation of the cross-entropy method, and the best of them
-HASHED = ("safety", "robots", "simulation", "experiments/falsify.py")
+HASHED = ("safety", "robots", "simulation", "experiments/falsify.py", "experiments/worlds.py")
 
 
 @dataclass(frozen=True)
@@ -84,22 +83,6 @@ def safety_hash(config: configuration.Config) -> str:
     return hashlib.sha256((config.safety_hash + CODE).encode()).hexdigest()
 
 
-def true_world(robot: Robot, mismatch: str) -> Robot:
-    """`robot` in the world of `mismatch`, its sensors without errors of their own: attacks bring those.
-
-    The monitor keeps the robot that it has. Raises ValueError for an unknown mismatch.
-    """
-    if mismatch != NOMINAL and mismatch not in robot.mismatches:
-        raise ValueError(f"{robot.name}: no mismatch '{mismatch}'; known: {', '.join([NOMINAL, *robot.mismatches])}")
-    drive: Any = replace(robot.world.drive, **(robot.mismatches.get(mismatch) or {}))
-    lidar = robot.world.lidar
-    if isinstance(drive, DifferentialDrive):
-        drive = replace(drive, odometry_drift=0.0)
-    truth = copy.copy(robot)
-    truth.world = replace(robot.world, drive=drive, lidar=lidar and replace(lidar, noise=0.0))
-    return truth
-
-
 # --- attacks ---------------------------------------------------------------------------------------------------------
 
 
@@ -110,17 +93,20 @@ class Space:
     of the certificate (`least`), closeness to the edge of the safe set after `look` checks of the nominal model
     (`toward`), the action itself along `push`, whose sign turns every `dwell` ticks, and a random number (`noise`). A
     tick asks for nothing with probability `idle`. `bias` is the constant part of a measurement error over its bound,
-    one for each entry of a channel, but one for all ranges of a scan; `jitter` the random part of all. `drift` is the
-    odometry's scale error of way and turn, over three standard deviations.
+    one for each entry of a channel, but one for all ranges of a scan; `jitter` the random part of all. Further numbers
+    are the robot's own, see Search in robots/claims.py.
     """
 
     def __init__(self, robot: Robot) -> None:
         """Lay out the vector of `robot`."""
         self.robot = robot
+        self.errors, search = robots.claims_of(robot).errors, robots.claimed(robot, "search", BY)
         sensors = robot.world.sensors
-        biases = {name: 1 if sensors[name] == "lidar" else len(bound) for name, bound in robot.errors.items()}
+        biases = {name: 1 if sensors[name] == "lidar" else len(bound) for name, bound in self.errors.items()}
         sizes = {"least": 1, "toward": 1, "noise": 1, "look": 1, "dwell": 1, "idle": 1, "jitter": 1}
-        sizes |= {"push": len(robot.action_names), "drift": 2} | {f"bias {name}": n for name, n in biases.items()}
+        sizes |= {"push": len(robot.action_names)} | dict(search.numbers)
+        sizes |= {f"bias {name}": n for name, n in biases.items()}
+        self._disturbances = {*search.numbers, *(f"bias {name}" for name in biases)}
         ranges = {"least": (0, 3), "toward": (0, 3), "noise": (0, 3), "look": (1, 4), "dwell": (1, 20),
                   "idle": (0, 0.2), "jitter": (0, 1), "push": (-3, 3)}  # fmt: skip
         ends = np.cumsum(list(sizes.values())).tolist()
@@ -140,7 +126,7 @@ class Space:
         if rng.random() < 0.5:
             attack[self.part["idle"]] = 0.0
         for name, part in self.part.items():
-            if name == "drift" or name.startswith("bias"):
+            if name in self._disturbances:
                 at_bound = rng.random() < 0.5
                 attack[part] = np.sign(attack[part]) if at_bound else attack[part]
         return attack
@@ -179,11 +165,10 @@ def _unit(values: Any) -> Floats:
 
 def margins_ahead(robot: Robot, estimate: Estimate, actions: Floats, checks: int) -> Floats:
     """Smallest margin [K], in tightenings, after `checks` of the nominal model under each of actions[K, A]."""
-    model = robot.model
-    x = tuple(np.full(len(actions), value) for value in estimate.state)
-    for _ in range(checks):
-        x = model.dynamics.step(x, tuple(actions.T), tuple(model.dynamics.members[0]), model.dynamics.dt)
-    return closeness(robot, np.array(model.certificate.margins(x, estimate.points, model.certificate.constants)).T)
+    dynamics, certificate = robot.model.dynamics, robot.model.certificate
+    start = tuple(np.full(len(actions), value) for value in estimate.state)
+    x = advance(dynamics, start, columns(actions), columns(dynamics.members[0]), checks)
+    return closeness(robot, np.array(certificate.margins(x, estimate.points, certificate.constants)).T)
 
 
 def closeness(robot: Robot, margins: Floats) -> Any:
@@ -224,8 +209,8 @@ class Duel:
         """Build world and gate; odd seeds certify continuous actions."""
         self.config = configuration.parse(shard.raw_config, "configuration")
         robot = self.robot = self.config.robot
-        self.sim = Simulation(true_world(robot, shard.mismatch))
-        self.odometry_drift = float(getattr(robot.world.drive, "odometry_drift", 0.0))  # what the robot itself declares
+        self.search: Search = robots.claimed(robot, "search", BY)
+        self.sim = Simulation(in_world(robot, shard.mismatch, exact=True))  # attacks bring the errors
         monitor = robots.make(robot.name, {**(shard.raw_config.get("parameters") or {}), **shard.monitor})
         self.gate = Gate(monitor, self.config.gate, shard.seed % 2 == 1, shard.seed)
         self.gate.watching = not shard.monitor
@@ -263,7 +248,7 @@ class Duel:
                 tally.histogram[np.searchsorted(EDGES, ratio, side="right")] += 1
                 tally.near += ratio <= NEAR
                 tally.near_first += bool(np.any(sim.tick_margins[self._grows] <= NEAR * self._own))
-                if 0.0 < ratio <= NEAR and isinstance(sim.world, JointWorld):
+                if 0.0 < ratio <= NEAR and self.search.remembers:
                     self._remember(sim.world.truth())
             idle = 0 if counted else idle + 1
             if outcome.visit:
@@ -290,17 +275,11 @@ class Duel:
         """A start that the certificate accepts, often near the boundary, and the candidates there."""
         while True:
             self.sim.reset(int(self.rng.integers(2**31)))
-            world = self.sim.world
-            if isinstance(world, DriveWorld):
-                # Its goal lies out of reach, so that no episode ends by reaching it.
-                world.set_arena(near_start(world.arena, self.robot, self.rng))
-                drive: Any = world.spec.drive
-                way, turn = 3.0 * self.odometry_drift * attack[self.space.part["drift"]]
-                world.drive = replace(
-                    drive, ground_speed=drive.ground_speed * (1.0 + way), ground_turn=drive.ground_turn * (1.0 + turn)
-                )
-            elif isinstance(world, JointWorld) and self.met and self.rng.random() < 0.5:
-                world.set_state(self.met[int(self.rng.integers(len(self.met)))])
+            if self.search.begin is not None:
+                own = {name: attack[self.space.part[name]] for name in self.search.numbers}
+                self.search.begin(self.sim.world, self.robot, own, self.rng)
+            if self.search.remembers and self.met and self.rng.random() < 0.5:
+                self.sim.world.set_state(self.met[int(self.rng.integers(len(self.met)))])
             self.tally.latched += self.gate.state is State.LATCHED
             self.gate.state = State.CLOSED
             self.gate.new_episode(self.tally.episodes)
@@ -314,7 +293,7 @@ class Duel:
         self._now += int(1e9 / self.robot.world.control_hz)
         inputs = self.sim.sense()
         jitter = self.space.get(attack, "jitter")
-        for channel, bound in self.robot.errors.items():
+        for channel, bound in self.space.errors.items():
             error = attack[self.space.part[f"bias {channel}"]] + jitter * self.rng.uniform(-1.0, 1.0, len(bound))
             inputs[channel] = inputs[channel] + bound * np.clip(error, -1.0, 1.0)
             if self.robot.world.sensors[channel] == "lidar":
@@ -325,25 +304,6 @@ class Duel:
         candidates = self.gate.begin(self._now, self._now)
         assert candidates is not None, self.gate.cause
         return candidates, self.robot.estimate(inputs)
-
-
-def near_start(arena: Arena, robot: Robot, rng: np.random.Generator) -> Arena:
-    """`arena` with the robot close to something, mostly facing it, and the goal far outside."""
-    half = arena.half_side
-    kept = -float(robot.truth_margins(np.zeros(6))[0])  # m of clearance that the safe set asks for
-    unit = float(robot.model.certificate.tightening[-1, 0])
-    while True:
-        x, y = rng.uniform(-half, half, (2, 32))
-        left = arena.clearance(x, y) - robot.world.footprint_radius - kept
-        # From half a tightening to six away, the nearest as likely as any; standing there is safe.
-        wanted = rng.uniform(0.5, 6.0) * unit
-        best = int(np.argmin(np.abs(left - wanted)))
-        if left[best] <= 0.0 or abs(left[best] - wanted) > unit:
-            continue
-        around = np.linspace(-np.pi, np.pi, 64, endpoint=False)
-        facing = around[np.argmin(arena.clearance(x[best] + 0.1 * np.cos(around), y[best] + 0.1 * np.sin(around)))]
-        yaw = rng.uniform(-np.pi, np.pi) if rng.random() < 0.3 else facing + rng.normal(0.0, 0.5)
-        return replace(arena, start=np.array([x[best], y[best], yaw]), goal=np.full(2, 1e3))
 
 
 # --- shards ----------------------------------------------------------------------------------------------------------
@@ -414,8 +374,10 @@ def campaign(
     shards: list[Shard], folder: Path, workers: int = 1, say: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
     """Results of all `shards`, those in `folder` taken as they are if code and configuration are still the same."""
+    config = configuration.parse(shards[0].raw_config, "configuration")
+    robots.claimed(config.robot, "search", BY)  # refuses a robot before the processes start
     folder.mkdir(parents=True, exist_ok=True)
-    hash_now = safety_hash(configuration.parse(shards[0].raw_config, "configuration"))
+    hash_now = safety_hash(config)
     done, left, void = {}, [], []
     for shard in shards:
         try:

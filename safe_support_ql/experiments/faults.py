@@ -149,11 +149,6 @@ ALTERATIONS: Mapping[str, Alteration] = {
 # --- the list --------------------------------------------------------------------------------------------------------
 
 
-def has_passive_stop(robot: Robot) -> bool:
-    """Whether the robot is safe without commands: its certificate then holds an action until the drive's timeout."""
-    return len(robot.model.certificate.holds) > 1
-
-
 def catalogue(settings: Config, phase: str) -> list[Fault]:
     """Every fault of the robot in `phase`. Raises ValueError for an unknown phase."""
     if phase not in PHASES:
@@ -180,7 +175,7 @@ def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
     """What can be wrong with the messages of any sensor."""
     robot = settings.robot
     name, period = channel.name, robot.period
-    lost = "" if has_passive_stop(robot) else NO_PASSIVE_STATE
+    lost = "" if robot.passive_stop else NO_PASSIVE_STATE
     silent = period + channel.max_age  # until an input that no longer comes counts as missing
 
     def once(kind: str, verb: str, option: Any, cause: str, expect: Expect = Expect.REFUSED) -> Fault:
@@ -257,7 +252,7 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
     """Messages that are well-formed, in time, and wrong. What contradicts them is the motion that was predicted."""
     robot = settings.robot
     name = channel.name
-    lost = "" if has_passive_stop(robot) else NO_PASSIVE_STATE
+    lost = "" if robot.passive_stop else NO_PASSIVE_STATE
 
     def lie(kind: str, option: Any, uncoverable: str = "") -> list[Fault]:
         def of(text: str, seconds: float, expect: Expect, why: str = "") -> Fault:
@@ -345,7 +340,7 @@ def _node_faults(settings: Config, phase: str) -> list[Fault]:
     """Each node killed, stopped and restarted."""
     robot = settings.robot
     period = robot.period
-    passive = has_passive_stop(robot)
+    passive = robot.passive_stop
     silent = period + min(channel.max_age for channel in robot.channels if not channel.latched)
     stale = settings.gate.recorder_timeout_s + _answered(settings)
     stop = robot.model.dynamics.dt * len(robot.model.certificate.tightening)
@@ -374,7 +369,7 @@ def _host_faults(settings: Config) -> list[Fault]:
     """Clocks, disk, processor, parameters, and who else is on the network."""
     robot = settings.robot
     period = robot.period
-    lost = "" if has_passive_stop(robot) else NO_PASSIVE_STATE
+    lost = "" if robot.passive_stop else NO_PASSIVE_STATE
     silent = period + min(channel.max_age for channel in robot.channels if not channel.latched)
     stale = settings.gate.recorder_timeout_s + _answered(settings)
     nonsense = [("clock", "sundial"), ("seed", -1), ("first_sequence", "seven"), ("config", ""), ("stamped_cmd", 3)]

@@ -1,4 +1,4 @@
-"""How much of what is safe the certificate certifies: the gate, asked inside the cart-pole's viability kernel.
+"""How much of what is safe the certificate certifies: the gate, asked inside the robot's viability kernel.
 
 The kernel of one ensemble member holds the states from which *some* force signal keeps the safe set S for good, with
 the parameters known and fixed; a state-action pair belongs to it if the action's successor does. The robust kernel is
@@ -14,16 +14,16 @@ it lies in every slab |n'z| <= sup (the model is odd, so the kernel is symmetric
 * Suppose that n'z comes within a gap of its supremum. By weak duality the trajectory then stays near the optimal one,
   in the direction of the costates. Enclosed there, along the costates alone, the model has a far smaller R; either
   the supremum falls, or nothing is left and the supposition is refuted.
-The slabs are then laid over a 4-D grid whose cells, those that touch all of them, are what states are drawn from.
+The slabs are then laid over a grid whose cells, those that touch all of them, are what states are drawn from.
 R comes from dense samples of the model with some to spare: it is measured, not proved. A test compares slabs with
 trajectories of the model itself that go as far as any found.
 
-State z = (x [m], theta [rad], x' [m/s], theta' [rad/s]); force u [N].
+State z[2 n]: n positions, then their rates. Input u, one number. Which robot has such a model is its claim, see
+KernelSpec in robots/claims.py.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,14 +32,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import linprog
 
+from safe_support_ql import robots
 from safe_support_ql.config import Config
+from safe_support_ql.experiments.worlds import driven
 from safe_support_ql.recording.bounds import proportion_interval
-from safe_support_ql.robots.base import Floats, Model
-from safe_support_ql.robots.cart_pole.robot import CartPole
-from safe_support_ql.robots.world import JointEffort
+from safe_support_ql.robots.base import Floats, Robot
+from safe_support_ql.robots.claims import KernelSpec
+from safe_support_ql.robots.model import Model
 from safe_support_ql.safety.candidates import EXTRA_SLOTS
 from safe_support_ql.safety.gate import Gate
-from safe_support_ql.simulation.world import JointWorld, make_world
+from safe_support_ql.simulation.registry import make_world
 
 Bools = NDArray[np.bool_]
 SPARE = 1.1  # on the sampled residual of the linear enclosure
@@ -54,24 +56,24 @@ HIT_AND_RUN = 20  # steps between two points that slabs are laid at
 
 @dataclass(frozen=True)
 class Kernel:
-    """{z : |normals z| <= offsets}, which holds the kernel of one member; normals[F, 4], offsets[F]."""
+    """{z : |normals z| <= offsets}, which holds the kernel of one member; normals[F, 2 n], offsets[F]."""
 
     normals: Floats
     offsets: Floats
-    box: Floats  # [4], the smallest |z_i| <= box_i around it
+    box: Floats  # [2 n], the smallest |z_i| <= box_i around it
 
     def contains(self, z: Floats) -> Bools:
-        """Whether each state z[n, 4] is inside [n]."""
+        """Whether each of N states z[N, 2 n] is inside [N]."""
         return np.asarray((np.abs(z @ self.normals.T) <= self.offsets).all(axis=1))
 
     def touches(self, centres: Floats, half: Floats) -> Bools:
-        """Whether no slab separates each cell centre[n, 4] +- half[4] from the kernel [n]: outer, like the kernel."""
+        """Whether no slab separates each of N cells, centre +- half[2 n], from the kernel [N]: outer as well."""
         return np.asarray((np.abs(centres @ self.normals.T) <= self.offsets + np.abs(self.normals) @ half).all(axis=1))
 
 
 @dataclass(frozen=True)
 class _Layers:
-    """Enclosures |rows (z_{t+1}, z_t, u_t) - middles| <= widths of the model; rows[n, 9], the rest [n]."""
+    """Enclosures |rows (z_{t+1}, z_t, u_t) - middles| <= widths of the model; rows[N, 4 n + 1], the rest [N]."""
 
     ticks: NDArray[np.int64]  # the t of each
     rows: Floats
@@ -81,7 +83,7 @@ class _Layers:
 
 @dataclass(frozen=True)
 class _Optimum:
-    """Of a linear programme: its value, z[T + 1, 4] and u[T] that attain it, and costates[T + 1, 4].
+    """Of a linear programme: its value, z[T + 1, 2 n] and u[T] that attain it, and costates[T + 1, 2 n].
 
     Weak duality: costates_t'z_t is nowhere above that of the optimum; and where the value of a trajectory comes within
     `gap` of this one, it is nowhere more than `gap` below, because what precedes t can gain nothing over the optimum.
@@ -96,29 +98,30 @@ class _Optimum:
 class _Programme:
     """The linear programme over z_0..z_T and u_0..u_{T-1}, each in its box, in the layers, and z_T in `last`."""
 
-    def __init__(self, layers: _Layers, box: Floats, force: float, ticks: int, last: Kernel | None) -> None:
-        """`box`[4] bounds |z_t| at every tick."""
-        self._layers, self._ticks = layers, ticks
-        limits = np.append(np.tile(box, ticks + 1), np.full(ticks, force))
+    def __init__(self, layers: _Layers, box: Floats, effort: float, ticks: int, last: Kernel | None) -> None:
+        """`box`[2 n] bounds |z_t| and `effort` |u_t| at every tick."""
+        self._layers, self._ticks, self._size = layers, ticks, len(box)
+        limits = np.append(np.tile(box, ticks + 1), np.full(ticks, effort))
         self._bounds = np.column_stack([-limits, limits])
         self._rows, self._sides = self._lay(layers)
         if last is not None:
-            before, after = (sparse.csr_matrix((len(last.normals), n * ticks)) for n in (4, 1))
+            before, after = (sparse.csr_matrix((len(last.normals), n * ticks)) for n in (len(box), 1))
             final: Any = sparse.hstack([before, sparse.csr_matrix(last.normals), after])
             self._rows = sparse.vstack([self._rows, final, -final])
             self._sides = np.concatenate([self._sides, last.offsets, last.offsets])
 
     def _lay(self, layers: _Layers) -> tuple[Any, Floats]:
-        t, count = layers.ticks[:, None], len(layers.ticks)
-        columns = np.hstack([4 * (t + 1) + np.arange(4), 4 * t + np.arange(4), 4 * (self._ticks + 1) + t])
-        at = np.repeat(np.arange(count), 9)
+        t, count, size = layers.ticks[:, None], len(layers.ticks), self._size
+        state = np.arange(size)
+        columns = np.hstack([size * (t + 1) + state, size * t + state, size * (self._ticks + 1) + t])
+        at = np.repeat(np.arange(count), 2 * size + 1)
         rows = sparse.csr_matrix((layers.rows.ravel(), (at, columns.ravel())), (count, len(self._bounds)))
         sides = np.concatenate([layers.widths + layers.middles, layers.widths - layers.middles])
         return sparse.vstack([rows, -rows]), sides
 
     def facet(self, z: Floats) -> Floats:
-        """The normal [4] of the set of all z_0 where the ray through `z` leaves it."""
-        ray: Any = sparse.hstack([sparse.eye(4, len(self._bounds)), sparse.csr_matrix(-z[:, None])])
+        """The normal [2 n] of the set of all z_0 where the ray through `z` leaves it."""
+        ray: Any = sparse.hstack([sparse.eye(self._size, len(self._bounds)), sparse.csr_matrix(-z[:, None])])
         rows = sparse.hstack([self._rows, sparse.csr_matrix((len(self._sides), 1))])
         cost = np.append(np.zeros(len(self._bounds)), -1.0)
         solved = _solve(cost, rows, self._sides, np.vstack([self._bounds, [0.0, np.inf]]), ray)
@@ -126,13 +129,14 @@ class _Programme:
 
     def supremum(self, normal: Floats) -> _Optimum:
         """Of normal'z_0."""
-        optimum = self.refute(normal, _NOWHERE, -np.inf)
+        nowhere = _Layers(np.zeros(0, np.int64), np.zeros((0, 2 * self._size + 1)), np.zeros(0), np.zeros(0))
+        optimum = self.refute(normal, nowhere, -np.inf)
         assert optimum is not None  # z = 0 is always possible
         return optimum
 
     def refute(self, normal: Floats, local: _Layers, least: float) -> _Optimum | None:
         """The same where normal'z_0 >= least and `local` holds, too; None if nothing is left."""
-        cost = np.append(-normal, np.zeros(len(self._bounds) - 4))
+        cost = np.append(-normal, np.zeros(len(self._bounds) - self._size))
         more, widths = self._lay(local)
         rows, sides = sparse.vstack([self._rows, more]), np.concatenate([self._sides, widths])
         if np.isfinite(least):
@@ -140,16 +144,13 @@ class _Programme:
         solved = _solve(cost, rows, sides, self._bounds)
         if solved is None:
             return None
-        costates = np.vstack([normal, np.zeros((self._ticks, 4))])
+        costates = np.vstack([normal, np.zeros((self._ticks, self._size))])
         for layers, start in ((self._layers, 0), (local, len(self._sides))):
             count = len(layers.ticks)
             above, below = solved.ineqlin.marginals[start : start + 2 * count].reshape(2, count)
-            np.add.at(costates, layers.ticks + 1, (above - below)[:, None] * layers.rows[:, :4])
-        z, u = np.split(solved.x, [4 * (self._ticks + 1)])
-        return _Optimum(-float(solved.fun) * (1 + 1e-7), z.reshape(-1, 4), u, costates)
-
-
-_NOWHERE = _Layers(np.zeros(0, np.int64), np.zeros((0, 9)), np.zeros(0), np.zeros(0))
+            np.add.at(costates, layers.ticks + 1, (above - below)[:, None] * layers.rows[:, : self._size])
+        z, u = np.split(solved.x, [self._size * (self._ticks + 1)])
+        return _Optimum(-float(solved.fun) * (1 + 1e-7), z.reshape(-1, self._size), u, costates)
 
 
 def _solve(cost: Floats, rows: Any, sides: Floats, bounds: Floats, equal: Any = None) -> Any:
@@ -183,12 +184,12 @@ def _enclose(inputs: Floats, outputs: Floats) -> tuple[Floats, float]:
 
 @dataclass(frozen=True)
 class _Enclosures:
-    """Layers of one member's control period, over samples states[n, 4], forces[n] of what is possible."""
+    """Layers of one member's control period, over N samples states[N, 2 n], inputs[N] of what is possible."""
 
     model: Model
     member: int
     states: Floats
-    forces: Floats
+    inputs: Floats
 
     def _after(self, z: Floats, u: Floats) -> Floats:
         period = self.model.dynamics.dt * self.model.dynamics.checks_per_tick
@@ -197,44 +198,47 @@ class _Enclosures:
         ).T
 
     def everywhere(self, ticks: int, slack: float) -> _Layers:
-        """The four coordinates after a period, the same at every tick."""
-        inputs, after = np.column_stack([self.states, self.forces]), self._after(self.states, self.forces)
-        fits = [_enclose(inputs, after[:, i]) for i in range(4)]
-        rows = np.hstack([np.eye(4), -np.array([row for row, _ in fits])])
+        """Every coordinate after a period, the same at every tick."""
+        samples, after = np.column_stack([self.states, self.inputs]), self._after(self.states, self.inputs)
+        size = self.states.shape[1]
+        fits = [_enclose(samples, after[:, i]) for i in range(size)]
+        rows = np.hstack([np.eye(size), -np.array([row for row, _ in fits])])
         widths = slack * np.array([width for _, width in fits])
-        at = np.repeat(np.arange(ticks), 4)
-        return _Layers(at, np.tile(rows, (ticks, 1)), np.zeros(4 * ticks), np.tile(widths, ticks))
+        at = np.repeat(np.arange(ticks), size)
+        return _Layers(at, np.tile(rows, (ticks, 1)), np.zeros(size * ticks), np.tile(widths, ticks))
 
     def near(self, optimum: _Optimum, gap: float, rng: np.random.Generator) -> _Layers:
         """Along the costates, over all that a trajectory can do which comes within `gap` of `optimum`."""
-        n = len(self.states)
+        n, size = self.states.shape
         ticks: list[int] = []
         rows: list[Floats] = []
         middles: list[float] = []
         widths: list[float] = []
         for t in range(min(NEAR, len(optimum.u))):
             now, then = optimum.costates[t], optimum.costates[t + 1]
-            size = np.abs(then).max()
-            if size < 1e-6 * np.abs(optimum.costates[0]).max():
+            length = np.abs(then).max()
+            if length < 1e-6 * np.abs(optimum.costates[0]).max():
                 break
             # From the optimum towards the boundary, as far as the gap allows; half of them to that end.
             share = np.where(rng.random((2, n)) < 0.5, 1.0, rng.random((2, n)))
             reach = gap / np.maximum((optimum.z[t] - self.states) @ now, 1e-12)
             z = optimum.z[t] + (share[0] * np.minimum(reach, 1.0))[:, None] * (self.states - optimum.z[t])
             best = np.full(n, optimum.u[t])
-            reach = gap / np.maximum((self._after(z, self.forces) - self._after(z, best)) @ then, 1e-12)
-            u = best + share[1] * np.minimum(reach, 1.0) * (self.forces - best)
+            reach = gap / np.maximum((self._after(z, self.inputs) - self._after(z, best)) @ then, 1e-12)
+            u = best + share[1] * np.minimum(reach, 1.0) * (self.inputs - best)
             after = self._after(z, u)
             spent = (optimum.z[t + 1] - after) @ then
             kept = (spent > -1e-6 * gap) & (spent < gap) & ((optimum.z[t] - z) @ now > -1e-6 * gap)
             if kept.sum() < 100:
                 continue
-            row, width = _enclose(np.column_stack([z, u, np.ones(n)])[kept], after[kept] @ then / size)
+            row, width = _enclose(np.column_stack([z, u, np.ones(n)])[kept], after[kept] @ then / length)
             ticks.append(t)
-            rows.append(np.append(then / size, -row[:5]))
-            middles.append(row[5])
+            rows.append(np.append(then / length, -row[: size + 1]))
+            middles.append(row[size + 1])
             widths.append(NEAR_SPARE * width)
-        return _Layers(np.array(ticks, np.int64), np.reshape(rows, (-1, 9)), np.array(middles), np.array(widths))
+        return _Layers(
+            np.array(ticks, np.int64), np.reshape(rows, (-1, 2 * size + 1)), np.array(middles), np.array(widths)
+        )
 
 
 def _bound(programme: _Programme, near: _Enclosures, normal: Floats, rng: np.random.Generator) -> float:
@@ -252,33 +256,40 @@ def _bound(programme: _Programme, near: _Enclosures, normal: Floats, rng: np.ran
     return optimum.value
 
 
+def spec_of(robot: Robot) -> KernelSpec:
+    """What `robot` claims about its kernel. Raises ValueError where it claims nothing."""
+    spec: KernelSpec = robots.claimed(robot, "kernel", "benchmarks/kernel.py")
+    return spec
+
+
 def outer_kernel(
-    robot: CartPole, member: int, ticks: int, facets: int, samples: int = 10_000, seed: int = 0, slack: float = 1.0
+    robot: Robot, member: int, ticks: int, facets: int, samples: int = 10_000, seed: int = 0, slack: float = 1.0
 ) -> Kernel:
     """An outer approximation of the kernel of `member`, by trajectories of `ticks` control periods.
 
-    `slack` 0 leaves R out: then it is no bound, and only tells how much of the kernel is due to R. Raises ValueError
+    `slack` 0 leaves R out: then it is no bound, and only shows how much of the kernel is due to R. Raises ValueError
     if the first bounds on the rates are too small.
     """
-    p, model = robot.parameters, robot.model
+    spec, model = spec_of(robot), robot.model
+    n = len(spec.limits)
     rng = np.random.default_rng(seed)
-    unit = rng.uniform(-1.0, 1.0, (samples, 5))
-    unit = np.where(rng.random((samples, 5)) < 0.5, np.sign(unit), unit)  # corners, edges, faces and the inside
-    forces = unit[:, 4] * p.force_limit
-    box = np.array([p.position_limit, p.angle_limit, 9.0, 6.0])
+    unit = rng.uniform(-1.0, 1.0, (samples, 2 * n + 1))
+    unit = np.where(rng.random((samples, 2 * n + 1)) < 0.5, np.sign(unit), unit)  # corners, edges, faces, the inside
+    inputs = unit[:, 2 * n] * spec.effort
+    box = np.concatenate([spec.limits, spec.rates])
     # Nobody stops from these rates inside S: v^2 > 2 a (2 limit).
-    z = unit[:, :4] * box
+    z = unit[:, : 2 * n] * box
     after = np.array(
-        model.dynamics.step(tuple(z.T), (forces,), tuple(model.dynamics.members[member]), model.dynamics.dt)
+        model.dynamics.step(tuple(z.T), (inputs,), tuple(model.dynamics.members[member]), model.dynamics.dt)
     )
-    fastest = np.abs(after[2:] - z[:, 2:].T).max(axis=1) / model.dynamics.dt
-    if (box[2:] ** 2 <= 4.0 * fastest * box[:2]).any():
-        raise ValueError(f"rates up to {box[2:]} can be stopped inside S at {fastest}: start with larger ones")
+    fastest = np.abs(after[n:] - z[:, n:].T).max(axis=1) / model.dynamics.dt
+    if (box[n:] ** 2 <= 4.0 * fastest * box[:n]).any():
+        raise ValueError(f"rates up to {box[n:]} can be stopped inside S at {fastest}: start with larger ones")
     for _ in range(ROUNDS):
-        layers = _Enclosures(model, member, unit[:, :4] * box, forces).everywhere(ticks, 1.0)
-        programme = _Programme(layers, box, p.force_limit, ticks, None)
-        box = np.minimum(box, [programme.supremum(axis).value for axis in np.eye(4)])
-    normals = np.vstack([np.eye(4), rng.normal(size=(FIRST, 4)) / box])
+        layers = _Enclosures(model, member, unit[:, : 2 * n] * box, inputs).everywhere(ticks, 1.0)
+        programme = _Programme(layers, box, spec.effort, ticks, None)
+        box = np.minimum(box, [programme.supremum(axis).value for axis in np.eye(2 * n)])
+    normals = np.vstack([np.eye(2 * n), rng.normal(size=(FIRST, 2 * n)) / box])
     optima = [programme.supremum(normal) for normal in normals]
     kernel = Kernel(normals, np.array([optimum.value for optimum in optima]), box)
 
@@ -286,48 +297,48 @@ def outer_kernel(
     # (seven of ten samples) and inside, evenly in coordinates in which the extreme points are.
     points = np.array([optimum.z[0] for optimum in optima])
     spread = np.linalg.cholesky(points.T @ points / len(points))
-    z = rng.normal(size=(samples, 4)) @ spread.T
+    z = rng.normal(size=(samples, 2 * n)) @ spread.T
     z *= np.min(kernel.offsets / np.abs(z @ normals.T), axis=1)[:, None]
     inside = z * np.where(rng.random(samples) < 0.7, 1.0, rng.random(samples))[:, None]
-    layers = _Enclosures(model, member, inside, forces).everywhere(ticks, slack)
-    programme = _Programme(layers, box, p.force_limit, ticks, kernel)
+    layers = _Enclosures(model, member, inside, inputs).everywhere(ticks, slack)
+    programme = _Programme(layers, box, spec.effort, ticks, kernel)
     ends = np.vstack([points, -points] * 2)
-    force = np.repeat([p.force_limit, -p.force_limit], 2 * len(points))
-    near = _Enclosures(model, member, np.vstack([ends, z[:NEAR_SAMPLES]]), np.append(force, forces[:NEAR_SAMPLES]))
-    normals, offsets, at = np.eye(4), kernel.offsets[:4], np.zeros(4)
+    full = np.repeat([spec.effort, -spec.effort], 2 * len(points))
+    near = _Enclosures(model, member, np.vstack([ends, z[:NEAR_SAMPLES]]), np.append(full, inputs[:NEAR_SAMPLES]))
+    normals, offsets, at = np.eye(2 * n), kernel.offsets[: 2 * n], np.zeros(2 * n)
     while len(normals) < facets:
         # Slabs where the volume is: across rays to points that are spread evenly over what is left (hit and run).
         for _ in range(HIT_AND_RUN):
-            way = spread @ rng.normal(size=4)
-            here, slope = normals @ at, np.abs(normals @ way)
-            side = np.sign(normals @ way) * here
+            along = spread @ rng.normal(size=2 * n)
+            here, slope = normals @ at, np.abs(normals @ along)
+            side = np.sign(normals @ along) * here
             low, high = float(np.max((-offsets - side) / slope)), float(np.min((offsets - side) / slope))
-            at = at + rng.uniform(low, high) * way
+            at = at + rng.uniform(low, high) * along
         normal = programme.facet(at)
         value = _bound(programme, near, normal, rng) if slack else programme.supremum(normal).value
         normals, offsets = np.vstack([normals, normal]), np.append(offsets, value)
         at = at * min(1.0, 0.999 * value / abs(float(normal @ at)))
-    return Kernel(normals, offsets, np.minimum(box, offsets[:4]))
+    return Kernel(normals, offsets, np.minimum(box, offsets[: 2 * n]))
 
 
 def draw_states(kernels: list[Kernel], count: int, cells: int, rng: np.random.Generator) -> tuple[Floats, float]:
-    """(states [count, 4] uniform in the intersection, its volume [m rad m/s rad/s]).
+    """(states [count, 2 n] uniform in the intersection, its volume in the product of their units).
 
-    A grid of cells^4 over the bounding box; draws come from cells that touch every kernel, what is outside is redrawn.
+    A grid of cells^(2 n) over the bounding box; draws from cells that touch every kernel, those outside are redrawn.
     """
     box = np.min([kernel.box for kernel in kernels], axis=0)
-    half = box / cells
+    half, size = box / cells, len(box)
     axis = -1.0 + (2.0 * np.arange(cells) + 1.0) / cells
     kept = []
     for first in axis:  # a slice at a time, for memory
-        centres = box * np.stack(np.meshgrid([first], axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 4)
+        centres = box * np.stack(np.meshgrid([first], *[axis] * (size - 1), indexing="ij"), axis=-1).reshape(-1, size)
         for kernel in kernels:
             centres = centres[kernel.touches(centres, half)]
         kept.append(centres)
     grid = np.vstack(kept)
-    states, drawn = np.zeros((0, 4)), 0
+    states, drawn = np.zeros((0, size)), 0
     while len(states) < count:
-        z = grid[rng.integers(len(grid), size=10 * count)] + rng.uniform(-1.0, 1.0, (10 * count, 4)) * half
+        z = grid[rng.integers(len(grid), size=10 * count)] + rng.uniform(-1.0, 1.0, (10 * count, size)) * half
         drawn += len(z)
         for kernel in kernels:
             z = z[kernel.contains(z)]
@@ -337,7 +348,7 @@ def draw_states(kernels: list[Kernel], count: int, cells: int, rng: np.random.Ge
 
 
 def pairs_inside(model: Model, kernels: dict[int, Kernel], z: Floats, actions: Floats) -> Bools:
-    """[n]: whether the successor of state z[4] under each force actions[n] is in the kernel of every member given."""
+    """[N]: whether the successor of state z[2 n] under each input actions[N] is in the kernel of every member given."""
     inside = np.ones(len(actions), bool)
     x = tuple(np.full(len(actions), value) for value in z)
     for member, kernel in kernels.items():
@@ -349,31 +360,23 @@ def pairs_inside(model: Model, kernels: dict[int, Kernel], z: Floats, actions: F
 
 
 class Truth:
-    """PyBullet's cart-pole; `mass` scales both masses, `gain` the force per commanded force."""
+    """The robot in PyBullet; `drive` are the fields of its world's drive that differ."""
 
-    def __init__(self, robot: CartPole, mass: float = 1.0, gain: float = 1.0) -> None:
+    def __init__(self, robot: Robot, **drive: Any) -> None:
         """Build the world."""
-        p, drive = robot.parameters, robot.world.drive
-        assert isinstance(drive, JointEffort)
-        changed = CartPole(p)
-        if mass != 1.0:
-            masses = dict(zip(drive.joints, (mass * p.cart_mass, mass * p.pole_mass), strict=True))
-            changed.world = dataclasses.replace(robot.world, drive=dataclasses.replace(drive, link_masses=masses))
-        world = make_world(changed)
-        assert isinstance(world, JointWorld)
-        self._robot, self._world, self._gain = robot, world, gain
+        self._robot, self._world = robot, make_world(driven(robot, **drive))
 
-    def plan_reaches_rest(self, z: Floats, force: float, centre: tuple[float, ...]) -> bool:
-        """Whether `force` for one period, then the backup policy about `centre`, stays in S and runs into S_f.
+    def plan_reaches_rest(self, z: Floats, action: float, centre: tuple[float, ...]) -> bool:
+        """Whether `action` for one period, then the backup policy about `centre`, stays in S and runs into S_f.
 
         S is judged at every physics sub-step, S_f once a period, within the certificate's horizon.
         """
         model, world = self._robot.model, self._world
         world.set_state(z)
         substeps = self._robot.world.physics_hz // self._robot.world.control_hz
-        command = np.array([force])
+        command = np.array([action])
         for _ in range((len(model.certificate.tightening) - 1) // model.dynamics.checks_per_tick):
-            world.command(self._gain * command)
+            world.command(command)
             for _ in range(substeps):
                 world.step()
                 if (self._robot.truth_margins(world.truth()) < 0.0).any():
@@ -392,7 +395,7 @@ class Truth:
         self._world.close()
 
 
-def _offers(gate: Gate, states: Floats) -> Any:
+def _offers(gate: Gate, spec: KernelSpec, states: Floats) -> Any:
     """What a gate that has just seen its first state offers there: (actions[n], certified[n], margin[n], centre[n]).
 
     That is a robot which arrives: no command before, no band. Support.start picks the plan, and its margin decides:
@@ -403,8 +406,8 @@ def _offers(gate: Gate, states: Floats) -> Any:
     for number, z in enumerate(states):
         now = (number + 1) * 1_000_000_000
         gate.new_episode(number)
-        for channel, vector in (("joint_states", z), ("goal_pose", np.zeros(1))):
-            problem = gate.receive(channel, np.array(vector), now, now, now)
+        for channel, vector in spec.inputs(z).items():
+            problem = gate.receive(channel, vector, now, now, now)
             assert not problem, problem
         offered = gate.begin(now, now)
         assert offered is not None, gate.cause
@@ -420,19 +423,19 @@ def certified_share(
 ) -> dict[str, Any]:
     """Shares of the state-action pairs of the intersection of `kernels` (member -> kernel) that the gate certifies.
 
-    Pairs: a state uniform in the intersection, each lattice action there (continuous: 21 cells with a random offset,
-    so that actions are uniform; discrete: 5 forces) whose successors stay inside. Interval: 95 %, bootstrap over
+    Pairs: a state uniform in the intersection, each lattice action there (continuous: cells with a random offset,
+    so that actions are uniform; discrete: its few values) whose successors stay inside. Interval: 95 %, bootstrap over
     states, because the actions of one state are no independent trials. Also counts certified pairs outside: among
     those states, and among those of as many pushed out by up to 30 % that are still in S. Pairs whose present
     state is outside S already are counted apart: the certificate judges what comes, not what is.
     """
     robot, rng = config.robot, np.random.default_rng(seed)
-    assert isinstance(robot, CartPole)
+    spec = spec_of(robot)
     drawn, volume = draw_states(list(kernels.values()), states, cells, rng)
     gate = Gate(robot, config.gate, continuous, seed)
     band = robot.model.certificate.band
     rows, outside, supported = [], 0, 0
-    for z, (actions, certified, margin, _) in zip(drawn, _offers(gate, drawn), strict=True):
+    for z, (actions, certified, margin, _) in zip(drawn, _offers(gate, spec, drawn), strict=True):
         inside = pairs_inside(robot.model, kernels, z, actions)
         outside += int((certified & ~inside).sum())
         supported += bool(certified.any())
@@ -440,8 +443,8 @@ def certified_share(
         rows.append([inside.sum(), *((mask & inside).sum() for mask in passed)])
     pushed = drawn * rng.uniform(1.0, 1.3, (states, 1))
     pushed = pushed[~np.all([kernel.contains(pushed) for kernel in kernels.values()], axis=0)]
-    in_s = (np.abs(pushed[:, :2]) <= [robot.parameters.position_limit, robot.parameters.angle_limit]).all(axis=1)
-    accepted = np.array([int(certified.sum()) for _, certified, _, _ in _offers(gate, pushed)], int)
+    in_s = (np.abs(pushed[:, : len(spec.limits)]) <= spec.limits).all(axis=1)
+    accepted = np.array([int(certified.sum()) for _, certified, _, _ in _offers(gate, spec, pushed)], int)
     outside += int(accepted[in_s].sum())
     counts = np.array(rows, float)
     resampled = counts[rng.integers(states, size=(2000, states))].sum(axis=1)
@@ -468,7 +471,7 @@ def unsafe_on_truth(
     played = unsafe = 0
     while played < pairs:
         drawn, _ = draw_states(list(kernels.values()), pairs, cells, rng)
-        for z, (actions, certified, _, centres) in zip(drawn, _offers(gate, drawn), strict=True):
+        for z, (actions, certified, _, centres) in zip(drawn, _offers(gate, spec_of(config.robot), drawn), strict=True):
             if played == pairs or not certified.any():
                 continue
             pick = rng.choice(np.flatnonzero(certified))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from safe_support_ql import robots
 from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.config import Config
 from safe_support_ql.experiments.episodes import look
-from safe_support_ql.experiments.falsify import NOMINAL
 from safe_support_ql.recording.seeds import MISMATCH
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.world import WorldSpec
@@ -35,24 +34,11 @@ class Encounter:
     cause: str
 
 
-def in_world(robot: Robot, mismatch: str) -> Robot:
-    """`robot` in the world of `mismatch`, or in its own ('nominal'); the monitor keeps the robot that it has.
-
-    Raises ValueError for an unknown one.
-    """
-    if mismatch not in (NOMINAL, *robot.mismatches):
-        raise ValueError(f"world is '{mismatch}', must be one of: {', '.join((NOMINAL, *robot.mismatches))}")
-    drive: Any = replace(robot.world.drive, **robot.mismatches.get(mismatch, {}))
-    truth = copy.copy(robot)
-    truth.world = replace(robot.world, drive=drive)
-    return truth
-
-
 def twice(robot: Robot) -> dict[str, WorldSpec]:
     """Worlds as far from nominal again as each named mismatch is; of those that are numbers of the drive."""
     drive: Any = robot.world.drive
     worlds = {}
-    for name, fields in robot.mismatches.items():
+    for name, fields in robots.claims_of(robot).mismatches.items():
         if all(isinstance(value, float) for value in fields.values()):
             further = {key: 2.0 * value - getattr(drive, key) for key, value in fields.items()}
             worlds[f"2 x {name}"] = replace(robot.world, drive=replace(drive, **further))

@@ -1,4 +1,4 @@
-"""The picture of a finished run: what was collected, how near the border, and how the extracted policy drives."""
+"""The picture of a finished run: what was collected, how near the border, and how the extracted policy acts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from safe_support_ql.recording.files import JOURNAL, PICTURE, POLICY, SUMMARY
 from safe_support_ql.recording.journal import JournalReader
 from safe_support_ql.recording.ledger import PHASES
 from safe_support_ql.recording.seeds import HELD_OUT
-from safe_support_ql.robots.base import Floats
+from safe_support_ql.robots.base import Floats, Robot
 from safe_support_ql.safety.gate import Gate
+from safe_support_ql.simulation.arena import Arena
 from safe_support_ql.simulation.simulation import Simulation
-from safe_support_ql.simulation.world import DriveWorld
+from safe_support_ql.simulation.world import World
 
 GREEN, GREY, RED, BLUE = "#1b7f4d", "#8a8f98", "#c0392b", "#1f5fa8"
 
@@ -94,35 +95,35 @@ def _paths(figure: Any, axes: Any, run: Path, config: configuration.Config, cont
             trace.append(sim.world.truth())
             last = outcome
         path = np.array(trace)
-        if isinstance(sim.world, DriveWorld):
-            _arena(axis, sim.world, path, config.robot.world.arena.goal_radius if config.robot.world.arena else 0.0)
-            said = "reached" if last.reached else "not reached"
-            axis.set_title(f"Held-out arena {i}: {said}, {last.tick / config.robot.world.control_hz:.0f} s")
+        seconds = np.arange(len(path)) / config.robot.world.control_hz
+        if sim.world.map:
+            _on_the_map(axis, sim.world, sim.world.map, path)
         else:
-            seconds = np.arange(len(path)) / config.robot.world.control_hz
-            axis.plot(seconds, path[:, 0], color=GREEN, label=config.robot.state_names[0])
-            axis.plot(seconds, path[:, 1], color=BLUE, label=config.robot.state_names[1])
-            axis.axhline(sim.world.goal[0], color=GREY, linestyle="--", label="goal")
-            axis.legend()
-            axis.set(title=f"Held-out episode {i}", xlabel="s")
+            _over_time(axis, config.robot, sim.world, seconds, path)
+        end = (
+            f": {'reached' if last.reached else 'not reached'}, {seconds[-1]:.0f} s" if config.robot.must_reach else ""
+        )
+        axis.set_title(f"Held-out episode {i}{end}")
     sim.close()
 
 
-def _arena(axis: Any, world: DriveWorld, path: Floats, goal_radius: float) -> None:
-    from matplotlib.patches import Circle, Rectangle
+def _on_the_map(axis: Any, world: World, arena: Arena, path: Floats) -> None:
+    from matplotlib.patches import Circle
 
-    arena = world.arena
-    for x, y, yaw, length, width in arena.obstacles:
-        if width == 0.0:
-            axis.add_patch(Circle((x, y), length, color=GREY))
-        else:
-            corner = (
-                np.array([x, y])
-                - length * np.array([np.cos(yaw), np.sin(yaw)])
-                - width * np.array([-np.sin(yaw), np.cos(yaw)])
-            )
-            axis.add_patch(Rectangle(tuple(corner), 2 * length, 2 * width, angle=np.degrees(yaw), color=GREY))
+    for outline in arena.outlines():
+        axis.fill(*outline.T, color=GREY)
     axis.plot(path[:, 0], path[:, 1], color=GREEN, linewidth=2)
     axis.add_patch(Circle(tuple(path[0, :2]), world.spec.footprint_radius, color=BLUE))
-    axis.add_patch(Circle(tuple(arena.goal), goal_radius, fill=False, color=GREEN, linewidth=2))
+    if world.spec.arena:
+        axis.add_patch(Circle(tuple(arena.goal), world.spec.arena.goal_radius, fill=False, color=GREEN, linewidth=2))
     axis.set(xlim=(-arena.half_side, arena.half_side), ylim=(-arena.half_side, arena.half_side), aspect="equal")
+
+
+def _over_time(axis: Any, robot: Robot, world: World, seconds: Floats, path: Floats) -> None:
+    """Every entry of the state, and the goal where one is given."""
+    for name, values in zip(robot.state_names, path.T, strict=False):
+        axis.plot(seconds, values, label=name)
+    for value in world.goal if "goal" in robot.world.sensors.values() else ():
+        axis.axhline(value, color=GREY, linestyle="--", label="goal")
+    axis.legend()
+    axis.set_xlabel("s")

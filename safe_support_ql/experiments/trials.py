@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from safe_support_ql import robots
 from safe_support_ql.recording.bounds import proportion_interval
 from safe_support_ql.robots.base import Robot
-from safe_support_ql.robots.world import DifferentialDrive
 
 LEAST_NEAR = 0.2  # of the counted steps must come near the boundary, or the search shows little
 
@@ -14,10 +14,10 @@ LEAST_NEAR = 0.2  # of the counted steps must come near the boundary, or the sea
 def bounds(robot: Robot, results: list[dict[str, Any]]) -> str:
     """What the random search bounds: trials are drawn independently from a fixed distribution, which steps are not.
 
-    For a robot on joints episodes are not either: they start again from states that earlier ones met, so a trial is a
-    shard. An episode ends with its first visit.
+    Where episodes start again from states that earlier ones met (Search.remembers), they are not either, so a trial is
+    a shard. An episode ends with its first visit.
     """
-    trial = "episodes" if isinstance(robot.world.drive, DifferentialDrive) else "shards"
+    trial = "shards" if robots.claimed(robot, "search", "falsify").remembers else "episodes"
     lines = [f"random search, a trial is one of its {trial}:"]
     drawn = [result for result in results if result["kind"] == "random"]
     for world in dict.fromkeys(result["mismatch"] for result in drawn):

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from safe_support_ql.robots.base import Robot
+from safe_support_ql.robots.claims import Claims
 
 # Entry points of installed packages: <robot> = <package that is laid out as the folders here>, with <robot>.yaml in it.
 GROUP = "safe_support_ql.robots"
@@ -27,6 +28,28 @@ def make(name: str, parameters: Mapping[str, Any], where: str = "parameters") ->
     """The robot `name` with `parameters` over its defaults. Raises ValueError: the key and what would be right."""
     robot: Robot = _module(name, "robot").make(parameters, where)
     return robot
+
+
+def claims_of(robot: Robot) -> Claims:
+    """What `robot` claims, from the module `claims` of its package; nothing where there is no such module."""
+    module = f"{_package(robot.name)}.claims"
+    if importlib.util.find_spec(module) is None:
+        return Claims()
+    claimed: Claims = importlib.import_module(module).claims(robot)
+    return claimed
+
+
+def claimed(robot: Robot, part: str, by: str) -> Any:
+    """That part of the robot's claims. Raises ValueError where it has none: what `by` needs, and where to write it."""
+    claims = claims_of(robot)
+    found = getattr(claims, part)
+    if found is None:
+        path = f"{_package(robot.name).removeprefix('safe_support_ql.').replace('.', '/')}/claims.py"
+        what, where = (
+            ("makes no claims", path) if claims == Claims() else (f"makes no claim '{part}'", f"{part} in {path}")
+        )
+        raise ValueError(f"robot '{robot.name}' {what}: {by} needs {where}, see docs/add_a_robot.md")
+    return found
 
 
 def folder(name: str) -> Path | None:

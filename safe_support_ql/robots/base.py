@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -61,12 +61,6 @@ class Robot(ABC):
     continuous_points: tuple[int, ...]  # lattice points per dimension when actions are continuous
     model: Model
     frame_id: str = "base_link"  # of what is drawn
-    # What the claim of safety covers, for a search that tries to break it: the bound on |measured - true| of each entry
-    # of a channel; and named worlds inside the ensemble, as the fields of `world.drive` that differ.
-    errors: Mapping[str, Floats] = {}
-    mismatches: Mapping[str, Mapping[str, Any]] = {}
-    # Worlds outside of that claim, which the gate has to notice at run time.
-    beyond: Mapping[str, WorldSpec] = {}
 
     @property
     def period(self) -> float:
@@ -121,7 +115,7 @@ class Robot(ABC):
 
     @abstractmethod
     def truth_margins(self, truth: Floats) -> Floats:
-        """h[n] at ground truth (the world's vector, see simulation/world.py); the safe set is all h >= 0."""
+        """h[n] at ground truth (its world's vector, see simulation/); the safe set is all h >= 0."""
 
     @abstractmethod
     def reward(self, before: Floats, action: Floats, after: Floats, goal: Floats) -> tuple[float, bool]:
@@ -130,6 +124,13 @@ class Robot(ABC):
     @abstractmethod
     def controller(self, observations: Singles) -> Floats:
         """Actions[N, A] of the scripted controller (goal seeking; LQR to the goal) for observations[N, D]."""
+
+    def towards(self, observation: Singles, truth: Floats, target: Floats) -> Singles:
+        """`observation`[D] with its goal moved to `target` (x, y) in metres, for robots whose world has a map.
+
+        `truth` is the world's vector, which knows where the robot stands on that map.
+        """
+        return observation
 
     @abstractmethod
     def in_motion(self, state: Floats, centre: Floats) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -70,23 +71,43 @@ class DifferentialDrive:
     dead_zone: float  # m/s; a slower speed command counts as zero, as a real drive's stiction makes it
     timeout: float  # s without a command after which the drive stops by itself
     odometry_drift: float = 0.01  # relative, standard deviation per metre and per radian
-    # True way and turn per way and turn that driver and odometry assume: wheels or a track of another size.
+    # True distance and turn per assumed one, of drive and odometry alike: wheels or a track of another size.
     ground_speed: float = 1.0
     ground_turn: float = 1.0
 
+    def exactly_sensed(self) -> DifferentialDrive:
+        """The same drive with an odometry that does not drift."""
+        return replace(self, odometry_drift=0.0)
+
 
 @dataclass(frozen=True)
-class JointEffort:
-    """A URDF from pybullet_data (or a path), efforts on `driven` joints, the others free; default motors are off."""
+class JointDrive:
+    """A URDF from pybullet_data (or a path), `driven` joints under `control`, the others free; default motors are off.
+
+    Raises ValueError, naming the field, if the drive could not move.
+    """
 
     urdf: str
     driven: tuple[str, ...]
     joints: tuple[str, ...]  # in the order of the state: positions, then velocities
-    timeout: float  # s without a command after which the effort is zero
+    timeout: float  # s without a command after which the robot's `silence` is obeyed
     link_masses: dict[str, float] = field(default_factory=dict)  # kg, over what the URDF says
-    gain: float = 1.0  # effort per commanded effort
+    control: Literal["effort", "velocity"] = "effort"  # what a command says: N or N m, or m/s or rad/s
+    max_force: float = 0.0  # N or N m, of each motor that holds a velocity
+    gain: float = 1.0  # effort per commanded effort, or velocity per commanded velocity
     damping: float = 0.04  # 1/s, of every link's velocity; 0.04 is Bullet's default
     urdf_edits: tuple[tuple[str, str], ...] = ()  # text of the URDF and what stands there instead, each found
+
+    def __post_init__(self) -> None:
+        """Check what the types leave open."""
+        if self.control not in ("effort", "velocity"):
+            raise ValueError(f"control is {self.control!r}, must be 'effort' or 'velocity'")
+        if self.control == "velocity" and self.max_force <= 0.0:
+            raise ValueError(f"max_force is {self.max_force:g}, must be more than 0 for joints driven by velocity")
+
+    def exactly_sensed(self) -> JointDrive:
+        """The same drive: joint states have no error of their own."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -100,6 +121,10 @@ class Lidar:
     noise: float
     tilt: float = 0.0  # rad, downwards ahead
 
+    def exactly_sensed(self) -> Lidar:
+        """The same scan without noise."""
+        return replace(self, noise=0.0)
+
 
 @dataclass(frozen=True)
 class ObstacleArena:
@@ -110,19 +135,23 @@ class ObstacleArena:
     half_width: tuple[float, float]  # m, of an obstacle: the smallest and the largest
     height: float
     start_goal_distance: float
-    corridor: float  # m, half the least gap between two obstacles: what every way between them keeps free
+    corridor: float  # m, half the least gap between two obstacles: what every path between them keeps free
     goal_radius: float
 
 
 @dataclass(frozen=True)
 class WorldSpec:
-    """Everything the simulator needs. `sensors` maps a channel's name to what fills it, see simulation/world.py."""
+    """Everything the simulator needs. `sensors` maps a channel's name to what fills it, see simulation/."""
 
     physics_hz: int
     control_hz: int
     episode_s: float
-    drive: DifferentialDrive | JointEffort
+    drive: DifferentialDrive | JointDrive
     footprint_radius: float = 0.0
     lidar: Lidar | None = None
     arena: ObstacleArena | None = None
     sensors: dict[str, str] = field(default_factory=dict)
+
+    def exactly_sensed(self) -> WorldSpec:
+        """The same world, its sensors without errors of their own."""
+        return replace(self, drive=self.drive.exactly_sensed(), lidar=self.lidar and self.lidar.exactly_sensed())

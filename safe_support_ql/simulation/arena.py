@@ -1,4 +1,4 @@
-"""Random arenas: walls and static obstacles of constant cross-section, one arena a seed, and the way through them."""
+"""Random arenas: walls and static obstacles of constant cross-section, one arena a seed, and routes through them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from safe_support_ql.robots.world import ObstacleArena
 
 CELL = 0.1  # m, of the planning grid
 TRIES = 1000
+DISC_CORNERS = 48  # of the polygon that a disc is drawn as
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,18 @@ class Arena:
         round_ = np.hypot(dx, dy) - self.obstacles[:, 3]
         nearest = np.where(disc, round_, box).min(axis=-1, initial=np.inf)
         return np.asarray(np.minimum(nearest, self.half_side - np.maximum(np.abs(x), np.abs(y))))
+
+    def outlines(self) -> list[Floats]:
+        """The corners [N, 2] of each obstacle, in metres and in order, to draw them."""
+        around = np.arange(DISC_CORNERS) * (2 * np.pi / DISC_CORNERS)
+        disc = np.stack([np.cos(around), np.sin(around)], axis=1)
+        box = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
+        outlines = []
+        for x, y, yaw, length, width in self.obstacles:
+            corners = disc * length if width == 0.0 else box * [length, width]
+            cos, sin = np.cos(yaw), np.sin(yaw)
+            outlines.append(np.array([x, y]) + corners @ np.array([[cos, sin], [-sin, cos]]))
+        return outlines
 
     @cached_property
     def _turned(self) -> tuple[Floats, Floats, Any]:
@@ -87,7 +100,7 @@ def _draw(spec: ObstacleArena, rng: np.random.Generator) -> Arena | None:
 
 
 class Route:
-    """Shortest ways to the goal of an arena, on a grid, `corridor` metres clear where possible; for the reference."""
+    """Shortest paths to the goal of an arena, on a grid, `corridor` metres clear where possible; for the reference."""
 
     def __init__(self, arena: Arena, corridor: float) -> None:
         """Solve the distance field once (about 50 ms)."""
@@ -97,7 +110,7 @@ class Route:
         n = len(self._xs)
         grid_x, grid_y = np.meshgrid(self._xs, self._xs, indexing="ij")
         clearance = arena.clearance(grid_x, grid_y)
-        # Cells closer than the corridor stay passable at a price, so that a driver pushed off its way finds back.
+        # Cells closer than the corridor stay passable at a price, so that a driver pushed off its route finds back.
         price = 1.0 + 20.0 * np.maximum(corridor - clearance, 0.0) / corridor + 1000.0 * (clearance < 0.2)
         index = np.arange(n * n).reshape(n, n)
         edges: list[tuple[Any, Any, Any]] = []
@@ -116,7 +129,7 @@ class Route:
         return int(np.clip(np.floor((value + self.arena.half_side) / CELL), 0, len(self._xs) - 1))
 
     def target(self, x: float, y: float, lookahead: float) -> Floats:
-        """A point (x, y) on the way, about `lookahead` metres ahead and in straight reach, or the goal."""
+        """A point (x, y) on the route, about `lookahead` metres ahead and in straight reach, or the goal."""
         cell = self._index[self._cell(x), self._cell(y)]
         best = self.arena.goal
         n = len(self._xs)
@@ -125,8 +138,11 @@ class Route:
             if following < 0:
                 return self.arena.goal
             point = np.array([self._xs[following // n], self._xs[following % n]])
-            way = np.linspace([x, y], point, 8)
-            if best is not self.arena.goal and self.arena.clearance(way[:, 0], way[:, 1]).min() < self._corridor - CELL:
+            line = np.linspace([x, y], point, 8)
+            if (
+                best is not self.arena.goal
+                and self.arena.clearance(line[:, 0], line[:, 1]).min() < self._corridor - CELL
+            ):
                 return best
             cell, best = following, point
         return best

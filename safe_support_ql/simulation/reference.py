@@ -7,13 +7,13 @@ import numpy as np
 from safe_support_ql.robots.base import Floats, Robot, Singles
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.simulation.arena import Route
-from safe_support_ql.simulation.world import DriveWorld, World
+from safe_support_ql.simulation.world import World
 
 LOOKAHEAD = 0.8  # m
 
 
 class Reference:
-    """Asks for the certified candidate nearest to what the robot's controller would do if it knew the way."""
+    """Asks for the certified candidate nearest to what the robot's controller would do with the map."""
 
     def __init__(self, robot: Robot, world: World) -> None:
         """`world` is read for ground truth at every call."""
@@ -28,16 +28,11 @@ class Reference:
         return np.asarray(candidates.actions[np.argmin(np.where(candidates.support, distance, np.inf))])
 
     def _wanted(self, candidates: CandidateSet) -> Floats:
-        observation = candidates.observation.copy()
-        if isinstance(self._world, DriveWorld):
-            arena = self._world.arena
+        observation, arena, declared = candidates.observation, self._world.map, self._world.spec.arena
+        if arena and declared:
             if self._route is None or self._route.arena is not arena:
-                assert self._world.spec.arena
-                self._route = Route(arena, self._world.spec.arena.corridor)
-            x, y, yaw, *_ = self._world.truth()
-            tx, ty = self._route.target(x, y, LOOKAHEAD)
-            bearing = np.arctan2(ty - y, tx - x) - yaw
-            # The goal in the observation is moved to the next point of the way; the robot's own controller goes there.
-            at = self._robot.observation_names.index("goal_distance")
-            observation[at : at + 3] = np.hypot(tx - x, ty - y), np.cos(bearing), np.sin(bearing)
+                self._route = Route(arena, declared.corridor)
+            truth = self._world.truth()
+            # The robot's own controller goes to the next point of the route as if that were the goal.
+            observation = self._robot.towards(observation, truth, self._route.target(truth[0], truth[1], LOOKAHEAD))
         return self._robot.controller(observation[None])[0]

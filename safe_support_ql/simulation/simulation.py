@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from safe_support_ql.robots.base import Floats, Robot
-from safe_support_ql.simulation.world import DriveWorld, make_world
+from safe_support_ql.simulation.registry import make_world
 
 VISIT_LIMIT_S = 1.0  # an unsafe visit that lasts this long ends the episode while it still goes on
+ENOUGH = 0.3  # m; a larger clearance need not be exact
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Simulation:
         self._rng = np.random.default_rng([seed, 1])
         self.world.reset(self._rng, seed)
         self._before = self.world.truth()
-        self._action = np.zeros(len(self.robot.action_names))
+        self._action = self.robot.silence
         self.tick_margins = self.robot.truth_margins(self._before)
         self._tick = 0
         self._return = 0.0
@@ -78,8 +79,7 @@ class Simulation:
         for _ in range(substeps):
             self.world.step()
             self.physics_steps += 1
-            quick = isinstance(self.world, DriveWorld)
-            truth = self.world.quick_truth(0.3) if isinstance(self.world, DriveWorld) and quick else self.world.truth()
+            truth = self.world.quick_truth(ENOUGH)
             margins = self.robot.truth_margins(truth)
             worst = float(margins.min())
             self.tick_margins = np.minimum(self.tick_margins, margins)  # since the last command

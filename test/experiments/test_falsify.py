@@ -10,17 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safe_support_ql import config
+from safe_support_ql import config, robots
 from safe_support_ql.experiments import falsify, margins, trials
-from safe_support_ql.robots import cart_pole
+from safe_support_ql.experiments.worlds import NOMINAL, in_world
+from safe_support_ql.robots.cart_pole import margins as pole_margins
+from safe_support_ql.robots.cart_pole import model as cart_pole
+from safe_support_ql.robots.diff_drive import margins as base_margins
 from safe_support_ql.simulation.simulation import Simulation
 
 ROBOTS = ("diff_drive", "cart_pole")
-ZERO = {"diff_drive": {**margins.BASE_ZERO, "drive_timeout": 0.05}, "cart_pole": margins.POLE_ZERO}
+ZERO = {"diff_drive": {**base_margins.ZERO, "drive_timeout": 0.05}, "cart_pole": pole_margins.ZERO}
 HARD = {"diff_drive": "ground_fast", "cart_pole": "force_weak"}
 
 
-def shard(robot: str, mismatch: str = falsify.NOMINAL, steps: int = 200, **changes: object) -> falsify.Shard:
+def shard(robot: str, mismatch: str = NOMINAL, steps: int = 200, **changes: object) -> falsify.Shard:
     return replace(falsify.Shard(config.load_robot(robot).raw, mismatch, "random", 1, steps), **changes)
 
 
@@ -105,7 +108,7 @@ def test_every_parameter_that_is_a_margin_stands_in_a_table() -> None:
 
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_the_table_says_what_is_true_and_what_is_kept(robot: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(margins, "duel", lambda *_: 0.0)
+    monkeypatch.setattr(margins, "duel", lambda *_, stamped: 0.0)
     made = config.load_robot(robot).robot
     for case in margins.cases(made):
         text = margins.table([margins.run_case(made, case)]).replace("\n    ", " ")
@@ -133,7 +136,7 @@ def test_an_interrupted_campaign_goes_on_and_a_changed_hash_voids_a_shard(
                 "counted_steps": one.steps, "wall_s": 1.0}  # fmt: skip
 
     monkeypatch.setattr(falsify, "run_shard", play)
-    shards = falsify.plan(settings.raw, [falsify.NOMINAL], 50_000)
+    shards = falsify.plan(settings.raw, [NOMINAL], 50_000)
     assert [one.name for one in shards if one.kind == "random"] == [f"nominal-random-000{i}" for i in range(3)]
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
@@ -167,15 +170,15 @@ def test_a_mismatch_is_what_it_says() -> None:
         "pole_short": (1, 0.82, 0.82, 0.82**3, 1, 1, 1), "force_weak": (1, 1, 1, 1, 0.82, 1, 1),
         "damping_high": (1, 1, 1, 1, 1, 1.18, 1),
     }  # fmt: skip
-    assert set(factors) == set(robot.mismatches)
+    assert set(factors) == set(robots.claims_of(robot).mismatches)
     rng = np.random.default_rng(0)
     for name, factor in factors.items():
-        world = Simulation(falsify.true_world(robot, name)).world
+        world = Simulation(in_world(robot, name, exact=True)).world
         world.reset(rng, 0)
         member = tuple(robot.model.dynamics.members[0] * factor)
         for _ in range(20):
             z, force = rng.uniform(-1.0, 1.0, 4) * [1.0, 0.2, 1.5, 1.5], rng.uniform(-10.0, 10.0)
-            world.set_state(z)  # type: ignore[attr-defined]  # a JointWorld
+            world.set_state(z)
             world.command(np.array([force]))
             world.step()
             expected = cart_pole.step(tuple(z), (force,), member, 1 / cart_pole.PHYSICS_HZ)
@@ -184,9 +187,9 @@ def test_a_mismatch_is_what_it_says() -> None:
         world.close()
 
     base = config.load_robot("diff_drive").robot
-    assert len(base.mismatches) == 5
+    assert len(robots.claims_of(base).mismatches) == 5
     for name, way, turn in (("ground_fast", 1.16, 1.0), ("turn_slow", 1.16, 0.84)):
-        sim = Simulation(falsify.true_world(base, name))
+        sim = Simulation(in_world(base, name, exact=True))
         sim.reset(1)
         for _ in range(10):
             sim.tick(np.array([0.3, 0.5]))
@@ -194,11 +197,6 @@ def test_a_mismatch_is_what_it_says() -> None:
         assert truth[3] / odom[4] == pytest.approx(way, rel=0.02)
         assert truth[4] / odom[5] == pytest.approx(turn, rel=0.05)
         sim.close()
-
-
-def test_an_unknown_mismatch_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="no mismatch 'heavy'; known: nominal, ground_fast"):
-        falsify.true_world(config.load_robot("diff_drive").robot, "heavy")
 
 
 def test_only_independent_trials_of_the_random_search_are_bounded() -> None:

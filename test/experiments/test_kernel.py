@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 from scipy.optimize import linprog
 
+from safe_support_ql import robots
 from safe_support_ql.config import Config, load_robot
 from safe_support_ql.experiments.kernel import Kernel, Truth, certified_share, outer_kernel, unsafe_on_truth
 from safe_support_ql.robots.base import Floats
@@ -134,9 +135,11 @@ def test_part_of_the_kernel_is_certified_and_nothing_outside() -> None:
     assert 0.2 < nominal["share"] < row["share"]
 
 
-@pytest.mark.parametrize("mass", [1.0, 1.15])
-def test_certified_pairs_run_into_the_terminal_set_on_pybullet(mass: float) -> None:
-    truth = Truth(robot(), mass, 2.0 - mass)
+@pytest.mark.parametrize("name", ["nominal", "heavy, weak"])
+def test_certified_pairs_run_into_the_terminal_set_on_pybullet(name: str) -> None:
+    spec = robots.claims_of(robot()).kernel
+    assert spec
+    truth = Truth(robot(), **spec.truths[name])
     row = unsafe_on_truth(config(), {0: kernel(0)}, truth, 60, 11, 0)
     truth.close()
     assert row["unsafe"] == 0 and row["pairs"] == 60 and row["unsafe_rate_upper95"] < 0.07

@@ -21,7 +21,7 @@ import numpy as np
 from safe_support_ql.parameters import build, param
 from safe_support_ql.robots.base import Estimate, Robot
 from safe_support_ql.robots.model import Certificate, Detection, Dynamics, Model
-from safe_support_ql.robots.world import Channel, CommandTopic, JointEffort, WorldSpec
+from safe_support_ql.robots.world import Channel, CommandTopic, JointDrive, WorldSpec
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Toy(Robot):
         self.parameters = p
         self.world = WorldSpec(
             physics_hz=240, control_hz=20, episode_s=5.0,
-            drive=JointEffort("cartpole.urdf", ("slider_to_cart",), ("slider_to_cart",), 0.2),
+            drive=JointDrive("cartpole.urdf", ("slider_to_cart",), ("slider_to_cart",), 0.2),
             sensors={"joint_states": "joints"},
         )
         self.channels = (Channel("joint_states", "sensor_msgs/msg/JointState", ("position[]", "velocity[]"), 0.25, 1),)

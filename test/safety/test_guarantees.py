@@ -16,17 +16,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from safe_support_ql import config
-from safe_support_ql.experiments.falsify import NOMINAL, near_start, true_world
+from safe_support_ql import config, robots
+from safe_support_ql.experiments import worlds
 from safe_support_ql.robots.base import Inputs, Robot
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.certificate import Certifier
 from safe_support_ql.safety.gate import Decision, Gate, State
 from safe_support_ql.simulation.simulation import Simulation
-from safe_support_ql.simulation.world import DriveWorld
 
 ROBOTS = ("diff_drive", "cart_pole")
-WORLDS = {name: (NOMINAL, *config.load_robot(name).robot.mismatches) for name in ROBOTS}
+WORLDS = {name: worlds.names(config.load_robot(name).robot) for name in ROBOTS}
+CLAIMS = {name: robots.claims_of(config.load_robot(name).robot) for name in ROBOTS}
 EVENTS = ("least margin", "least margin", "any", "foreign", "none", "NaN request", "NaN input", "silence", "e-stop",
           "reset")  # fmt: skip
 
@@ -41,7 +41,7 @@ def monitor(name: str) -> Gate:
 @cache
 def world(name: str, mismatch: str) -> Simulation:
     """A world of a robot, its sensors exact: errors come at their bound instead (see `measured`)."""
-    return Simulation(true_world(config.load_robot(name).robot, mismatch))
+    return Simulation(worlds.in_world(config.load_robot(name).robot, mismatch, exact=True))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,18 +58,15 @@ def leave() -> Iterator[None]:
 def start(sim: Simulation, robot: Robot, seed: int, signs: tuple[float, ...]) -> None:
     """An episode; a base begins beside something, and the last two signs are those of its odometry's drift."""
     sim.reset(seed)
-    drives, rng = sim.world, np.random.default_rng(seed)
-    if isinstance(drives, DriveWorld):
-        drives.set_arena(near_start(drives.arena, robot, rng))
-        drive: Any = drives.spec.drive
-        way, turn = 1.0 + 3.0 * robot.world.drive.odometry_drift * np.array(signs[2:])  # type: ignore[union-attr]
-        drives.drive = replace(drive, ground_speed=drive.ground_speed * way, ground_turn=drive.ground_turn * turn)
+    search = CLAIMS[robot.name].search
+    if search and search.begin:
+        search.begin(sim.world, robot, {"drift": np.array(signs[2:])}, np.random.default_rng(seed))
 
 
 def measured(sim: Simulation, robot: Robot, signs: tuple[float, ...]) -> Inputs:
     """What the sensors say, every entry of a state off by its bound to one side, and so all ranges of a scan."""
     inputs = sim.sense()
-    for channel, bound in robot.errors.items():
+    for channel, bound in CLAIMS[robot.name].errors.items():
         if robot.world.sensors[channel] == "lidar":
             inputs[channel] = np.maximum(inputs[channel] + signs[1] * bound, 0.0)
         else:

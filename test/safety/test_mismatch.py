@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safe_support_ql import config
+from safe_support_ql import config, robots
 from safe_support_ql.experiments.mismatch import meet
 from safe_support_ql.safety.gate import Gate, GateConfig, State
 from safe_support_ql.safety.mismatch import Mismatch
@@ -287,7 +287,7 @@ def test_a_changed_robot_is_noticed_within_the_budget_and_an_unchanged_one_is_no
     settings = config.load_robot("cart_pole")
     assert all(one.ticks < 0 and one.largest <= 1.0 for one in meet(settings, settings.robot.world, 3))
     for change in ("load", "force_lost"):
-        met = meet(settings, settings.robot.beyond[change], 5)
+        met = meet(settings, robots.claims_of(settings.robot).beyond[change], 5)
         assert all(0 <= one.ticks <= 15 and one.largest > 1.0 for one in met), (change, met)
 
 
@@ -298,7 +298,7 @@ def test_slipping_wheels_and_a_tilted_lidar_latch_without_a_visit(change: str, n
     It would notice detection that became worse; figures are in docs/certificate_diff_drive.md, section 8.
     """
     settings = config.load_robot("diff_drive")
-    met = meet(settings, settings.robot.beyond[change], 3)
+    met = meet(settings, robots.claims_of(settings.robot).beyond[change], 3)
     assert all(one.unsafe_visits == 0 for one in met), met
     latched = [one for one in met if one.ticks >= 0]
     assert len(latched) >= noticed and all(1 <= one.beyond <= 16 for one in latched), met

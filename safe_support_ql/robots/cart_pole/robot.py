@@ -6,7 +6,6 @@ No passive safe state exists: without a command the pole falls, so a lost state 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from safe_support_ql.robots.base import LATE, Estimate, Inputs, Robot, Singles
 from safe_support_ql.robots.cart_pole import model
 from safe_support_ql.robots.cart_pole.parameters import Parameters
 from safe_support_ql.robots.model import Floats
-from safe_support_ql.robots.world import Channel, CommandTopic, JointEffort, WorldSpec
+from safe_support_ql.robots.world import Channel, CommandTopic, JointDrive, WorldSpec
 
 TRAVEL = 15.0  # m, joint limit of the URDF: no slider can report more
 OFF_REST = 0.05  # m
@@ -48,7 +47,7 @@ class CartPole(Robot):
             physics_hz=model.PHYSICS_HZ,
             control_hz=model.CONTROL_HZ,
             episode_s=p.episode_s,
-            drive=JointEffort("cartpole.urdf", joints[:1], joints, p.drive_timeout),
+            drive=JointDrive("cartpole.urdf", joints[:1], joints, p.drive_timeout),
             sensors={"joint_states": "joints", "goal_pose": "goal"},
         )
         self.channels = (
@@ -71,24 +70,6 @@ class CartPole(Robot):
              p.position_limit, p.band or 1.0], np.float32,
         )  # fmt: skip
         self.model = model.build_model(p)
-        self.errors = {"joint_states": model.bounds(p)[0]}
-        self.mismatches = {
-            "cart_heavy": {"link_masses": {"slider_to_cart": 1.18 * p.cart_mass}},
-            "pole_heavy": {"link_masses": {"cart_to_pole": 1.18 * p.pole_mass}},
-            "pole_short": {
-                "urdf_edits": (("0.05 0.05 1.0", "0.05 0.05 0.82"), ("0 0 0.5", "0 0 0.41")),
-                "link_masses": {"cart_to_pole": 0.82 * p.pole_mass},
-            },
-            "force_weak": {"gain": 0.82},
-            "damping_high": {"damping": 1.18 * p.damping},
-        }
-        drive = self.world.drive
-        assert isinstance(drive, JointEffort)
-        self.beyond = {
-            "load": replace(self.world, drive=replace(drive, link_masses={"slider_to_cart": 2.0 * p.cart_mass})),
-            "force_lost": replace(self.world, drive=replace(drive, gain=0.5)),
-            "track_sticky": replace(self.world, drive=replace(drive, damping=1.0)),
-        }
         self._gain = model.lqr(
             model.nominal(p),
             np.array([1.0, p.controller_angle_weight, 0.0, p.controller_turn_weight]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -57,34 +56,6 @@ class DiffDrive(Robot):
             "geometry_msgs/msg/Twist",
             ("linear.x", "angular.z"),
         )
-        self.errors = {
-            "odom": np.array([0.0, 0.0, 0.0, 0.0, p.margin_speed_estimate, 0.0]),
-            "scan": np.full(p.scan_rays, p.lidar_noise),
-        }
-        # 16 % and the odometry's own drift of up to three standard deviations stay within the ensemble's 20 %.
-        self.mismatches = {
-            "ground_fast": {"ground_speed": 1.16},
-            "ground_slow": {"ground_speed": 0.84, "ground_turn": 1.16},
-            "turn_slow": {"ground_speed": 1.16, "ground_turn": 0.84},
-            "lag_long": {"lag": 1.2 * p.lag},
-            "brakes_weak": {"acceleration": 0.8 * p.acceleration, "turn_acceleration": 0.8 * p.turn_acceleration},
-        }
-        drive, lidar = self.world.drive, self.world.lidar
-        assert isinstance(drive, DifferentialDrive) and lidar
-        self.beyond = {
-            "wheels_slip": replace(self.world, drive=replace(drive, wheel=replace(drive.wheel, friction=0.05))),
-            "load": replace(  # ten times the mass, and what that does to the drive
-                self.world,
-                drive=replace(
-                    drive,
-                    chassis=replace(drive.chassis, mass=10 * drive.chassis.mass),
-                    lag=2.0 * p.lag,
-                    acceleration=0.4 * p.acceleration,
-                    turn_acceleration=0.4 * p.turn_acceleration,
-                ),
-            ),
-            "lidar_tilted": replace(self.world, lidar=replace(lidar, tilt=0.15)),
-        }
         self.action_low = np.array([-p.reverse_speed, -p.turn_rate])
         self.action_high = np.array([p.speed, p.turn_rate])
         turns = tuple(p.turn_rate * f for f in (-1.0, -0.6, -0.3, -0.12, 0.0, 0.12, 0.3, 0.6, 1.0))
@@ -233,6 +204,15 @@ class DiffDrive(Robot):
         pose, deviation, disagree = match_scans(old, new, self._angles, guess, p.scan_range)
         bound = np.array([p.scan_residual_way, p.scan_residual_way, p.scan_residual_turn])
         return np.where(deviation < 0.25 * bound, outside(pose, low, high) / bound, 0.0), disagree
+
+    def towards(self, observation: Singles, truth: Floats, target: Floats) -> Singles:
+        """See Robot; truth = (x, y, yaw, v, w, clearance)."""
+        x, y, yaw = truth[:3]
+        dx, dy = target[0] - x, target[1] - y
+        bearing = np.arctan2(dy, dx) - yaw
+        moved, first = observation.copy(), self.parameters.policy_rays
+        moved[first : first + 3] = np.hypot(dx, dy), np.cos(bearing), np.sin(bearing)
+        return moved
 
     def place(self, states: Floats) -> Floats:
         """The axle's centre, in the robot's frame."""

@@ -1,0 +1,200 @@
+"""The base in the adversary's world: on a plane with a post, or the corner of a wall."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from safe_support_ql.robots.claims import Adversary, TrueWorld, Truth
+from safe_support_ql.robots.diff_drive.parameters import Parameters
+from safe_support_ql.robots.diff_drive.robot import DiffDrive
+from safe_support_ql.robots.model import Floats
+
+CURVES = (0.0, 0.5, -0.5)  # rad/s: straight at the post, or along an arc
+
+
+class SeeingBase(DiffDrive):
+    """Knows the post exactly: its place [2] in the robot's frame travels as the scan's first ranges."""
+
+    def occupied(self, scan: Floats) -> Floats:
+        """The post itself."""
+        return scan[None, :2].copy()
+
+    def blindness(self, scan: Floats) -> str:
+        """It needs no lidar."""
+        return ""
+
+
+class RangingBase(SeeingBase):
+    """Knows the post by a single range, which is wrong by at most lidar_noise; no gap between rays pays for it."""
+
+    def occupied(self, scan: Floats) -> Floats:
+        """The post, nearer by lidar_noise."""
+        post = scan[:2]
+        return np.asarray(post * max(0.0, 1.0 - self.parameters.lidar_noise / np.hypot(*post)))[None]
+
+
+class LidarBase(DiffDrive):
+    """With its lidar, but without the allowance for a corner between two rays."""
+
+    def occupied(self, scan: Floats) -> Floats:
+        """Ranges stretched by what the allowance takes off again."""
+        return super().occupied(scan / (1.0 - np.pi / self.parameters.scan_rays))
+
+
+class Base(TrueWorld):
+    """The true base: the model's member, exactly; x[5] = (x, y, yaw, v, w) and a post in the world.
+
+    `truth`: factors of the drive ('ground', 'turn', 'lag', 'braking'), 'jump' (m, once), 'drift' (m/s), 'creep',
+    'odometry_lost' (m/s), 'range_error' (m); and what it does: 'curves', or 'speed' (it passes the post), or 'turning'
+    with a 'post', or 'corner' (of a box instead of a post).
+    """
+
+    robot: DiffDrive
+
+    def __init__(self, robot: Any, truth: Truth, rng: np.random.Generator) -> None:
+        """Start standing (or at `speed`) towards a post, or past it."""
+        super().__init__(robot, truth, rng)
+        self.x = np.array([0.0, 0.0, 0.0, self.truth.get("speed", 0.0), 0.0])
+        self.curve = float(rng.choice(truth["curves"])) if "curves" in truth else 0.0  # rad/s, asked for at every speed
+        reach = float(robot.model.certificate.constants[0])
+        if "speed" in truth:  # beside the post, which it passes in the middle of two checks
+            half = 0.5 * truth["speed"] * robot.model.dynamics.dt
+            graze = np.hypot(half, reach) - reach  # at the checks beside the post it is this much clearer than between
+            self.post = np.array([(2 * rng.integers(6, 10) + 1) * half, reach - rng.uniform(0.0, graze)])
+        else:
+            self.post = np.array([rng.uniform(0.7, 1.1), 0.0])
+            self.post[1] = rng.uniform(-0.02, 0.02) if "corner" in truth else 0.0
+        if self.curve:  # where the arc of full speed and that turn rate leads
+            away = self.post[0]
+            half = np.arcsin(0.5 * away * self.curve / robot.parameters.speed)
+            self.post = away * np.array([np.cos(half), np.sin(half)])
+        if "turning" in truth:
+            self.x[3:] = truth["turning"]
+            self.post = np.array(truth["post"]) + rng.uniform(-0.03, 0.03, 2)
+        self.slip = float(self.truth.get("jump", 0.0))
+        self.rays = not isinstance(robot, SeeingBase)  # else it knows the post
+        self.attacks = int(rng.integers(1, 12))
+
+    def sense(self) -> dict[str, Floats]:
+        """Odometry (its pose is used by nothing here), the post or a scan, a goal."""
+        to = self.post - self.x[:2]
+        cos, sin = np.cos(self.x[2]), np.sin(self.x[2])
+        seen = np.array([cos * to[0] + sin * to[1], -sin * to[0] + cos * to[1]])
+        rays = self.robot.parameters.scan_rays
+        angles = -np.pi + np.arange(rays) * (2 * np.pi / rays)
+        scan = np.full(rays, np.inf)
+        if "corner" in self.truth:  # the edge of a box, its diagonal along x; the wall hides everything behind it
+            sides = []
+            for sign in (1.0, -1.0):
+                along = np.cos(angles) + sign * np.sin(angles)
+                with np.errstate(divide="ignore"):
+                    sides.append(np.where(along > 1e-9, (seen[0] + sign * seen[1]) / along, np.inf))
+            scan = np.maximum(*sides)
+        elif isinstance(self.robot, LidarBase):  # a wall across its path
+            with np.errstate(divide="ignore"):
+                scan = np.where(np.cos(angles) > 1e-9, seen[0] / np.cos(angles), np.inf)
+        else:  # the post's own range is as wrong as a ray's
+            scan[:2] = seen * (1.0 + self.truth.get("range_error", 0.0) / np.hypot(*seen))
+        scan = np.where(scan > self.robot.parameters.scan_range, np.inf, scan)
+        v = self.x[3] - self.truth.get("odometry_lost", 0.0)
+        pose = (self.x[0], self.x[1], np.sin(self.x[2] / 2), np.cos(self.x[2] / 2))
+        return {
+            "odom": np.array([*pose, v, self.x[4]]),
+            "scan": scan + (self.truth.get("range_error", 0.0) if self.rays else 0.0),
+            "goal_pose": np.array([100.0, 0.0]),
+        }
+
+    def tick(self, action: Floats, checks: int = 0) -> float:
+        """Smallest clearance margin in metres."""
+        model, p, truth = self.robot.model, self.robot.parameters, self.truth
+        weak, ground = truth.get("braking", 1.0), truth.get("ground", 1.0)
+        member = (
+            ground,
+            truth.get("turn", 1.0),
+            1.0 - np.exp(-model.dynamics.dt / (p.lag * truth.get("lag", 1.0))),
+            p.acceleration * weak,
+            p.turn_acceleration * weak,
+            p.dead_zone,
+        )
+        least = np.inf
+        for _ in range(checks or model.dynamics.checks_per_tick):
+            before = self.x
+            self.x = np.array(model.dynamics.step(tuple(before), tuple(action), member, model.dynamics.dt), np.float64)
+            moving = abs(self.x[3]) > p.terminal_speed
+            if moving and self.slip and action[0] <= 0.0:
+                self.x[0] += self.slip  # once: it slides on when it brakes
+                self.slip = 0.0
+            if moving:
+                self.x[0] += truth.get("drift", 0.0) * model.dynamics.dt
+            elif not truth.get("creep") and action[0] == 0.0:
+                self.x[3] = 0.0
+            parts = np.linspace(0.0, 1.0, 13)[1:] if "speed" in truth else np.ones(1)
+            for part in parts:
+                way = (before[3] + 0.5 * part * (self.x[3] - before[3])) * part * model.dynamics.dt * ground
+                at = self.x[:2] if part == 1.0 else before[:2] + way * np.array([np.cos(before[2]), np.sin(before[2])])
+                least = min(least, float(np.hypot(*(self.post - at)) - model.certificate.constants[0]))
+        return least
+
+    def settled(self, centre: tuple[float, ...]) -> bool:
+        """Standing still."""
+        return bool(abs(self.x[3]) < 1e-4)
+
+    def actions(self) -> Floats:
+        """Straight on, or along its curve, at every speed, or at the one that it has."""
+        if "speed" in self.truth:
+            return np.array([[self.truth["speed"], 0.0]])
+        if "turning" in self.truth:
+            return np.array([[self.robot.parameters.speed, -self.robot.parameters.turn_rate]])
+        speeds = np.linspace(self.robot.parameters.dead_zone, self.robot.parameters.speed, 111)
+        return np.column_stack([speeds, np.full(len(speeds), self.curve)])
+
+    def attacking(self, tick: int) -> bool:
+        """Until it drives as well, for some time."""
+        return super().attacking(tick) or bool(abs(self.x[3]) < 0.3 and tick < 40)
+
+
+def adversary(p: Parameters) -> Adversary:
+    """With the errors that the certificate of `p` covers."""
+    return Adversary(
+        world=Base,
+        monitor=RangingBase,
+        unit="m",
+        error_forms=_error_forms(p),
+        corners=_corners(p),
+        about_one=("ground", "turn", "lag", "braking"),
+        no_error=("curves",),
+        compares=False,  # the scan is no scan here
+    )
+
+
+def _error_forms(p: Parameters) -> dict[str, tuple[Truth, ...]]:
+    both = (1.0, -1.0)
+    named: dict[str, list[Truth]] = {
+        "motion_mismatch, way": [{"ground": 1 + sign * p.motion_mismatch} for sign in both],
+        "motion_mismatch, turn": [{"turn": 1 + sign * p.motion_mismatch} for sign in both],
+        "lag_mismatch": [{"lag": 1 + sign * p.lag_mismatch} for sign in both],
+        "braking_mismatch": [{"braking": 1 - p.braking_mismatch}],
+        "margin_model": [{"jump": p.margin_model}],
+        "margin_growth": [{"drift": p.margin_growth}],
+        "margin_speed_estimate": [{"odometry_lost": sign * p.margin_speed_estimate} for sign in both],
+        "lidar_noise": [{"range_error": p.lidar_noise}],
+    }
+    return {name: tuple({"curves": CURVES, **truth} for truth in truths) for name, truths in named.items()}
+
+
+def _corners(p: Parameters) -> dict[str, Truth]:
+    """By the signs of (way, turn, lag, slew limits); the last are not covered above nominal and so stay there."""
+    rest = {
+        "drift": p.margin_growth, "jump": p.margin_model, "odometry_lost": p.margin_speed_estimate,
+        "range_error": p.lidar_noise, "curves": CURVES,
+    }  # fmt: skip
+    found: dict[str, Truth] = {}
+    for way, turn, lag, brakes in product((1, -1), (1, -1), (1, -1), (1, -1)):
+        found[f"{way:+d} {turn:+d} {lag:+d} {min(brakes, 0):+d}".replace("+0", " 0")] = {
+            "ground": 1 + way * p.motion_mismatch, "turn": 1 + turn * p.motion_mismatch,
+            "lag": 1 + lag * p.lag_mismatch, "braking": 1 + min(brakes, 0) * p.braking_mismatch, **rest,
+        }  # fmt: skip
+    return found

@@ -1,0 +1,116 @@
+"""What each margin of the base is for: with it no unsafe visit, without it at least one, everything else exact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from safe_support_ql.robots.claims import Case, Margins
+from safe_support_ql.robots.diff_drive.adversary import LidarBase, SeeingBase
+from safe_support_ql.robots.diff_drive.robot import DiffDrive
+
+ZERO: Mapping[str, Any] = {
+    "motion_mismatch": 0.0, "lag_mismatch": 0.0, "braking_mismatch": 0.0, "between_members": 0.0, "margin_model": 0.0,
+    "margin_growth": 0.0,
+    "margin_terminal": 0.0, "margin_speed_estimate": 0.0, "lidar_noise": 0.0, "band": 0.0, "noise_allowance": 0.0,
+    "step_residual": 0.0, "terminal_speed": 0.001, "drive_timeout": 0.1,
+}  # fmt: skip
+
+AT_WALL = "drives at a post with the speed of least margin, then brakes"
+CASES = (
+    Case(
+        "motion_mismatch", "20 % more way than the odometry says", "the ensemble has no faster ground", AT_WALL,
+        {"ground": 1.2}, {"motion_mismatch": 0.2}, share="none",
+    ),
+    Case(
+        "lag_mismatch", "lag of the drive 30 % longer", "the ensemble has the nominal lag alone", AT_WALL,
+        {"lag": 1.3}, {"lag_mismatch": 0.3}, share="none",
+    ),
+    Case(
+        "braking_mismatch", "slew limit 20 % lower", "the ensemble brakes as the nominal drive does", AT_WALL,
+        {"braking": 0.8}, {"braking_mismatch": 0.2}, share="none",
+    ),
+    Case(
+        "between_members", "a drive inside all mismatches that is none of the members",
+        "the members stand for the whole box", "turns in beside a post; no command comes any more",
+        {
+            "turning": (0.17, -0.68), "post": (0.07, -0.28), "dies": 0.25,
+            "ground": 0.8, "turn": 1.2, "lag": 0.7, "braking": 0.8,
+        },
+        {"between_members": 0.01},
+        {"motion_mismatch": 0.2, "lag_mismatch": 0.3, "braking_mismatch": 0.2, "drive_timeout": 0.25},
+    ),
+    Case(
+        "margin_model", "one slip of 0.005 m when it brakes", "no clearance for what the model misses at once", AT_WALL,
+        {"jump": 0.005}, {"margin_model": 0.005},
+    ),
+    Case(
+        "margin_growth", "it drifts 0.02 m/s towards the post while it moves", "errors do not grow along the rollout",
+        AT_WALL, {"drift": 0.02}, {"margin_growth": 0.02},
+    ),
+    Case(
+        "margin_terminal", "it creeps on from terminal_speed, 0.02 m/s", "S_f counts as standing still", AT_WALL,
+        {"creep": True}, {"margin_terminal": 0.008}, {"terminal_speed": 0.02},
+    ),
+    Case(
+        "margin_speed_estimate", "the odometry reports 0.06 m/s too little", "its speed counts as exact", AT_WALL,
+        {"odometry_lost": 0.06}, {"margin_speed_estimate": 0.06},
+    ),
+    Case(
+        "lidar_noise", "every range 0.03 m too long", "ranges count as exact", "drives at a wall, seen by its lidar",
+        {"range_error": 0.03}, {"lidar_noise": 0.03}, share="none", monitor=LidarBase,
+    ),
+    Case(
+        "gap between rays", "a right-angled corner stands out between two rays", "hits are joined by straight lines",
+        "drives at the corner of a box, seen by its lidar", {"corner": True}, share="none",
+        monitor=DiffDrive, unguarded=LidarBase,
+    ),
+    Case(
+        "between checks", "the nearest point lies between two checks", "only the checks themselves count",
+        "passes a post at full speed, its nearest point midway between two checks", {"speed": 0.6},
+        share="rest",
+    ),
+    Case(
+        "drive_timeout", "the monitor dies and the drive holds its command for 0.25 s", "commands act for one period",
+        "drives at a post; no command comes any more", {"dies": 0.25}, {"drive_timeout": 0.25}, share="none",
+    ),
+    Case(
+        "age of the state, input_age", "the state is one period old", "a state counts as new", AT_WALL, {"old": 1},
+        share="none",
+    ),
+    Case(
+        "actuation delay", "", "", "",
+        why_not="none of its own: for how long earlier commands still act is rolled out, by the age of the state and "
+        "the wait for an answer alike (see the row of the age); a dead time of the drive itself is not covered",
+    ),
+    Case(
+        "saturation of the plan", "", "", "",
+        why_not="the plan is zero, inside every command limit, so it is never clipped; the slew limit is part of the "
+        "model, and its error is braking_mismatch",
+    ),
+    Case(
+        "max_skew_s", "", "", "",
+        why_not="no margin to delete: the certificate assumes that speed and scan belong to one instant; max_skew_s "
+        "bounds how far apart the gate accepts them, and what they may then be wrong by is not covered",
+    ),
+    Case(
+        "residual_way, residual_turn, residual_speed, residual_turn_rate", "", "", "",
+        why_not="W of the comparison: decide what counts as a mismatch and whether a plan counts as held; no "
+        "certificate reads them",
+    ),
+    Case(
+        "scan_residual_way, scan_residual_turn, scan_disagreement", "", "", "",
+        why_not="W of the comparison by scans, as above",
+    ),
+    Case("footprint_radius, clearance", "", "", "", why_not="define the safe set; no error stands behind them"),
+    Case(
+        "speed_margin, turn_margin", "", "", "",
+        why_not="define the safe set; saturation times the largest mismatch, 0.72 m/s and 1.8 rad/s, stays inside",
+    ),
+    Case(
+        "band, band_budget, noise_allowance, step_residual", "", "", "",
+        why_not="decide when the plan takes over, not whether the plan is safe; without them it certifies less",
+    ),
+)  # fmt: skip
+
+MARGINS = Margins(zero=ZERO, monitor=SeeingBase, cases=CASES)

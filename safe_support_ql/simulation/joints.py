@@ -1,0 +1,100 @@
+"""The world of a URDF whose joints are driven by effort or by velocity.
+
+Truth: (positions, velocities) of the declared joints. Sensors: 'joints' (positions, velocities), without noise, and
+'goal' (as the robot draws it).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pybullet_data
+
+from safe_support_ql.robots.base import Floats, Robot
+from safe_support_ql.robots.world import JointDrive, WorldSpec
+from safe_support_ql.simulation.world import World
+
+
+class JointWorld(World):
+    """A URDF with some driven joints; every default motor is switched off, because those hold passive joints."""
+
+    def __init__(self, robot: Robot, gui: bool = False) -> None:
+        """Load the URDF. `robot` draws initial states and goals."""
+        super().__init__(robot, gui)
+        spec = self.spec
+        assert isinstance(spec.drive, JointDrive)
+        self.drive = spec.drive
+        self.body = self._load(spec.drive)
+        names = {
+            self.client.getJointInfo(self.body, joint)[1].decode(): joint
+            for joint in range(self.client.getNumJoints(self.body))
+        }
+        self._joints = [names[name] for name in spec.drive.joints]
+        self._driven = [names[name] for name in spec.drive.driven]
+        for joint in self._joints:
+            self.client.setJointMotorControl2(self.body, joint, self.client.VELOCITY_CONTROL, force=0.0)
+        self._links = {name: names[name] for name in spec.drive.joints}
+        self._masses = {name: self.client.getDynamicsInfo(self.body, link)[0] for name, link in self._links.items()}
+        self._loaded = dict(self._masses)
+        self.become(spec)
+
+    def become(self, spec: WorldSpec) -> None:
+        """See World."""
+        assert isinstance(spec.drive, JointDrive)
+        self.drive = spec.drive
+        for name, mass in (self._masses | spec.drive.link_masses).items():
+            if mass != self._loaded[name]:  # what does not change is left alone: Bullet would compute its inertia anew
+                self.client.changeDynamics(self.body, self._links[name], mass=mass)
+                self._loaded[name] = mass
+        self.client.changeDynamics(self.body, -1, linearDamping=spec.drive.damping, angularDamping=spec.drive.damping)
+
+    def _load(self, drive: JointDrive) -> int:
+        if not drive.urdf_edits:
+            return int(self.client.loadURDF(drive.urdf))
+        found = Path(drive.urdf) if Path(drive.urdf).exists() else Path(pybullet_data.getDataPath()) / drive.urdf
+        text = found.read_text()
+        for old, new in drive.urdf_edits:
+            if old not in text:
+                raise ValueError(f"{drive.urdf}: holds no '{old}' to replace")
+            text = text.replace(old, new)
+        with tempfile.NamedTemporaryFile("w", suffix=".urdf") as file:
+            file.write(text)
+            file.flush()
+            return int(self.client.loadURDF(file.name))
+
+    def reset(self, rng: np.random.Generator, seed: int) -> None:
+        """Draw initial state and goal from the robot."""
+        state = self.robot.initial_state(rng)
+        self.goal = self.robot.draw_goal(rng)
+        self.set_state(state)
+
+    def set_state(self, state: Floats) -> None:
+        """See World; state = (positions, velocities)."""
+        n = len(self._joints)
+        for joint, position, velocity in zip(self._joints, state[:n], state[n:], strict=True):
+            self.client.resetJointState(self.body, joint, position, velocity)
+        self._forget_command()
+
+    def step(self) -> None:
+        """Effort or velocity of the driven joints, then physics."""
+        wanted = list(self.drive.gain * self._commanded())
+        if self.drive.control == "effort":
+            self.client.setJointMotorControlArray(self.body, self._driven, self.client.TORQUE_CONTROL, forces=wanted)
+        else:
+            self.client.setJointMotorControlArray(
+                self.body, self._driven, self.client.VELOCITY_CONTROL,
+                targetVelocities=wanted, forces=[self.drive.max_force] * len(wanted),
+            )  # fmt: skip
+        self.client.stepSimulation()
+
+    def truth(self) -> Floats:
+        """(positions, velocities)."""
+        states = self.client.getJointStates(self.body, self._joints)
+        return np.array([state[0] for state in states] + [state[1] for state in states])
+
+    def sense(self, rng: np.random.Generator) -> dict[str, Floats]:
+        """Joint states without noise, and the goal."""
+        made = {"joints": self.truth, "goal": lambda: self.goal}
+        return {channel: made[sensor]() for channel, sensor in self.spec.sensors.items()}

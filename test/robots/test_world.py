@@ -1,0 +1,32 @@
+"""Declared worlds: drives that could not move are refused, and a world can be had without its sensors' errors."""
+
+from dataclasses import replace
+
+import pytest
+
+from safe_support_ql import config
+from safe_support_ql.robots.world import JointDrive
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"control": "position"}, "control is 'position', must be 'effort' or 'velocity'"),
+        ({"control": "velocity"}, "max_force is 0, must be more than 0"),
+    ],
+)
+def test_a_drive_that_could_not_move_is_refused(fields: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        JointDrive("cartpole.urdf", ("a",), ("a",), 0.1, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["diff_drive", "cart_pole"])
+def test_exactly_sensed_changes_the_errors_of_sensors_alone(name: str) -> None:
+    world = config.load_robot(name).robot.world
+    exact = world.exactly_sensed()
+    if world.lidar is None:
+        assert exact == world
+    else:
+        assert exact.lidar is not None and exact.lidar.noise == 0.0 < world.lidar.noise
+        assert exact.drive == replace(world.drive, odometry_drift=0.0) != world.drive
+        assert replace(exact, drive=world.drive, lidar=world.lidar) == world
