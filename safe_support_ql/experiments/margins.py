@@ -19,6 +19,7 @@ from safe_support_ql.robots.cart_pole.robot import CartPole
 from safe_support_ql.robots.diff_drive.robot import DiffDrive
 from safe_support_ql.robots.model import Model
 from safe_support_ql.safety.gate import Gate, GateConfig
+from safe_support_ql.safety.timing import Clock
 
 EPISODES = 30  # with the margin; without it up to five times as many, until the first visit
 
@@ -297,7 +298,8 @@ def unclipped(x: tuple[Any, ...], centre: tuple[float, ...], constants: tuple[fl
 def duel(robot: Robot, case: Case, seed: int, episodes: int) -> float:
     """Smallest margin of `episodes`; below -ROUNDING it was unsafe, and they end there."""
     rng = np.random.default_rng(seed)
-    gate = Gate(robot, GateConfig(), True, seed)
+    clock = Clock.REALTIME if case.truth.get("old") else Clock.LOCKSTEP  # in lock-step nothing is ever old
+    gate = Gate(robot, GateConfig(), True, seed, clock=clock)
     gate.watching = False
     least = np.inf
     for episode in range(episodes):

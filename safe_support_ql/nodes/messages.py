@@ -40,9 +40,10 @@ from visualization_msgs.msg import Marker, MarkerArray
 from safe_support_ql.robots.base import Floats, Robot, Singles
 from safe_support_ql.robots.world import Channel, CommandTopic
 from safe_support_ql.safety.candidates import EXTRA_SLOTS, CandidateSet, candidate_count
-from safe_support_ql.safety.gate import REASONS, VERDICTS, Decision, parse_request
+from safe_support_ql.safety.gate import REASONS, VERDICTS, Decision
 from safe_support_ql.safety.ledger import PHASES
 from safe_support_ql.safety.picture import Picture
+from safe_support_ql.safety.request import parse_request
 
 CANDIDATES, REQUEST, DECISION = "candidates", "request", "decision"
 EPISODE, EPISODE_ACK, OUTCOME = "episode", "episode_ack", "outcome"

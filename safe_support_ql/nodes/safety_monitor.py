@@ -36,10 +36,13 @@ from visualization_msgs.msg import MarkerArray
 from safe_support_ql.nodes import lifecycle, messages
 from safe_support_ql.robots.base import Floats
 from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.cause import NONE, Cause
 from safe_support_ql.safety.gate import Decision, Gate, State
 from safe_support_ql.safety.mismatch import Mismatch
 from safe_support_ql.safety.picture import draw
-from safe_support_ql.safety.support import TRANSPORT_NS
+from safe_support_ql.safety.reasons import STALLED
+from safe_support_ql.safety.sent import TRANSPORT_NS
+from safe_support_ql.safety.timing import Clock
 
 LOCKSTEP_CHECK_S = 0.02
 EARLY, LATE = 0.95, 1.25  # of a period: a state so much newer begins a cycle; without one it begins so much later
@@ -47,10 +50,7 @@ DRAW_S = 0.2
 GHOST_S = 22.0  # a killed participant stays in the graph for its lease: 20 s by default, 4 s with config/fastdds.xml
 GHOST_LOOK_S = 0.1
 JUMP_S = 0.5  # of the clock against the steady one between two looks: no clock that is only slow or fast does that
-FOREIGN = "another node publishes the robot's command: {}; stop it, then call the reset service"
-UNHEARD = "somebody publishes e_stop as {}, which nobody hears; publish std_msgs/msg/Bool"
-STALLED = "the monitor was stopped in the middle of a cycle; give it a processor"
-E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
+E_STOPPED = Cause("e-stop", "send false on e_stop, then call the reset service")
 REMEDY = {  # where the cause itself names none; by the reason of the newest decision
     "request": "",
     "plan_requested": "look at what the policy is shown: it asked for the plan",
@@ -71,6 +71,16 @@ LEVEL = {
 }
 
 
+def foreign_command(names: str) -> Cause:
+    """Somebody else could move the robot."""
+    return Cause(f"another node publishes the robot's command: {names}", "stop it, then call the reset service")
+
+
+def unheard(kinds: str) -> Cause:
+    """There is an e-stop button that this node cannot hear."""
+    return Cause(f"somebody publishes e_stop as {kinds}, which nobody hears", "publish std_msgs/msg/Bool")
+
+
 class SafetyMonitor(lifecycle.ManagedNode):
     """See the module."""
 
@@ -83,7 +93,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.gate: Gate | None = None
         # For the life of the process: a cleanup neither releases the button nor resets a latch.
         self.e_stop = self.lossy_e_stop = False
-        self.latched_by = ""
+        self.latched_by = NONE
         self.recorder_heard = False
         self.next_sequence = 0  # of the decisions of this process
         self.stopping_until = 0
@@ -107,9 +117,10 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.candidate_codec = messages.CandidateCodec(robot, continuous)
         self.requests = messages.RequestCodec(robot)
         first_sequence = max(self.param("first_sequence"), self.next_sequence)
-        self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), first_sequence)
-        self.gate.recorder_required = self.param("recorder_required") or self.recorder_heard
-        if cause := self.latched_by or (E_STOPPED if self.pressed() else ""):
+        clock = Clock(self.param("clock"))
+        self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), first_sequence, clock)
+        self.gate.recorder.required = self.param("recorder_required") or self.recorder_heard
+        if cause := self.latched_by or (E_STOPPED if self.pressed() else NONE):
             self.gate.latch(cause)
             if self.mismatch is not None:
                 self.gate.mismatch.keep(self.mismatch)
@@ -118,7 +129,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.deadline_ns = round(1e9 * (settings.gate.lockstep_timeout_s if self.lockstep else deadline))
         # The deadline is noticed by a timer, so a command may act that much later.
         look_s = LOCKSTEP_CHECK_S if self.lockstep else min(robot.period / 16, LOCKSTEP_CHECK_S)
-        self.latency = (0.0,) if self.lockstep else (0.0, deadline + look_s)
+        self.latency = None if self.lockstep else (0.0, deadline + look_s)
         # The command acts until the next cycle's, and that one may begin late.
         self.late_s = 0.0 if self.lockstep else (LATE - 1.0) * robot.period + look_s
         self.period_ns = round(1e9 * robot.period)
@@ -169,7 +180,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
                 "stop it first"
             )
         if kinds := self._unheard():
-            raise ValueError(UNHEARD.format(kinds))
+            raise ValueError(str(unheard(kinds)))
         assert self.gate is not None
         if not self.linger():  # else the plan still runs, and goes on from what it knows
             self.gate.new_episode(self.gate.episode)
@@ -222,7 +233,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """A last stop, if a stop was cut short; then nothing is known any more but why the gate is latched."""
         if self.gate is None:
             return
-        self.latched_by = self.gate.cause if self.gate.state is State.LATCHED else ""
+        self.latched_by = self.gate.cause if self.gate.state is State.LATCHED else NONE
         self.mismatch = self.gate.mismatch if self.latched_by else None
         try:
             if self.linger():
@@ -237,7 +248,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         gate = self.gate
         if gate is None or not self.running():
             return
-        gate.latch(f"the monitor failed: {error}; look at its log, then call the reset service")
+        gate.latch(Cause(f"the monitor failed: {error}", "look at its log, then call the reset service"))
         self.open = False
         if self._attempt("plan after a failure", self.run_plan) is not None:
             zero = self.robot.action_low.astype("float32") * 0
@@ -266,7 +277,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         try:
             vector = codec.decode(message)
         except ValueError as error:
-            self.get_logger().error(self.gate.refuse(name, str(error)), throttle_duration_sec=1.0)
+            self.get_logger().error(str(self.gate.refuse(name, Cause(str(error)))), throttle_duration_sec=1.0)
             return
         if self.lockstep:
             self.collect(name, latched, vector, stamp_ns)
@@ -353,7 +364,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Whether the last word on `e_stop` was true."""
         return self.e_stop or self.lossy_e_stop
 
-    def _latch_at_once(self, cause: str) -> None:
+    def _latch_at_once(self, cause: Cause) -> None:
         """The plan goes out now, not with the next cycle."""
         if self.gate is None:
             self.latched_by = self.latched_by or cause
@@ -372,7 +383,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.lossy_e_stop = False  # after false by hand the topic must say true anew
         self.on_e_stop(Bool(data=request.data))
         response.success = True
-        response.message = E_STOPPED if self.e_stop else "released; call the reset service to go on"
+        response.message = str(E_STOPPED) if self.e_stop else "released; call the reset service to go on"
 
     def on_reset(self, request: Any, response: Any) -> None:
         """Leave the latch, or say why not."""
@@ -383,7 +394,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         elif foreign := self.foreign_publishers():
             response.message = f"still another publisher of the command: {foreign}"
         elif kinds := self._unheard():
-            response.message = f"still {UNHEARD.format(kinds)}"
+            response.message = f"still {unheard(kinds)}"
         else:
             now_ns = self.stamp_ns if self.lockstep else self.get_clock().now().nanoseconds
             response.success, response.message = self.gate.reset(now_ns, time.monotonic_ns())
@@ -441,11 +452,11 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.command_output.publish(command)
             self._watch_delay(decided_ns)
         if self.gate.state is State.LATCHED:
-            decision = dataclasses.replace(decision, message=self.gate.cause)
+            decision = dataclasses.replace(decision, message=str(self.gate.cause))
         elif decided_ns < self.unsure_until and self.gate.state is State.BACKUP:
             if decision.reason == "no_request" or not decision.message:  # else another cause is named
                 self.gate.cause = STALLED
-                decision = dataclasses.replace(decision, message=STALLED)
+                decision = dataclasses.replace(decision, message=str(STALLED))
         self.decision_message = messages.encode_decision(decision, self.certificate_us)
         self.decision_output.publish(self.decision_message)
         if self.lockstep:
@@ -467,13 +478,13 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Latch where a recorder was heard before and is lost for too long."""
         assert self.gate is not None
         now = time.monotonic_ns()
-        problem = self.gate.recorder_problem(now) if self.recorder_heard else ""
+        problem = self.gate.recorder_problem(now) if self.recorder_heard else NONE
         if not problem:
             self.unrecorded_since = 0
         elif not self.unrecorded_since:
             self.unrecorded_since = now
         elif now - self.unrecorded_since > round(1e9 * self.gate.config.latch_after_s):
-            self.gate.latch(f"{problem}; then call the reset service")
+            self.gate.latch(problem.then("call the reset service"))
 
     def repeat(self) -> None:
         """Lock-step: the simulator asks again, so something was lost on the way."""
@@ -504,13 +515,13 @@ class SafetyMonitor(lifecycle.ManagedNode):
         # A closed gate has seen nothing yet, and a simulated clock begins with a jump.
         if abs(jumped_s) > JUMP_S and self.gate.state is not State.CLOSED:
             self._latch_at_once(
-                f"the clock jumped by {jumped_s:+.1f} s; synchronise the clocks, then call the reset service"
+                Cause(f"the clock jumped by {jumped_s:+.1f} s", "synchronise the clocks, then call the reset service")
             )
 
     def fresh(self, now: int) -> bool:
         """Real time: whether a complete state waits, a period newer than that of the last cycle."""
         assert self.gate is not None
-        newer = self.gate.instant_ns - self.begun_ns >= EARLY * self.period_ns
+        newer = self.gate.inputs.instant_ns - self.begun_ns >= EARLY * self.period_ns
         return newer and not self.open and now - self.opened >= self.period_ns // 2
 
     def cycle(self) -> None:
@@ -520,7 +531,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.next_cycle = now + round(LATE * self.period_ns)
         if self.open:
             self.run_plan()
-        self.begun_ns = self.gate.instant_ns
+        self.begun_ns = self.gate.inputs.instant_ns
         self.begin(self.get_clock().now().nanoseconds)
         asking = self.active and self.gate.state is not State.LATCHED and now >= self.unsure_until
         if self.open and not asking:
@@ -544,14 +555,15 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Latched state and diagnostics, when the state or the reason for it changed."""
         assert self.gate is not None
         # Of the cause its first word, such as the channel's name: its figures change with every tick.
-        why = "" if self.gate.state is State.NOMINAL else f"{self.reason} {self.gate.cause.partition(' ')[0]}"
+        why = "" if self.gate.state is State.NOMINAL else f"{self.reason} {self.gate.cause.what.partition(' ')[0]}"
         now = self.gate.state, why
         before, self.told = self.told, now
         if now == before or (before is not None and before[0] is now[0] is State.LATCHED):
             return
         if self.gate.state is State.LATCHED and self.gate.mismatch.spent and (foreign := self.foreign_publishers()):
             # What contradicts the predictions may be somebody else's commands.
-            self.gate.cause = f"{FOREIGN.format(foreign)}; {self.gate.cause}"
+            cause = foreign_command(foreign)
+            self.gate.cause = Cause(f"{cause.what}; {self.gate.cause.what}", cause.remedy)
         if self.reason == "input_missing" and not self.lockstep:
             self._look_at_types()
         text = f"{now[0].value}: {self.gate.cause}" if self.gate.cause else now[0].value
@@ -575,8 +587,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         for codec in self.codecs:
             kind = codec.channel.type.replace("/msg/", "/").replace("/", "/msg/")
             if others := self._other_types(codec.channel.name, kind):
-                problem = f"{codec.channel.name}: somebody publishes {others}, expected {kind}"
-                self.get_logger().error(self.gate.refuse(codec.channel.name, problem), throttle_duration_sec=1.0)
+                problem = Cause(f"{codec.channel.name}: somebody publishes {others}, expected {kind}")
+                self.get_logger().error(str(self.gate.refuse(codec.channel.name, problem)), throttle_duration_sec=1.0)
 
     def on_second(self) -> None:
         """Diagnostics, and a look for others that publish the command, or an e-stop of another type."""
@@ -586,9 +598,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if not self.active:
             return
         if foreign := self.foreign_publishers():
-            self._latch_at_once(FOREIGN.format(foreign))
+            self._latch_at_once(foreign_command(foreign))
         elif kinds := self._unheard():
-            self._latch_at_once(UNHEARD.format(kinds) + ", then call the reset service")
+            self._latch_at_once(unheard(kinds).then("call the reset service"))
 
     def on_draw(self) -> None:
         """Markers, where somebody looks at them and no request is due."""
@@ -605,7 +617,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
     def remedy(self) -> str:
         """What to do about the cause."""
         assert self.gate is not None
-        return self.gate.cause.partition("; ")[2] or REMEDY[self.reason]
+        return self.gate.cause.remedy or REMEDY[self.reason]
 
     def send_diagnostics(self) -> None:
         """Counters and state."""
@@ -630,7 +642,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         stamp = self.get_clock().now().nanoseconds
         level = LEVEL[self.gate.state]
         robot = self.param("robot_id")
-        self.diagnostics.publish(messages.encode_status(name, stamp, self.gate.cause, level, values, robot))
+        self.diagnostics.publish(messages.encode_status(name, stamp, str(self.gate.cause), level, values, robot))
 
 
 def main() -> None:
