@@ -677,11 +677,18 @@ def test_a_request_deadline_beyond_the_period_certifies_no_longer_delay(monitor:
     assert monitor.get_state() == "inactive" and max(monitor.latency) <= 1.2 * SETTINGS.robot.period
 
 
+def in_real_time(monitor: SafetyMonitor) -> None:
+    unconfigured(monitor, clock="realtime")
+    monitor.trigger_configure()
+    monitor.trigger_activate()
+    assert monitor.get_state() == "active"
+    monitor.latency = (0.0, 0.06)
+
+
 def test_in_real_time_a_cycle_begins_with_a_complete_state_or_a_quarter_of_a_period_late(
     monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert monitor.gate is not None
-    monitor.lockstep, monitor.latency = False, (0.0, 0.06)
+    in_real_time(monitor)
     begun: list[int] = []
     monkeypatch.setattr(monitor.candidate_output, "publish", lambda message: begun.append(message.header.stamp.nanosec))
     steady, period = [10**15], monitor.period_ns
@@ -714,9 +721,9 @@ def test_a_plan_that_goes_out_after_its_certificate_is_noted_for_when_it_went_ou
     monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Latched, nobody is asked; but the certificate takes its time, or the process is stopped meanwhile."""
+    in_real_time(monitor)
     gate = monitor.gate
     assert gate is not None
-    monitor.lockstep, monitor.latency = False, (0.0, 0.06)
     steady = [10**15]
     monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
     begin = gate.begin

@@ -51,11 +51,22 @@ def test_compiled_dynamics_work_on_plain_numbers(name: str) -> None:
     """np.where, for one, makes an array of a number where it is compiled: right, and ten times as slow."""
     model = ROBOTS[name].model
     x = tuple(0.1 for _ in ROBOTS[name].state_names)
-    u = numba.njit(model.certificate.backup)(x, 0.0, model.certificate.constants)
+    u = numba.njit(model.certificate.backup)(x, model.certificate.centre(0), model.certificate.constants)
     ahead = numba.njit(model.dynamics.step)(
         x, u, tuple(float(value) for value in model.dynamics.members[0]), model.dynamics.dt
     )
     assert all(isinstance(value, float) for value in (*u, *ahead))
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_robots_that_differ_in_numbers_alone_share_the_compiled_code(name: str) -> None:
+    robot = config.load_robot(name).robot
+    sizes = len(robot.state_names), len(robot.action_names)
+    again = Certifier(robot.model, *sizes)
+    assert again._kernel is CERTIFICATES[name]._kernel
+    certificate = replace(robot.model.certificate, constants=tuple(2.0 * c for c in robot.model.certificate.constants))
+    assert certificate.constants
+    assert Certifier(replace(robot.model, certificate=certificate), *sizes)._kernel is not again._kernel
 
 
 @pytest.mark.parametrize("name", ROBOTS)
