@@ -14,7 +14,7 @@ from safe_support_ql.robots.model import Floats, Model
 
 
 class Certifier:
-    """Scaled margins of candidates. Compiles on construction (seconds), so that no decision ever waits for it."""
+    """Scaled margins of candidates. Compiled on construction (seconds, once for all of a kind): no decision waits."""
 
     def __init__(self, model: Model, state_size: int, action_size: int) -> None:
         """Compile and warm up. Raises ValueError if compiled code and model disagree in shape."""
@@ -41,8 +41,8 @@ class Certifier:
         `holds`, in checks, stand for those of the model where a command may act longer.
 
         Centres are tried in the order of their distance from `centre`, the one that the plan has now, because near ones
-        are the likely ones; the first that gives `enough` is kept, else the best. A margin
-        below `least` is cut off where it was found, so it is an upper bound: certified or not never depends on that.
+        are the likely ones; the first that gives `enough` is kept, else the best. A margin below `least` is cut off
+        where it was found, so it is an upper bound: whether an action is certified never depends on that.
         """
         model = self.model
         margins = np.full(len(actions), -np.inf)

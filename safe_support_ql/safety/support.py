@@ -1,4 +1,4 @@
-"""A_safe(s) with latched hysteresis and the backup atom: from an estimate to a CandidateSet (docs/method.md)."""
+"""A_safe(s) with hysteresis and the backup atom: from an estimate to a CandidateSet (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from safe_support_ql.safety.timing import Timing
 
 
 class Support:
-    """Certifies candidates. Hidden state: the plan's centre, the last command, the band's threshold and its budget."""
+    """Certifies candidates.
+
+    Hidden state: the plan's centre, the last command, the threshold of the band, and its budget.
+    """
 
     def __init__(self, robot: Robot, continuous: bool, seed: int) -> None:
         """Compile the certificate of `robot`; `seed` draws the lattice offsets of continuous actions."""
@@ -47,7 +50,7 @@ class Support:
         for centre in range(len(self.robot.model.certificate.centres)):
             self.centre = centre
             margins.append(self._certify_here(estimate, timing, self.plan_action(estimate.state)))
-        # Where none certifies, margins that were cut off at their first violation cannot be compared.
+        # Where none is certified, margins that were cut off at their first violation cannot be compared.
         self.centre = int(np.argmax(margins)) if max(margins) >= 0.0 else self._middle
 
     def plan_action(self, state: Floats) -> Singles:
@@ -151,11 +154,11 @@ class Support:
             self._leave_band()
         else:
             self.in_band = True
-            # Latched: the largest margin reached since entry, less what a bounded sensor error explains; never lowered.
+            # The largest margin reached since entry, less what a bounded sensor error explains; never lowered.
             self.threshold = max(self.threshold, plan_margin - model.certificate.noise_allowance, 0.0)
 
     def _offered(self, estimate: Estimate, timing: Timing, actions: Singles, certified: Bools, is_plan: Bools) -> Bools:
-        """Certified actions that pass held `offered_longer` checks longer, too; all certified ones where none does.
+        """Certified actions that also pass when held `offered_longer` checks longer; all of them where none does.
 
         Members do not certify again what they certified for each other (docs/method.md), so after an action of least
         margin only the plan may be left. Nothing is less safe for that, but little is learnt from it.

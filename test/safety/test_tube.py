@@ -31,4 +31,4 @@ def test_the_plan_that_runs_later_than_certified_for_is_not_certified(
     feed(realtime, PERIOD)
     realtime.begin(PERIOD, PERIOD, (0.0, 0.06))
     decision = realtime.expire(PERIOD + 90_000_000)
-    assert decision.reason == "closed" and "in time" in decision.message, "nor does it open the realtime"
+    assert decision.reason == "closed" and "in time" in decision.message, "nor does it open the gate"
