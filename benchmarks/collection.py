@@ -31,7 +31,7 @@ def collect(name: str, world: str, continuous: bool, ticks: int) -> dict[str, An
     sim, gate = Simulation(in_world(robot, world)), Gate(robot, config.gate, continuous, COLLECTION.start)
     played = episode = latched = 0
     while played < ticks:
-        gate.state, gate.cause = State.CLOSED, ""
+        gate.state = State.CLOSED
         policy = BehaviorPolicy(config.behavior, robot, COLLECTION.start + episode)
         played += play(sim, gate, policy, COLLECTION.start + episode, episode).ticks
         latched += gate.state is State.LATCHED

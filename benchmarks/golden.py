@@ -46,6 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this revision, w
 from benchmarks import tape
 from safe_support_ql import config as configuration
 from safe_support_ql.safety.gate import REASONS, VERDICTS, Decision, State
+from safe_support_ql.safety.timing import Clock
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "test" / "golden"
@@ -99,7 +100,7 @@ def lockstep(robot_name: str, continuous: bool) -> tuple[list[tape.Row], dict[st
     torch.set_num_threads(1)
     config = configuration.load_robot(robot_name, LEARNER)
     robot = config.robot
-    sim, gate = Simulation(robot), tape.make_gate(config, continuous, SEED)
+    sim, gate = Simulation(robot), tape.make_gate(config, continuous, SEED, Clock.LOCKSTEP)
     policy = BehaviorPolicy(config.behavior, robot, SEED)
     trainer = Trainer(replace(config.learner, seed=SEED), problem_spec(robot, continuous))
     dtype = record_type(len(robot.observation_names), gate.support.size, len(robot.action_names))

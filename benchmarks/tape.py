@@ -23,7 +23,9 @@ from safe_support_ql.config import Config
 from safe_support_ql.robots.base import Robot, Singles
 from safe_support_ql.robots.model import Floats
 from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.cause import Cause
 from safe_support_ql.safety.gate import Decision, Gate, State
+from safe_support_ql.safety.timing import Clock
 
 NS = 1_000_000_000
 NONE = ""  # the verdict and the reason of a call that decided nothing
@@ -32,9 +34,9 @@ Row = dict[str, Any]
 # --- what this revision calls things -------------------------------------------------------------------------------
 
 
-def make_gate(config: Config, continuous: bool, seed: int) -> Gate:
+def make_gate(config: Config, continuous: bool, seed: int, clock: Clock) -> Gate:
     """A gate of the robot of `config`."""
-    return Gate(config.robot, config.gate, continuous, seed)
+    return Gate(config.robot, config.gate, continuous, seed, clock=clock)
 
 
 def timing(config: Config) -> tuple[int, int, tuple[float, float], float]:
@@ -67,7 +69,7 @@ def gate_digest(gate: Gate) -> int:
     """Of what a gate shows of itself, but for the wording of its cause."""
     n = gate.counters
     return digest(
-        gate.id, gate.sequence, gate.episode, gate.instant_ns, gate.recorder_required, bool(gate.cause), n.decisions,
+        gate.id, gate.sequence, gate.episode, gate.inputs.instant_ns, gate.recorder.required, bool(gate.cause), n.decisions,
         n.interventions, n.empty_supports, n.refused_inputs, n.refused_requests, n.mismatches,
         [n.verdicts[name] for name in sorted(n.verdicts)], gate.mismatch.level, gate.mismatch.largest,
     )  # fmt: skip
@@ -281,7 +283,7 @@ class Tape:
     def __init__(self, config: Config, continuous: bool, seed: int) -> None:
         """Compiles the gate."""
         self.robot = config.robot
-        self.gate = make_gate(config, continuous, seed)
+        self.gate = make_gate(config, continuous, seed, Clock.REALTIME)
         self.rng = np.random.default_rng(seed)
         self.world = WORLDS[self.robot.name](self.robot, self.rng)
         self.deadline_ns, self.look_ns, self.latency_s, self.late_s = timing(config)
@@ -389,13 +391,13 @@ class Tape:
             self.cycle()
 
     def unreadable(self, channel: str) -> None:
-        self.gate.refuse(channel, f"{channel}: cannot be read")
+        self.gate.refuse(channel, Cause(f"{channel}: cannot be read"))
         self.note("refuse", True)
 
     # the monitor
 
     def fresh(self) -> bool:
-        newer = self.gate.instant_ns - self.begun >= 0.95 * self.period_ns
+        newer = self.gate.inputs.instant_ns - self.begun >= 0.95 * self.period_ns
         return newer and not self.open and self.steady - self.opened >= self.period_ns // 2
 
     def look(self) -> None:
@@ -414,7 +416,7 @@ class Tape:
         self.next_cycle = self.steady + round(1.25 * self.period_ns)
         if self.open:
             self.expire()
-        self.begun, self.opened = self.gate.instant_ns, self.steady
+        self.begun, self.opened = self.gate.inputs.instant_ns, self.steady
         candidates = self.gate.begin(self.steady + self.ahead, self.steady, self.latency_s, self.late_s)
         self.note("begin", candidates is not None, candidates)
         self.spend(5e-5, 1e-3)
@@ -469,7 +471,7 @@ class Tape:
         self.after(self.between(0.05, 0.4), self.operate)
 
     def press(self) -> None:
-        self.gate.latch("button pressed")
+        self.gate.latch(Cause("button pressed"))
         self.note("latch", True)
 
     def start_episode(self) -> None:

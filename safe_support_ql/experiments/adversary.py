@@ -13,6 +13,7 @@ import numpy as np
 from safe_support_ql.robots.base import Estimate, Floats
 from safe_support_ql.robots.claims import Adversary, Truth
 from safe_support_ql.safety.gate import Gate
+from safe_support_ql.safety.timing import Clock
 
 ROUNDING = 1e-9  # in the unit of h; a margin below minus this is a visit
 LONGEST = 400  # ticks of an encounter
@@ -26,6 +27,7 @@ def least_certified(gate: Gate, estimate: Estimate, actions: Floats) -> Floats |
     Refined between the last accepted and the first refused one.
     """
     support, model = gate.support, gate.support.robot.model
+    assert gate.cycle is not None
     in_band = (
         support.in_band
         and support.spent + model.certificate.step_residual <= model.certificate.band_budget
@@ -33,7 +35,7 @@ def least_certified(gate: Gate, estimate: Estimate, actions: Floats) -> Floats |
     )
     least = support.threshold if in_band else model.certificate.band + support.surcharge
     for _ in range(3):
-        margin, _ = support._certify(estimate, gate._timing, actions.astype(np.float32))
+        margin, _ = support._certify(estimate, gate.cycle.timing, actions.astype(np.float32))
         if not (margin >= least).any():
             return None
         best = int(np.argmin(np.where(margin >= least, margin, np.inf)))
@@ -58,7 +60,7 @@ def encounter(
     period = int(1e9 / robot.world.control_hz)
     world = adversary.world(robot, truth, rng)
     old = world.age(0)
-    latency = (0.0, 1e-9) if old else (0.0,)  # in lock-step nothing is ever old, so not lock-step
+    latency = (0.0, 1e-9) if gate.clock is Clock.REALTIME else None
     sensed = [world.sense()]
     for _ in range(old):  # nobody commands yet
         world.tick(silence)

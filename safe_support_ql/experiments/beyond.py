@@ -67,7 +67,7 @@ def meet(gate: Gate, truth: Truth, watch: bool = False, episodes: int = EPISODES
     rng, gate.watching = np.random.default_rng(0), watch
     met, latched = [], 0
     for _ in range(episodes):
-        gate.state, gate.cause = State.CLOSED, ""
+        gate.state = State.CLOSED
         # Episodes number on, as time does in one gate.
         least = encounter(gate, adversary, truth, rng, gate.episode + 1)
         if np.isfinite(least):

@@ -19,6 +19,7 @@ from safe_support_ql.parameters import build
 from safe_support_ql.robots.base import Floats, Robot
 from safe_support_ql.robots.claims import Case, Margins, Monitor
 from safe_support_ql.safety.gate import Gate, GateConfig
+from safe_support_ql.safety.timing import Clock
 
 EPISODES = 30  # with the margin; without it up to five times as many, until the first visit
 BY = "falsify --margins"
@@ -62,7 +63,8 @@ def duel(robot: Robot, case: Case, seed: int, episodes: int, stamped: bool) -> f
     """Smallest margin of `episodes`; below -ROUNDING it was unsafe, and they end there. `stamped`: see encounter."""
     adversary = robots.claimed(robot, "adversary", BY)
     rng = np.random.default_rng(seed)
-    gate = Gate(robot, GateConfig(), True, seed)
+    clock = Clock.REALTIME if case.truth.get("old") else Clock.LOCKSTEP  # in lock-step nothing is ever old
+    gate = Gate(robot, GateConfig(), True, seed, clock=clock)
     gate.watching = False
     least = np.inf
     for episode in range(episodes):

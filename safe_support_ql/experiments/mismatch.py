@@ -64,7 +64,7 @@ def meet(config: Config, spec: WorldSpec, episodes: int, watch: bool = True) -> 
 def _episode(sim: Simulation, gate: Gate, policy: BehaviorPolicy, spec: WorldSpec, seed: int) -> Encounter:
     robot, before = sim.robot, sim.unsafe_visits
     outcome = sim.reset(seed)
-    gate.state, gate.cause = State.CLOSED, ""
+    gate.state = State.CLOSED
     gate.new_episode(seed)
     wait = int(np.random.default_rng([seed, 5]).integers(1, round(LONGEST_WAIT_S / robot.period) + 1))
     changed = latched = None

@@ -10,7 +10,7 @@ from sensor_msgs.msg import JointState, PointCloud2, PointField
 from safe_support_ql.nodes.native import nanoseconds, stamp_of
 from safe_support_ql.robots.base import Robot, Singles
 from safe_support_ql.safety.candidates import EXTRA_SLOTS, CandidateSet, candidate_count
-from safe_support_ql.safety.gate import parse_request
+from safe_support_ql.safety.request import parse_request
 
 
 class CandidateCodec:

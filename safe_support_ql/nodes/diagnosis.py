@@ -24,18 +24,13 @@ LEVEL = {
 }
 
 
-def remedy(cause: str, reason: str) -> str:
-    """What to do: what `cause` itself names after '; ', else what helps against the `reason` of the newest decision."""
-    return cause.partition("; ")[2] or REMEDY[reason]
-
-
 def diagnose(gate: Gate, reason: str) -> dict[str, object]:
     """The values of the gate's status, where the newest decision had `reason`."""
     counters = gate.counters
     return {
         "state": gate.state.value,
         "reason": reason,
-        "remedy": remedy(gate.cause, reason),
+        "remedy": gate.cause.remedy or REMEDY[reason],
         "episode": gate.episode,
         "decisions": counters.decisions,
         "interventions": counters.interventions,

@@ -10,14 +10,15 @@ from std_srvs.srv import SetBool
 
 from safe_support_ql.nodes import topics
 from safe_support_ql.nodes.lifecycle import ManagedNode
+from safe_support_ql.safety.cause import Cause
 
-E_STOPPED = "e-stop; send false on e_stop, then call the reset service"
+E_STOPPED = Cause("e-stop", "send false on e_stop, then call the reset service")
 
 
 class EStop:
     """The newest word of every button; a cleanup of the node releases none."""
 
-    def __init__(self, node: ManagedNode, latch: Callable[[str], None]) -> None:
+    def __init__(self, node: ManagedNode, latch: Callable[[Cause], None]) -> None:
         """Hear all buttons; `latch` is called with the cause at once, each time that one says true."""
         self._latch = latch
         self._reliable = self._lossy = False
@@ -50,4 +51,4 @@ class EStop:
         self._lossy = False  # after false by hand the topic must say true anew
         self.on_e_stop(Bool(data=request.data))
         response.success = True
-        response.message = E_STOPPED if self._reliable else "released; call the reset service to go on"
+        response.message = str(E_STOPPED) if self._reliable else "released; call the reset service to go on"

@@ -39,20 +39,22 @@ from safe_support_ql.nodes.diagnosis import LEVEL, diagnose
 from safe_support_ql.nodes.e_stop import E_STOPPED, EStop
 from safe_support_ql.nodes.markers import encode_markers
 from safe_support_ql.nodes.watchdogs import (
-    FOREIGN,
-    STALLED,
-    UNHEARD,
     ClockWatch,
     DelayWatch,
     PublisherWatch,
     RecorderWatch,
+    foreign_command,
+    unheard_e_stop,
 )
 from safe_support_ql.robots.base import LATE
 from safe_support_ql.robots.model import Floats
 from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.cause import NONE, Cause
 from safe_support_ql.safety.gate import Decision, Gate, State
 from safe_support_ql.safety.mismatch import Mismatch
 from safe_support_ql.safety.picture import draw
+from safe_support_ql.safety.reasons import STALLED
+from safe_support_ql.safety.timing import Clock
 
 LOCKSTEP_CHECK_S = 0.02
 EARLY = 0.95  # of a period: a state so much newer begins a cycle; without one it begins `LATE` periods after the last
@@ -70,7 +72,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         super().__init__("safety_monitor")
         self.gate: Gate | None = None
         # For the life of the process: a cleanup neither releases the button nor resets a latch.
-        self.latched_by = ""
+        self.latched_by = NONE
         self.recorder_watch = RecorderWatch()
         self.next_sequence = 0  # of the decisions of this process
         self.stopping_until = 0
@@ -88,9 +90,10 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.candidate_codec = CandidateCodec(robot, continuous)
         self.requests = RequestCodec(robot)
         first_sequence = max(self.param("first_sequence"), self.next_sequence)
-        self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), first_sequence)
-        self.gate.recorder_required = self.param("recorder_required") or self.recorder_watch.heard
-        if cause := self.latched_by or (E_STOPPED if self.e_stop.pressed() else ""):
+        clock = Clock(self.param("clock"))
+        self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), first_sequence, clock)
+        self.gate.recorder.required = self.param("recorder_required") or self.recorder_watch.heard
+        if cause := self.latched_by or (E_STOPPED if self.e_stop.pressed() else NONE):
             self.gate.latch(cause)
             if self.mismatch is not None:
                 self.gate.mismatch.keep(self.mismatch)
@@ -98,7 +101,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.deadline_ns = round(1e9 * (settings.gate.lockstep_timeout_s if self.lockstep else deadline))
         # The deadline is noticed by a timer, so a command may act that much later.
         look_s = LOCKSTEP_CHECK_S if self.lockstep else min(robot.period / 16, LOCKSTEP_CHECK_S)
-        self.latency = (0.0,) if self.lockstep else (0.0, deadline + look_s)
+        self.latency = None if self.lockstep else (0.0, deadline + look_s)
         # The command acts until the next cycle's, and that one may begin late.
         self.late_s = 0.0 if self.lockstep else (LATE - 1.0) * robot.period + look_s
         self.period_ns = round(1e9 * robot.period)
@@ -150,7 +153,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
                 "stop it first"
             )
         if kinds := self.publisher_watch.unheard_e_stops():
-            raise ValueError(UNHEARD.format(kinds))
+            raise ValueError(str(unheard_e_stop(kinds)))
         assert self.gate is not None
         if not self.linger():  # else the plan still runs, and goes on from what it knows
             self.gate.new_episode(self.gate.episode)
@@ -186,7 +189,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """A last stop, if a stop was cut short; then nothing is known any more but why the gate is latched."""
         if self.gate is None:
             return
-        self.latched_by = self.gate.cause if self.gate.state is State.LATCHED else ""
+        self.latched_by = self.gate.cause if self.gate.state is State.LATCHED else NONE
         self.mismatch = self.gate.mismatch if self.latched_by else None
         try:
             if self.linger():
@@ -201,11 +204,10 @@ class SafetyMonitor(lifecycle.ManagedNode):
         gate = self.gate
         if gate is None or not self.running():
             return
-        gate.latch(f"the monitor failed: {error}; look at its log, then call the reset service")
+        gate.latch(Cause(f"the monitor failed: {error}", "look at its log, then call the reset service"))
         self.open = False
         if self._attempt("plan after a failure", self.run_plan) is not None:
-            zero = self.robot.action_low.astype("float32") * 0
-            self.command_output.publish(self.commands.encode(zero, self.stamp_ns))
+            self.command_output.publish(self.commands.encode(self.robot.silence.astype("float32"), self.stamp_ns))
 
     def running(self) -> bool:
         """Whether commands go out: active, or still stopping."""
@@ -230,7 +232,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         try:
             vector = codec.decode(message)
         except ValueError as error:
-            self.get_logger().error(self.gate.refuse(name, str(error)), throttle_duration_sec=1.0)
+            self.get_logger().error(str(self.gate.refuse(name, Cause(str(error)))), throttle_duration_sec=1.0)
             return
         if self.lockstep:
             self.collect(name, latched, vector, stamp_ns)
@@ -299,7 +301,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.gate.recorder_alive(message.data, time.monotonic_ns())
             self.recorder_watch.on_heartbeat(self.gate)
 
-    def _latch_at_once(self, cause: str) -> None:
+    def _latch_at_once(self, cause: Cause) -> None:
         """The plan goes out now, not with the next cycle."""
         if self.gate is None:
             self.latched_by = self.latched_by or cause
@@ -322,7 +324,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         elif foreign := self.publisher_watch.foreign():
             response.message = f"still another publisher of the command: {foreign}"
         elif kinds := self.publisher_watch.unheard_e_stops():
-            response.message = f"still {UNHEARD.format(kinds)}"
+            response.message = f"still {unheard_e_stop(kinds)}"
         else:
             now_ns = self.stamp_ns if self.lockstep else self.get_clock().now().nanoseconds
             response.success, response.message = self.gate.reset(now_ns, time.monotonic_ns())
@@ -380,11 +382,11 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.command_output.publish(command)
             self.delay_watch.sent(decided_ns)
         if self.gate.state is State.LATCHED:
-            decision = dataclasses.replace(decision, message=self.gate.cause)
+            decision = dataclasses.replace(decision, message=str(self.gate.cause))
         elif self.delay_watch.unsure(decided_ns) and self.gate.state is State.BACKUP:
             if decision.reason == "no_request" or not decision.message:  # else another cause is named
                 self.gate.cause = STALLED
-                decision = dataclasses.replace(decision, message=STALLED)
+                decision = dataclasses.replace(decision, message=str(STALLED))
         self.decision_message = tables.encode_decision(decision, self.certificate_us)
         self.decision_output.publish(self.decision_message)
         if self.lockstep:
@@ -420,7 +422,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
     def fresh(self, now: int) -> bool:
         """Real time: whether a complete state waits, a period newer than that of the last cycle."""
         assert self.gate is not None
-        newer = self.gate.instant_ns - self.begun_ns >= EARLY * self.period_ns
+        newer = self.gate.inputs.instant_ns - self.begun_ns >= EARLY * self.period_ns
         return newer and not self.open and now - self.opened >= self.period_ns // 2
 
     def cycle(self) -> None:
@@ -430,7 +432,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.next_cycle = now + round(LATE * self.period_ns)
         if self.open:
             self.run_plan()
-        self.begun_ns = self.gate.instant_ns
+        self.begun_ns = self.gate.inputs.instant_ns
         self.begin(self.get_clock().now().nanoseconds)
         asking = self.active and self.gate.state is not State.LATCHED and not self.delay_watch.unsure(now)
         if self.open and not asking:
@@ -442,7 +444,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Latched state and diagnostics, when the state or the reason for it changed."""
         assert self.gate is not None
         # Of the cause its first word, such as the channel's name: its figures change with every tick.
-        why = "" if self.gate.state is State.NOMINAL else f"{self.reason} {self.gate.cause.partition(' ')[0]}"
+        why = "" if self.gate.state is State.NOMINAL else f"{self.reason} {self.gate.cause.what.partition(' ')[0]}"
         now = self.gate.state, why
         before, self.told = self.told, now
         if now == before or (before is not None and before[0] is now[0] is State.LATCHED):
@@ -450,7 +452,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         contradicted = self.gate.state is State.LATCHED and self.gate.mismatch.spent
         if contradicted and (foreign := self.publisher_watch.foreign()):
             # What contradicts the predictions may be somebody else's commands.
-            self.gate.cause = f"{FOREIGN.format(foreign)}; {self.gate.cause}"
+            cause = foreign_command(foreign)
+            self.gate.cause = Cause(f"{cause.what}; {self.gate.cause.what}", cause.remedy)
         if self.reason == "input_missing" and not self.lockstep:
             self._refuse_unheard()
         text = f"{now[0].value}: {self.gate.cause}" if self.gate.cause else now[0].value
@@ -463,7 +466,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Refuse, by name, the inputs that cannot be heard."""
         assert self.gate is not None
         for channel, problem in self.publisher_watch.unheard_inputs():
-            self.get_logger().error(self.gate.refuse(channel, problem), throttle_duration_sec=1.0)
+            self.get_logger().error(str(self.gate.refuse(channel, problem)), throttle_duration_sec=1.0)
 
     def on_second(self) -> None:
         """Diagnostics, and a look for others that publish the command, or an e-stop of another type."""
@@ -473,9 +476,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if not self.active:
             return
         if foreign := self.publisher_watch.foreign():
-            self._latch_at_once(FOREIGN.format(foreign))
+            self._latch_at_once(foreign_command(foreign))
         elif kinds := self.publisher_watch.unheard_e_stops():
-            self._latch_at_once(UNHEARD.format(kinds) + ", then call the reset service")
+            self._latch_at_once(unheard_e_stop(kinds).then("call the reset service"))
 
     def on_draw(self) -> None:
         """Markers, where somebody looks at them and no request is due."""
@@ -496,7 +499,7 @@ class SafetyMonitor(lifecycle.ManagedNode):
         stamp = self.get_clock().now().nanoseconds
         level, values = LEVEL[self.gate.state], diagnose(self.gate, self.reason)
         robot = self.param("robot_id")
-        self.diagnostics.publish(tables.encode_status(name, stamp, self.gate.cause, level, values, robot))
+        self.diagnostics.publish(tables.encode_status(name, stamp, str(self.gate.cause), level, values, robot))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the safety monitor watches beside its cycle: each says what is wrong, '' if nothing; the monitor acts on it."""
+"""What the safety monitor watches beside its cycle: each says what is wrong, and the monitor acts on it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ from rclpy.node import Node
 
 from safe_support_ql.nodes import topics
 from safe_support_ql.nodes.native import ChannelCodec
+from safe_support_ql.safety.cause import NONE, Cause
 from safe_support_ql.safety.gate import Gate
-from safe_support_ql.safety.support import TRANSPORT_NS
+from safe_support_ql.safety.sent import TRANSPORT_NS
 
 GHOST_S = 22.0  # a killed participant stays in the graph for its lease: 20 s by default, 4 s with config/fastdds.xml
 GHOST_LOOK_S = 0.1
 JUMP_S = 0.5  # of the clock against the steady one between two looks: no clock that is only slow or fast does that
-JUMPED = "the clock jumped by {:+.1f} s; synchronise the clocks, then call the reset service"
-FOREIGN = "another node publishes the robot's command: {}; stop it, then call the reset service"
-UNHEARD = "somebody publishes e_stop as {}, which nobody hears; publish std_msgs/msg/Bool"
-STALLED = "the monitor was stopped in the middle of a cycle; give it a processor"
+
+
+def foreign_command(names: str) -> Cause:
+    """Another node could move the robot past the gate."""
+    return Cause(f"another node publishes the robot's command: {names}", "stop it, then call the reset service")
+
+
+def unheard_e_stop(kinds: str) -> Cause:
+    """There is an e-stop button that the monitor cannot hear."""
+    return Cause(f"somebody publishes e_stop as {kinds}, which nobody hears", "publish std_msgs/msg/Bool")
 
 
 class ClockWatch:
@@ -28,12 +35,14 @@ class ClockWatch:
         """Nothing is compared with the first look."""
         self._ahead_ns: int | None = None
 
-    def look(self, now_ns: int, steady_ns: int) -> str:
+    def look(self, now_ns: int, steady_ns: int) -> Cause:
         """The jump since the last look, from the time `now_ns` of the clock and that of the steady one."""
         ahead_ns = now_ns - steady_ns
         jumped_s = 0.0 if self._ahead_ns is None else (ahead_ns - self._ahead_ns) / 1e9
         self._ahead_ns = ahead_ns
-        return JUMPED.format(jumped_s) if abs(jumped_s) > JUMP_S else ""
+        if abs(jumped_s) <= JUMP_S:
+            return NONE
+        return Cause(f"the clock jumped by {jumped_s:+.1f} s", "synchronise the clocks, then call the reset service")
 
 
 class DelayWatch:
@@ -76,17 +85,17 @@ class RecorderWatch:
         if not gate.recorder_problem(time.monotonic_ns()):
             self._lost_since_ns = 0
 
-    def look(self, gate: Gate) -> str:
+    def look(self, gate: Gate) -> Cause:
         """Why the gate must latch."""
         now = time.monotonic_ns()
-        problem = gate.recorder_problem(now) if self.heard else ""
+        problem = gate.recorder_problem(now) if self.heard else NONE
         if not problem:
             self._lost_since_ns = 0
         elif not self._lost_since_ns:
             self._lost_since_ns = now
         elif now - self._lost_since_ns > round(1e9 * gate.config.latch_after_s):
-            return f"{problem}; then call the reset service"
-        return ""
+            return problem.then("call the reset service")
+        return NONE
 
 
 class PublisherWatch:
@@ -133,12 +142,12 @@ class PublisherWatch:
         """Types of e-stop buttons that the monitor cannot hear."""
         return self._other_types(topics.E_STOP, "std_msgs/msg/Bool")
 
-    def unheard_inputs(self) -> Iterator[tuple[str, str]]:
+    def unheard_inputs(self) -> Iterator[tuple[str, Cause]]:
         """(channel, what is wrong) of each input that somebody publishes as another type."""
         for codec in self._codecs:
             kind = codec.channel.type.replace("/msg/", "/").replace("/", "/msg/")
             if others := self._other_types(codec.channel.name, kind):
-                yield codec.channel.name, f"{codec.channel.name}: somebody publishes {others}, expected {kind}"
+                yield codec.channel.name, Cause(f"{codec.channel.name}: somebody publishes {others}, expected {kind}")
 
     def _other_types(self, topic: str, kind: str) -> str:
         infos = self._node.get_publishers_info_by_topic(topic)

@@ -18,10 +18,10 @@ class CandidateSet:
     """K candidates of one decision. Slots: the source's, then the plan's own slot, then the appended slot.
 
     `observation`[D]; `actions`[K, A] exactly as they would be executed (float32 values); `certified`[K] pass the
-    certificate, fully or (`band`[K]) at the latched threshold; `offered`[K] of them leave beta room for more than the
-    plan at the next tick (all, where the robot does not tell them apart or none does); `is_plan`[K] marks k(s), exactly
-    one; `margin`[K] in scaled units, -inf in an empty slot; `centre`[K] the index of the rest position the plan behind
-    it aims at.
+    certificate, fully or (`band`[K]) at the threshold of the band; `offered`[K] of them leave beta room for more than
+    the plan at the next tick (all, where the robot does not tell them apart or none does); `is_plan`[K] marks k(s),
+    exactly one; `margin`[K] in scaled units, -inf in an empty slot; `centre`[K] the index of the rest position that the
+    plan behind it aims at.
     """
 
     id: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numba
@@ -13,13 +14,13 @@ from safe_support_ql.robots.model import Floats, Model
 
 
 class Certifier:
-    """Scaled margins of candidates. Compiles on construction (seconds), so that no decision ever waits for it."""
+    """Scaled margins of candidates. Compiled on construction (seconds, once for all of a kind): no decision waits."""
 
     def __init__(self, model: Model, state_size: int, action_size: int) -> None:
         """Compile and warm up. Raises ValueError if compiled code and model disagree in shape."""
         self.model = model
         self._order = nearest_first(model.certificate.centres)
-        self._kernel = _compile(model, state_size, action_size)
+        self._kernel = _compiled(model, state_size, action_size)
         none, points = np.zeros((1, 0, action_size)), np.ones((1, model.certificate.point_size))
         self(np.zeros(state_size), none, (0,), np.zeros((1, action_size)), points, 0)
 
@@ -40,8 +41,8 @@ class Certifier:
         `holds`, in checks, stand for those of the model where a command may act longer.
 
         Centres are tried in the order of their distance from `centre`, the one that the plan has now, because near ones
-        are the likely ones; the first that gives `enough` is kept, else the best. A margin
-        below `least` is cut off where it was found, so it is an upper bound: certified or not never depends on that.
+        are the likely ones; the first that gives `enough` is kept, else the best. A margin below `least` is cut off
+        where it was found, so it is an upper bound: whether an action is certified never depends on that.
         """
         model = self.model
         margins = np.full(len(actions), -np.inf)
@@ -81,15 +82,34 @@ def _as_seen(x: Any, seen: Any, h: Any, constants: Any) -> Any:
     return h
 
 
-def _compile(model: Model, state_size: int, action_size: int) -> Callable[..., None]:
+def _compiled(model: Model, state_size: int, action_size: int) -> Callable[..., None]:
     dynamics, certificate = model.dynamics, model.certificate
-    step, backup = numba.njit(dynamics.step), numba.njit(certificate.backup)
-    constraints, terminal = numba.njit(certificate.margins), numba.njit(certificate.terminal)
-    knows, margins_from = certificate.margins_from is not None, numba.njit(certificate.margins_from or _as_seen)
-    constants = tuple(float(value) for value in certificate.constants)
-    checks_per_tick, dt = dynamics.checks_per_tick, dynamics.dt
-    horizon, member_size = len(certificate.tightening) - 1, dynamics.members.shape[1]
-    centre_size = certificate.centres.shape[1]
+    return _compile(
+        dynamics.step, certificate.backup, certificate.margins, certificate.margins_from, certificate.terminal,
+        tuple(float(value) for value in certificate.constants), dynamics.checks_per_tick, dynamics.dt,
+        len(certificate.tightening) - 1, state_size, action_size, dynamics.members.shape[1],
+        certificate.centres.shape[1],
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=16)  # by all that the compiled code depends on: models that differ in numbers alone share it
+def _compile(
+    step: Callable[..., Any],
+    backup: Callable[..., Any],
+    constraints: Callable[..., Any],
+    margins_from: Callable[..., Any] | None,
+    terminal: Callable[..., Any],
+    constants: tuple[float, ...],
+    checks_per_tick: int,
+    dt: float,
+    horizon: int,
+    state_size: int,
+    action_size: int,
+    member_size: int,
+    centre_size: int,
+) -> Callable[..., None]:
+    step, backup, constraints, terminal = (numba.njit(f) for f in (step, backup, constraints, terminal))
+    knows, margins_from = margins_from is not None, numba.njit(margins_from or _as_seen)
     as_tuple: Any = to_fixed_tuple  # an intrinsic: what it returns depends on the value of its second argument
 
     @numba.njit(error_model="numpy")

@@ -31,7 +31,7 @@ class SafetyFilter:
         self._now_ns += self._period_ns
         for channel, vector in inputs.items():
             if problem := self.gate.receive(channel, np.asarray(vector, np.float64), *(self._now_ns,) * 3):
-                raise ValueError(problem)
+                raise ValueError(str(problem))
         candidates = self.gate.begin(self._now_ns, self._now_ns)
         if candidates is None:
             raise ValueError(self.gate.expire(self._now_ns).message)

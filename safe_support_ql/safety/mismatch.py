@@ -33,7 +33,7 @@ class Mismatch:
     def observe(self, residuals: Mapping[str, float], told: bool = True) -> bool:
         """Take the residuals of one tick, by name and in units of W; returns whether one is beyond W.
 
-        `told`: whether the tick could tell anything, as one in which the robot was only to stand still hardly does.
+        `told`: whether the tick can show anything; one in which the robot was only to stand still hardly does.
         """
         # A residual that is no number is the largest: every comparison with it is false, and max would pass over it.
         name = max(residuals, key=lambda n: math.inf if math.isnan(residuals[n]) else residuals[n], default="")

@@ -1,11 +1,7 @@
-"""A_safe(s) with latched hysteresis and the backup atom: from an estimate to a CandidateSet (docs/method.md)."""
+"""A_safe(s) with hysteresis and the backup atom: from an estimate to a CandidateSet (docs/method.md)."""
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,27 +9,14 @@ import numpy as np
 from safe_support_ql.robots.base import Estimate, Floats, Inputs, Robot, Singles
 from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet
 from safe_support_ql.safety.certificate import Certifier
-
-LOOK_BACK = 64  # newest commands that are kept
-MOST_PASTS = 8  # sequences of past commands that are rolled out: each costs as much time as one
-TRANSPORT_NS = 5_000_000  # a command has reached the drive so long after it was sent
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What acts after the instant of the state: past[P, D, A] for each of the `delays`, then the candidate.
-
-    That for each of the `holds`, then the plan; delays and holds in checks, D >= every delay (see rollout.py).
-    """
-
-    delays: tuple[int, ...]
-    holds: tuple[int, ...]
-    past: Floats
-    known: bool = True  # whether the past commands are known; nothing is certified where they are not
+from safe_support_ql.safety.timing import Timing
 
 
 class Support:
-    """Certifies candidates. Hidden state: the plan's centre, the last command, the band's threshold and its budget."""
+    """Certifies candidates.
+
+    Hidden state: the plan's centre, the last command, the threshold of the band, and its budget.
+    """
 
     def __init__(self, robot: Robot, continuous: bool, seed: int) -> None:
         """Compile the certificate of `robot`; `seed` draws the lattice offsets of continuous actions."""
@@ -43,13 +26,9 @@ class Support:
         self.size = self._source.size + EXTRA_SLOTS
         self._certificate = Certifier(robot.model, len(robot.state_names), len(robot.action_names))
         self._rng = np.random.default_rng(seed)
-        self._sent: deque[tuple[Floats, int]] = deque(
-            maxlen=LOOK_BACK
-        )  # command, steady ns; not forgotten by a reset: they may still act
         centres = robot.model.certificate.centres
         distance = np.linalg.norm(centres - centres.mean(axis=0), axis=1).round(9)
         self._middle = int(np.flatnonzero(distance == distance.min())[-1])
-        self._timeout_ns = round(1e9 * robot.world.drive.timeout)  # of the drive: then it acts as under silence
         self.surcharge = 0.0  # scaled margin that a non-plan action needs beyond the certificate's
         self.reset(0)
 
@@ -59,55 +38,6 @@ class Support:
         self.surcharge = 0.0
         self.previous: Floats = self.robot.silence
         self._leave_band()
-
-    def note(self, action: Floats, steady_ns: int) -> None:
-        """A command [A] went out."""
-        self.previous = action
-        self._sent.append((action, steady_ns))
-
-    def newest(self, count: int) -> Floats:
-        """The last `count` commands [count, A], oldest first; the oldest known stands for those before it."""
-        sent = [action for action, _ in self._sent][-max(count, 1) :] or [self.robot.silence]
-        return np.array(sent[:1] * (count - len(sent)) + sent)
-
-    def sent_at(self, moment_ns: int) -> Floats:
-        """The command [A] that acts at `moment_ns` (steady); silence where none was sent, or none acts any more."""
-        for action, sent_ns in reversed(self._sent):
-            if sent_ns <= moment_ns:
-                return action if moment_ns - sent_ns <= self._timeout_ns else self.robot.silence
-        return self._sent[0][0] if self._sent else self.robot.silence
-
-    def past(self, since_ns: int, checks: int) -> tuple[Floats, bool]:
-        """Commands [P, checks, A] that may have acted at each check from `since_ns` (steady) on; whether these are all.
-
-        At a check, each may have that was sent before its end, and after which no other had surely arrived by its
-        start; what happens in the middle of a check lies between. Silence may have where one is older than the drive's
-        timeout. P sequences are made of these, the first of them of the newest; where there would be more than
-        MOST_PASTS, only that one is told. The oldest command that is known stands for those before it; without any,
-        silence.
-        """
-        if not checks or not self._sent:
-            return np.tile(self.robot.silence, (1, checks, 1)), True
-        dt_ns = round(1e9 * self.robot.model.dynamics.dt)
-        sent = np.array([moment for _, moment in self._sent])
-        actions = np.array([action for action, _ in self._sent])
-        starts = since_ns + dt_ns * np.arange(checks)
-        newest, oldest = (
-            np.maximum(np.searchsorted(sent, before) - 1, 0) for before in (starts + dt_ns, starts - TRANSPORT_NS)
-        )
-        oldest = np.minimum(oldest, newest)  # whatever order they were noted in
-        options = []
-        for start, first, last in zip(starts, oldest, newest, strict=True):
-            those: dict[tuple[float, ...], None] = {}
-            for i in range(last, first - 1, -1):
-                if start - sent[i] <= self._timeout_ns + TRANSPORT_NS:
-                    those[tuple(actions[i])] = None
-                if start + dt_ns - sent[i] > self._timeout_ns:
-                    those[tuple(self.robot.silence)] = None
-            options.append(those)
-        if math.prod(len(those) for those in options) > MOST_PASTS:
-            return np.array([[next(iter(those)) for those in options]]), False
-        return np.array(list(product(*options))), True
 
     def _leave_band(self) -> None:
         self.in_band = False
@@ -120,7 +50,7 @@ class Support:
         for centre in range(len(self.robot.model.certificate.centres)):
             self.centre = centre
             margins.append(self._certify_here(estimate, timing, self.plan_action(estimate.state)))
-        # Where none certifies, margins that were cut off at their first violation cannot be compared.
+        # Where none is certified, margins that were cut off at their first violation cannot be compared.
         self.centre = int(np.argmax(margins)) if max(margins) >= 0.0 else self._middle
 
     def plan_action(self, state: Floats) -> Singles:
@@ -197,9 +127,8 @@ class Support:
             is_plan=candidates.is_plan, **new,
         )  # fmt: skip
 
-    def executed(self, candidates: CandidateSet, index: int, steady_ns: int) -> None:
+    def executed(self, candidates: CandidateSet, index: int) -> None:
         """Take note of what was executed: the plan behind it is the stored plan from now on."""
-        self.note(candidates.actions[index].astype(np.float64), steady_ns)
         self.centre = int(candidates.centre[index])
         if candidates.band[index] and not candidates.is_plan[index]:
             self.spent += self.robot.model.certificate.step_residual
@@ -225,11 +154,11 @@ class Support:
             self._leave_band()
         else:
             self.in_band = True
-            # Latched: the largest margin reached since entry, less what a bounded sensor error explains; never lowered.
+            # The largest margin reached since entry, less what a bounded sensor error explains; never lowered.
             self.threshold = max(self.threshold, plan_margin - model.certificate.noise_allowance, 0.0)
 
     def _offered(self, estimate: Estimate, timing: Timing, actions: Singles, certified: Bools, is_plan: Bools) -> Bools:
-        """Certified actions that pass held `offered_longer` checks longer, too; all certified ones where none does.
+        """Certified actions that also pass when held `offered_longer` checks longer; all of them where none does.
 
         Members do not certify again what they certified for each other (docs/method.md), so after an action of least
         margin only the plan may be left. Nothing is less safe for that, but little is learnt from it.

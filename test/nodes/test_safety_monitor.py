@@ -28,6 +28,7 @@ from safe_support_ql.nodes.candidates import RequestCodec
 from safe_support_ql.nodes.diagnosis import REMEDY
 from safe_support_ql.nodes.executor import ShortPathExecutor
 from safe_support_ql.nodes.safety_monitor import SafetyMonitor
+from safe_support_ql.safety.cause import Cause
 from safe_support_ql.safety.gate import REASONS, State
 
 SETTINGS = config.load_robot("diff_drive")
@@ -81,11 +82,11 @@ def reset(monitor: SafetyMonitor) -> bool:
 
 
 def test_a_latch_outlives_a_cleanup_until_it_is_reset(monitor: SafetyMonitor) -> None:
-    monitor.gate.latch("the first cause")
-    monitor.gate.latch("a later one")
+    monitor.gate.latch(Cause("the first cause"))
+    monitor.gate.latch(Cause("a later one"))
     for _ in range(2):
         round_trip(monitor)
-        assert (monitor.gate.state, monitor.gate.cause) == (State.LATCHED, "the first cause")
+        assert (monitor.gate.state, monitor.gate.cause) == (State.LATCHED, Cause("the first cause"))
     feed(monitor, 10**9)
     assert reset(monitor)
     round_trip(monitor)
@@ -95,14 +96,14 @@ def test_a_latch_outlives_a_cleanup_until_it_is_reset(monitor: SafetyMonitor) ->
 def test_a_failed_callback_stays_latched_over_a_cleanup(monitor: SafetyMonitor) -> None:
     monitor._guarded(lambda: 1 / 0)()
     round_trip(monitor)
-    assert monitor.gate.state is State.LATCHED and "division by zero" in monitor.gate.cause
+    assert monitor.gate.state is State.LATCHED and "division by zero" in str(monitor.gate.cause)
 
 
 def test_a_released_e_stop_stays_latched_over_a_cleanup(monitor: SafetyMonitor) -> None:
     for pressed in (True, False):
         monitor.e_stop.on_e_stop(Bool(data=pressed))
     round_trip(monitor)
-    assert monitor.gate.state is State.LATCHED and "e-stop" in monitor.gate.cause
+    assert monitor.gate.state is State.LATCHED and "e-stop" in str(monitor.gate.cause)
     monitor.e_stop.on_e_stop(Bool(data=True))
     feed(monitor, 10**9)
     assert not reset(monitor)
@@ -134,7 +135,7 @@ def test_a_tap_on_the_e_stop_counts_before_the_monitor_is_configured(monitor: Sa
         monitor.e_stop.on_e_stop(Bool(data=pressed))
     monitor.trigger_configure()
     monitor.trigger_activate()
-    assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "e-stop" in monitor.gate.cause
+    assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "e-stop" in str(monitor.gate.cause)
 
 
 def test_a_button_that_is_not_reliable_keeps_its_own_word(monitor: SafetyMonitor) -> None:
@@ -180,7 +181,7 @@ def test_a_button_of_another_type_is_no_button(monitor: SafetyMonitor, monkeypat
         lambda topic: [SimpleNamespace(topic_type=kind) for kind in kinds] if topic == topics.E_STOP else [],
     )
     monitor.on_second()
-    assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "UInt8" in monitor.gate.cause
+    assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "UInt8" in str(monitor.gate.cause)
     assert not reset(monitor)
     monitor.trigger_deactivate()
     monitor.trigger_activate()
@@ -218,7 +219,7 @@ def test_on_a_robot_nobody_can_say_that_it_stands_somewhere_else(monitor: Safety
 def test_a_recorder_that_is_lost_stays_required_over_a_cleanup(monitor: SafetyMonitor) -> None:
     monitor.on_heartbeat(UInt64(data=0))
     assert monitor.gate is not None
-    monitor.gate.latch("the recorder is lost")
+    monitor.gate.latch(Cause("the recorder is lost"))
     round_trip(monitor)
     feed(monitor, 10**9)
     response = Trigger.Response()
@@ -230,7 +231,7 @@ def test_a_mismatch_outlives_a_cleanup_until_states_were_compared(monitor: Safet
     assert monitor.gate is not None
     while not monitor.gate.mismatch.spent:
         monitor.gate.mismatch.observe({"x": 2.0})
-    monitor.gate.latch("mismatch")
+    monitor.gate.latch(Cause("mismatch"))
     round_trip(monitor)
     feed(monitor, 10**9)
     assert not reset(monitor)
@@ -260,7 +261,7 @@ def test_no_reset_succeeds_while_a_cause_lives_and_no_latched_gate_passes_a_requ
     sent: list[Any] = []
     alive = dict.fromkeys(CAUSES, False)
     x, heard_ns, seen = 0.0, 0, False
-    gate.recorder_required = True
+    gate.recorder.required = True
     monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
     monkeypatch.setattr(monitor.publisher_watch, "strangers", lambda: strangers)
     monkeypatch.setattr(monitor.command_output, "publish", sent.append)
@@ -357,7 +358,7 @@ def test_a_heartbeat_that_confirms_too_little_keeps_the_gate_in_backup(monitor: 
     for _ in range(3):
         monitor.gate.expire(long_ago)
     monitor.on_heartbeat(UInt64(data=2))
-    assert "decision 2 is not written" in monitor.gate.recorder_problem(time.monotonic_ns())
+    assert "decision 2 is not written" in str(monitor.gate.recorder_problem(time.monotonic_ns()))
     monitor.on_heartbeat(UInt64(data=3))
     assert not monitor.gate.recorder_problem(time.monotonic_ns())
 
@@ -427,8 +428,8 @@ def test_nobody_waits_for_a_ghost_while_a_stop_goes_on(
 
 def moving_request(monitor: SafetyMonitor) -> JointState:
     """An answer to the open cycle that is certified and no plan."""
-    assert monitor.gate is not None and monitor.open and monitor.gate._candidates is not None
-    candidates = monitor.gate._candidates
+    assert monitor.gate is not None and monitor.open and monitor.gate.cycle is not None
+    candidates = monitor.gate.cycle.candidates
     moving = int(np.flatnonzero(candidates.certified & ~candidates.is_plan)[0])
     return RequestCodec(monitor.robot).encode(candidates, candidates.actions[moving])
 
@@ -453,7 +454,7 @@ def test_a_request_whose_certificate_ends_before_its_command_leaves_runs_the_pla
     monitor.on_request(message)
     assert len(sent) == 1
     np.testing.assert_array_equal(monitor.commands.decode(sent[0]), 0.0)
-    assert monitor.gate is not None and "stopped in the middle" in monitor.gate.cause
+    assert monitor.gate is not None and "stopped in the middle" in str(monitor.gate.cause)
 
 
 def test_after_a_command_that_left_late_nobody_is_asked_until_states_are_newer(
@@ -484,7 +485,7 @@ def test_after_a_command_that_left_late_nobody_is_asked_until_states_are_newer(
 
     for _ in range(2):  # 0.2 s of the 0.25 s that a state may be old
         cycle()
-        assert not monitor.open and gate.state is State.BACKUP and "stopped in the middle" in gate.cause
+        assert not monitor.open and gate.state is State.BACKUP and "stopped in the middle" in str(gate.cause)
         np.testing.assert_array_equal(monitor.commands.decode(sent[-1]), 0.0)
     cycle()
     assert monitor.open, "asked again"
@@ -494,11 +495,11 @@ def test_an_activation_during_a_stop_goes_on_from_what_is_known(realtime: tuple[
     monitor, sent = realtime
     assert monitor.gate is not None
     monitor.trigger_deactivate()
-    inputs = dict(monitor.gate._inputs)
+    inputs = dict(monitor.gate.inputs._received)
     assert monitor.gate.state is not State.CLOSED and len(inputs) == len(monitor.codecs)
     monitor.trigger_activate()
     assert monitor.get_state() == "active" and not monitor.linger()
-    assert monitor.gate.state is not State.CLOSED and monitor.gate._inputs == inputs, "the goal comes once"
+    assert monitor.gate.state is not State.CLOSED and monitor.gate.inputs._received == inputs, "the goal comes once"
 
 
 def test_decisions_of_one_process_have_one_numbering(monitor: SafetyMonitor) -> None:
@@ -530,7 +531,7 @@ def test_a_stranger_that_commands_gets_the_plan_at_once(
     monitor, sent = realtime
     monkeypatch.setattr(monitor.publisher_watch, "strangers", lambda: ["/teleop"])
     monitor.on_second()
-    assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "/teleop" in monitor.gate.cause
+    assert monitor.gate is not None and monitor.gate.state is State.LATCHED and "/teleop" in str(monitor.gate.cause)
     np.testing.assert_array_equal(monitor.commands.decode(sent[-1]), 0.0)
 
 
@@ -552,7 +553,7 @@ def test_an_exception_in_the_plan_itself_sends_zero(
 
 def test_a_recorder_that_is_lost_for_too_long_latches(monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
     assert monitor.gate is not None
-    monitor.gate.recorder_required = True
+    monitor.gate.recorder.required = True
     steady = [10**15]
     monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
 
@@ -568,7 +569,7 @@ def test_a_recorder_that_is_lost_for_too_long_latches(monitor: SafetyMonitor, mo
     assert decide(lost_s) != "latched" and decide(0.5 * SETTINGS.gate.latch_after_s) != "latched"
     monitor.on_heartbeat(UInt64(data=monitor.gate.sequence))
     assert decide(lost_s) != "latched" and decide(0.5 * SETTINGS.gate.latch_after_s) != "latched", "it was back"
-    assert decide(SETTINGS.gate.latch_after_s) == "latched" and "recorder" in monitor.gate.cause
+    assert decide(SETTINGS.gate.latch_after_s) == "latched" and "recorder" in str(monitor.gate.cause)
     assert not reset(monitor)
 
 
@@ -615,7 +616,7 @@ def test_a_clock_that_jumps_latches_and_says_so(
     assert monitor.gate.state is not State.LATCHED, "a simulated clock begins with a jump"
     monitor.gate.state, ahead_s = State.NOMINAL, 10
     monitor.on_timer()
-    assert monitor.gate.state is State.LATCHED and "the clock jumped by +5.0 s" in monitor.gate.cause
+    assert monitor.gate.state is State.LATCHED and "the clock jumped by +5.0 s" in str(monitor.gate.cause)
 
 
 def test_a_publisher_of_another_type_is_named(
@@ -631,8 +632,8 @@ def test_a_publisher_of_another_type_is_named(
     )
     assert monitor.gate is not None
     monitor._refuse_unheard()
-    assert monitor.gate._problems == {
-        "odom": "odom: somebody publishes std_msgs/msg/Bool, expected nav_msgs/msg/Odometry"
+    assert monitor.gate.inputs.problems == {
+        "odom": Cause("odom: somebody publishes std_msgs/msg/Bool, expected nav_msgs/msg/Odometry")
     }
 
 
@@ -675,11 +676,18 @@ def test_the_longest_request_deadline_certifies_no_longer_delay_than_reach_allow
     assert monitor.get_state() == "inactive" and max(monitor.latency) <= 1.2 * period
 
 
+def in_real_time(monitor: SafetyMonitor) -> None:
+    unconfigured(monitor, clock="realtime")
+    monitor.trigger_configure()
+    monitor.trigger_activate()
+    assert monitor.get_state() == "active"
+    monitor.latency = (0.0, 0.06)
+
+
 def test_in_real_time_a_cycle_begins_with_a_complete_state_or_a_quarter_of_a_period_late(
     monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert monitor.gate is not None
-    monitor.lockstep, monitor.latency = False, (0.0, 0.06)
+    in_real_time(monitor)
     begun: list[int] = []
     monkeypatch.setattr(monitor.candidate_output, "publish", lambda message: begun.append(message.header.stamp.nanosec))
     steady, period = [10**15], monitor.period_ns
@@ -712,9 +720,9 @@ def test_a_plan_that_goes_out_after_its_certificate_is_noted_for_when_it_went_ou
     monitor: SafetyMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Latched, nobody is asked; but the certificate takes its time, or the process is stopped meanwhile."""
+    in_real_time(monitor)
     gate = monitor.gate
     assert gate is not None
-    monitor.lockstep, monitor.latency = False, (0.0, 0.06)
     steady = [10**15]
     monkeypatch.setattr("safe_support_ql.nodes.safety_monitor.time.monotonic_ns", lambda: steady[0])
     begin = gate.begin
@@ -725,10 +733,10 @@ def test_a_plan_that_goes_out_after_its_certificate_is_noted_for_when_it_went_ou
         return candidates
 
     monkeypatch.setattr(gate, "begin", slowly)
-    gate.latch("a cause")
+    gate.latch(Cause("a cause"))
     stamp_ns = monitor.get_clock().now().nanoseconds
     for codec in monitor.codecs:
         monitor.on_channel(codec, codec.encode(np.array(STATE[codec.channel.name], float), stamp_ns))
     assert gate.counters.decisions == 1
-    assert gate.support._sent[-1][1] == 10**15 + 70_000_000
+    assert gate.sent._commands[-1][1] == 10**15 + 70_000_000
     assert gate.counters.verdicts["certified"] == 0, "later than it was certified for"

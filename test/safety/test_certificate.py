@@ -59,6 +59,17 @@ def test_compiled_dynamics_work_on_plain_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROBOTS)
+def test_robots_that_differ_in_numbers_alone_share_the_compiled_code(name: str) -> None:
+    robot = config.load_robot(name).robot
+    sizes = len(robot.state_names), len(robot.action_names)
+    again = Certifier(robot.model, *sizes)
+    assert again._kernel is CERTIFICATES[name]._kernel
+    certificate = replace(robot.model.certificate, constants=tuple(2.0 * c for c in robot.model.certificate.constants))
+    assert certificate.constants
+    assert Certifier(replace(robot.model, certificate=certificate), *sizes)._kernel is not again._kernel
+
+
+@pytest.mark.parametrize("name", ROBOTS)
 def test_without_a_past_or_with_points_that_are_no_numbers_nothing_is_certified(name: str) -> None:
     robot = ROBOTS[name]
     state, past, actions, points = random_situation(robot, 1)

@@ -29,12 +29,12 @@ def test_what_is_not_certified_is_replaced_by_the_plan(shield: SafetyFilter) -> 
     shield.certify_action(seen(), np.zeros(1))
     action, certified = shield.certify_action(seen(0.0005, 0.0), np.array([11.0]))
     assert not certified and action == shield.gate.support.plan_action(np.array([0.0005, 0.0, 0.0, 0.0]))
-    assert "margin" in shield.gate.cause
+    assert "margin" in shield.gate.cause.what
 
 
 def test_before_the_first_certificate_there_is_silence(shield: SafetyFilter) -> None:
     action, certified = shield.certify_action(seen(theta=np.pi), np.array([10.0]))
-    assert not certified and action == 0.0 and "bring the robot" in shield.gate.cause
+    assert not certified and action == 0.0 and "bring the robot" in shield.gate.cause.remedy
 
 
 def test_inputs_that_make_no_sense_are_refused_by_name(shield: SafetyFilter) -> None:

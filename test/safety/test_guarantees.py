@@ -20,6 +20,7 @@ from safe_support_ql import config, robots
 from safe_support_ql.experiments import worlds
 from safe_support_ql.robots.base import Inputs, Robot
 from safe_support_ql.safety.candidates import CandidateSet
+from safe_support_ql.safety.cause import Cause
 from safe_support_ql.safety.certificate import Certifier
 from safe_support_ql.safety.gate import Decision, Gate, State
 from safe_support_ql.simulation.simulation import Simulation
@@ -107,7 +108,7 @@ def drive(
         unseen = event in ("NaN input", "silence") and not (blind and robot.name == "cart_pole")
         now = tick * period
         if event == "e-stop":
-            gate.latch("e-stop")
+            gate.latch(Cause("e-stop"))
         inputs = measured(sim, robot, signs)
         for number, (channel, vector) in enumerate(inputs.items()):
             if unseen and number == 0:
