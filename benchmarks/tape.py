@@ -69,8 +69,8 @@ def gate_digest(gate: Gate) -> int:
     """Of what a gate shows of itself, but for the wording of its cause."""
     n = gate.counters
     return digest(
-        gate.id, gate.sequence, gate.episode, gate.inputs.instant_ns, gate.recorder.required, bool(gate.cause), n.decisions,
-        n.interventions, n.empty_supports, n.refused_inputs, n.refused_requests, n.mismatches,
+        gate.id, gate.sequence, gate.episode, gate.inputs.instant_ns, gate.recorder.required, bool(gate.cause),
+        n.decisions, n.interventions, n.empty_supports, n.refused_inputs, n.refused_requests, n.mismatches,
         [n.verdicts[name] for name in sorted(n.verdicts)], gate.mismatch.level, gate.mismatch.largest,
     )  # fmt: skip
 
