@@ -23,7 +23,7 @@ def in_world(robot: Robot, world: str, exact: bool = False) -> Robot:
     `exact`: its sensors have no errors of their own, for experiments that bring those.
     """
     if world not in names(robot):
-        raise ValueError(f"{robot.name}: world is '{world}', must be one of: {', '.join(names(robot))}")
+        raise ValueError(f"{robot.name}: no mismatch '{world}', must be one of: {', '.join(names(robot))}")
     changed = {} if world == NOMINAL else robots.claims_of(robot).mismatches[world]
     truth = driven(robot, **changed)
     if exact:

@@ -9,7 +9,7 @@ from safe_support_ql.experiments import worlds
 
 
 def test_an_unknown_world_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="diff_drive: world is 'heavy', must be one of: nominal, ground_fast"):
+    with pytest.raises(ValueError, match="diff_drive: no mismatch 'heavy', must be one of: nominal, ground_fast"):
         worlds.in_world(config.load_robot("diff_drive").robot, "heavy")
 
 
