@@ -69,3 +69,16 @@ def test_what_a_page_names_exists(name: str) -> None:
 def test_the_method_page_links_to_every_certificate() -> None:
     method = (ROOT / "docs/method.md").read_text()
     assert not [page.name for page in PAGES.values() if f"({page.name})" not in method]
+
+
+def test_the_example_of_the_readme_runs() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    ran: dict[str, object] = {}
+    exec(example, ran)
+    assert ran["certified"] is True and ran["action"] == [4.0]
+
+
+def test_the_pages_link_to_what_exists() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+        assert not [link for link in links if not (page.parent / link).exists()], page.name
