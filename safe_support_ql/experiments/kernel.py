@@ -41,7 +41,7 @@ from safe_support_ql.robots.claims import KernelSpec
 from safe_support_ql.robots.model import Model
 from safe_support_ql.safety.candidates import EXTRA_SLOTS
 from safe_support_ql.safety.gate import Gate
-from safe_support_ql.simulation.registry import make_world
+from safe_support_ql.simulation.world import make_world
 
 Bools = NDArray[np.bool_]
 SPARE = 1.1  # on the sampled residual of the linear enclosure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,23 @@ class Primitive:
     friction: float = 0.8
 
 
-@dataclass(frozen=True)
-class DifferentialDrive:
+@dataclass(frozen=True, kw_only=True)
+class Drive:
+    """How commands move the body. Each kind of drive is a subclass; a robot's own package may bring one."""
+
+    world: ClassVar[str]  # "package.module:Class" of the simulation.world.World that interprets it
+    timeout: float  # s without a command after which the drive obeys the robot's `silence` by itself
+
+    def exactly_sensed(self) -> Self:
+        """The same drive, its sensors without errors of their own."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferentialDrive(Drive):
     """Two wheels driven by velocity motors behind a first-order lag, a dead zone and a command timeout of its own."""
 
+    world = "safe_support_ql.simulation.differential_drive:DriveWorld"
     chassis: Primitive
     wheel: Primitive
     caster: Primitive
@@ -69,28 +82,27 @@ class DifferentialDrive:
     acceleration: float  # m/s^2, slew limit
     turn_acceleration: float  # rad/s^2, slew limit
     dead_zone: float  # m/s; a slower speed command counts as zero, as a real drive's stiction makes it
-    timeout: float  # s without a command after which the drive stops by itself
     odometry_drift: float = 0.01  # relative, standard deviation per metre and per radian
     # True distance and turn per assumed one, of drive and odometry alike: wheels or a track of another size.
     ground_speed: float = 1.0
     ground_turn: float = 1.0
 
-    def exactly_sensed(self) -> DifferentialDrive:
-        """The same drive with an odometry that does not drift."""
+    def exactly_sensed(self) -> Self:
+        """See Drive: an odometry that does not drift."""
         return replace(self, odometry_drift=0.0)
 
 
-@dataclass(frozen=True)
-class JointDrive:
+@dataclass(frozen=True, kw_only=True)
+class JointDrive(Drive):
     """A URDF from pybullet_data (or a path), `driven` joints under `control`, the others free; default motors are off.
 
     Raises ValueError, naming the field, if the drive could not move.
     """
 
+    world = "safe_support_ql.simulation.joints:JointWorld"
     urdf: str
     driven: tuple[str, ...]
     joints: tuple[str, ...]  # in the order of the state: positions, then velocities
-    timeout: float  # s without a command after which the robot's `silence` is obeyed
     link_masses: dict[str, float] = field(default_factory=dict)  # kg, over what the URDF says
     control: Literal["effort", "velocity"] = "effort"  # what a command says: N or N m, or m/s or rad/s
     max_force: float = 0.0  # N or N m, of each motor that holds a velocity
@@ -104,10 +116,6 @@ class JointDrive:
             raise ValueError(f"control is {self.control!r}, must be 'effort' or 'velocity'")
         if self.control == "velocity" and self.max_force <= 0.0:
             raise ValueError(f"max_force is {self.max_force:g}, must be more than 0 for joints driven by velocity")
-
-    def exactly_sensed(self) -> JointDrive:
-        """The same drive: joint states have no error of their own."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ class WorldSpec:
     physics_hz: int
     control_hz: int
     episode_s: float
-    drive: DifferentialDrive | JointDrive
+    drive: Drive
     footprint_radius: float = 0.0
     lidar: Lidar | None = None
     arena: ObstacleArena | None = None

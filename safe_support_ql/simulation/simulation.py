@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from safe_support_ql.robots.base import Floats, Robot
-from safe_support_ql.simulation.registry import make_world
+from safe_support_ql.simulation.world import make_world
 
 VISIT_LIMIT_S = 1.0  # an unsafe visit that lasts this long ends the episode while it still goes on
 ENOUGH = 0.3  # m; a larger clearance need not be exact

@@ -1,7 +1,7 @@
 """What every PyBullet world has: a server of its own, the newest command and its timeout, truth, sensors.
 
-Each drive that a robot can declare has a world in a file beside this one, which says what its truth vector and its
-sensors hold.
+Each kind of drive in robots/world.py names its world, in a file beside this one or in a robot's own package, which
+says what its truth vector and its sensors hold.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pkgutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -117,3 +118,9 @@ class World(ABC):
     def close(self) -> None:
         """Disconnect."""
         self.client.disconnect()
+
+
+def make_world(robot: Robot, gui: bool = False) -> World:
+    """The world that the drive of `robot` names."""
+    made: World = pkgutil.resolve_name(robot.world.drive.world)(robot, gui)
+    return made

@@ -60,7 +60,7 @@ class Toy(Robot):
         self.parameters = p
         self.world = WorldSpec(
             physics_hz=240, control_hz=20, episode_s=5.0,
-            drive=JointDrive("cartpole.urdf", ("slider_to_cart",), ("slider_to_cart",), 0.2),
+            drive=JointDrive(urdf="cartpole.urdf", driven=("slider_to_cart",), joints=("slider_to_cart",), timeout=0.2),
             sensors={"joint_states": "joints"},
         )
         self.channels = (Channel("joint_states", "sensor_msgs/msg/JointState", ("position[]", "velocity[]"), 0.25, 1),)

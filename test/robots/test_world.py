@@ -17,7 +17,7 @@ from safe_support_ql.robots.world import JointDrive
 )
 def test_a_drive_that_could_not_move_is_refused(fields: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        JointDrive("cartpole.urdf", ("a",), ("a",), 0.1, **fields)  # type: ignore[arg-type]
+        JointDrive(urdf="cartpole.urdf", driven=("a",), joints=("a",), timeout=0.1, **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["diff_drive", "cart_pole"])

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from safe_support_ql import config
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.world import JointDrive
 from safe_support_ql.simulation.arena import Arena
-from safe_support_ql.simulation.registry import make_world
-from safe_support_ql.simulation.world import World
+from safe_support_ql.simulation.joints import JointWorld
+from safe_support_ql.simulation.world import World, make_world
 
 TIMEOUT = 0.1  # s
 HANGING = np.array([0.0, np.pi, 0.0, 0.0])  # (x, theta, x', theta') of the cart-pole, its pole downwards
@@ -25,9 +25,9 @@ def robot(drive: JointDrive, silence: float = 0.0) -> Robot:
     return changed
 
 
-def slider(**fields: object) -> JointDrive:
+def slider(**settings: object) -> JointDrive:
     joints = ("slider_to_cart", "cart_to_pole")
-    return JointDrive("cartpole.urdf", joints[:1], joints, TIMEOUT, **fields)  # type: ignore[arg-type]
+    return JointDrive(urdf="cartpole.urdf", driven=joints[:1], joints=joints, timeout=TIMEOUT, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -118,3 +118,18 @@ def test_a_world_without_a_map_takes_no_arena(by_velocity: World) -> None:
     np.testing.assert_array_equal(by_velocity.quick_truth(0.3), by_velocity.truth())
     with pytest.raises(ValueError, match="cart_pole: its world has no map"):
         by_velocity.set_arena(Arena(np.zeros((0, 5)), 1.0, np.zeros(3), np.zeros(2)))
+
+
+class OwnWorld(JointWorld):
+    """What somebody else's package could bring."""
+
+
+class OwnDrive(JointDrive):
+    world = f"{__name__}:OwnWorld"
+
+
+def test_a_drive_brings_its_own_world() -> None:
+    shipped = slider()
+    world = make_world(robot(OwnDrive(**{field.name: getattr(shipped, field.name) for field in fields(shipped)})))
+    assert type(world).__name__ == "OwnWorld"
+    world.close()

@@ -47,7 +47,7 @@ class CartPole(Robot):
             physics_hz=model.PHYSICS_HZ,
             control_hz=model.CONTROL_HZ,
             episode_s=p.episode_s,
-            drive=JointDrive("cartpole.urdf", joints[:1], joints, p.drive_timeout),
+            drive=JointDrive(urdf="cartpole.urdf", driven=joints[:1], joints=joints, timeout=p.drive_timeout),
             sensors={"joint_states": "joints", "goal_pose": "goal"},
         )
         self.channels = (
