@@ -1,4 +1,4 @@
-"""What the margins cover without a latch, so until one comes: errors beyond W, the shipped monitor with all margins.
+"""How large an error the margins still cover before a mismatch latches: beyond W, the shipped monitor, all margins.
 
 W_detect = 2 W means here: one error of W is up to twice its bound while all the others are zero, the comparison of
 states is off, so that nothing ever latches, and there is no visit. One at a time, because the margins of one tightening

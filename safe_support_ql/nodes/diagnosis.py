@@ -1,4 +1,4 @@
-"""What /diagnostics says of a gate: its state, why, what to do about it, and its counters."""
+"""A gate as /diagnostics shows it: its state, its cause and remedy (texts of safety/reasons.py), and its counters."""
 
 from __future__ import annotations
 

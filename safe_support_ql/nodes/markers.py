@@ -1,4 +1,4 @@
-"""The picture of a cycle for RViz."""
+"""The geometry of safety/picture.py as markers for RViz."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why the gate does not do what was asked of it, and what helps."""
+"""The type of a cause: why the gate does not do what was asked of it, and what helps. The texts are in reasons.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate: an explicit state machine, free of ROS, that passes a certified action unchanged or runs the stored plan.
+"""The gate: states, verdicts and reasons, and the machine that passes a certified action or runs the stored plan.
 
 One cycle per control period: `begin` samples the newest inputs and certifies, then either `request` (an answer to the
 newest id) or `expire` (no acceptable answer in time) decides, once. Time comes in as arguments, in nanoseconds:

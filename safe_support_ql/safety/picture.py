@@ -1,4 +1,4 @@
-"""What the gate sees and intends, as geometry to draw. Nothing here is part of a decision."""
+"""What there is to draw of a cycle, as plain geometry: what the gate sees and intends. No decision depends on it."""
 
 from __future__ import annotations
 

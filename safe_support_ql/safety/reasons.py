@@ -1,4 +1,4 @@
-"""What the gate says about its decisions: causes, with the figures that show them."""
+"""What the gate says about its decisions: each text and remedy that a person at the robot reads, with its figures."""
 
 from __future__ import annotations
 
