@@ -53,7 +53,7 @@ ROOT = Path(__file__).resolve().parents[2]
         (["faults", "--set", "gate.colour=red"], ["gate: unknown key 'colour'"]),
         (["faults", "--only", "earthquake"], ["--only earthquake", "--list"]),
         (["faults", "--json", "nowhere/f.json"], ["nowhere/f.json", "cannot be written"]),
-        (["falsify", "--mismatch", "none"], ["world is 'none'", "nominal"]),
+        (["falsify", "--mismatch", "none"], ["no mismatch 'none'", "nominal"]),
         (["falsify", "--config", "none.yaml"], ["none.yaml: cannot be read"]),
         (["falsify", "--steps", "0"], ["--steps: must be a whole number of at least 1"]),
         (["falsify", "--out", "/proc/nowhere"], ["/proc/nowhere", "cannot be written"]),
