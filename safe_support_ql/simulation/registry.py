@@ -1,4 +1,4 @@
-"""Which world interprets which declared drive."""
+"""Maps each kind of declared drive to its world: register a new drive here."""
 
 from __future__ import annotations
 
