@@ -45,7 +45,7 @@ def test_simulate_makes_a_run_in_real_time(tmp_path: Path) -> None:
     ("file", "given", "named"),
     [
         ("train", {"ticks": "many"}, "ticks"),
-        ("train", {"resume": "nowhere"}, "nowhere: is not the folder of a run"),
+        ("train", {"resume": "nowhere"}, "is not the folder of a run"),
         ("simulate", {"policy": "no.onnx"}, "no.json"),
         ("simulate", {"config": "no.yaml"}, "no.yaml"),
     ],

@@ -1,4 +1,4 @@
-"""Markers that show one decision in RViz."""
+"""The geometry of safety/picture.py as markers for RViz."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The messages of status, decision, episode and outcome: their fields as tables of text and numbers."""
+"""The messages of status, decision, episode and outcome: their fields, packed as tables of text and numbers."""
 
 from __future__ import annotations
 
