@@ -1,4 +1,4 @@
-"""Maps each kind of declared drive to its world: register a new drive here."""
+"""Which world interprets which declared drive."""
 
 from __future__ import annotations
 
