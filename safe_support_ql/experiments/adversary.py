@@ -59,7 +59,7 @@ def encounter(
     period = int(1e9 / robot.world.control_hz)
     world = adversary.world(robot, truth, rng)
     old = world.age(0)
-    latency = (0.0, 1e-9) if old else (0.0,)  # (0.0,) is lock-step, in which no state is old
+    latency = (0.0, 1e-9) if old else (0.0,)  # in lock-step nothing is ever old, so not lock-step
     sensed = [world.sense()]
     for _ in range(old):  # before the first command
         world.tick(silence)

@@ -1,4 +1,4 @@
-"""Errors beyond their bounds: how far the shipped margins stay safe without detection (W_detect).
+"""How large an error the margins still cover before a mismatch latches: beyond W, the shipped monitor, all margins.
 
 One error is up to twice its bound, all others are zero, and the gate compares no states, so that it never latches: no
 visit may happen. This works for one error at a time, because a tightening is the sum of the shares of all errors: the

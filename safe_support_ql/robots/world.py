@@ -68,7 +68,7 @@ class DifferentialDrive:
     lag: float  # s
     acceleration: float  # m/s^2, slew limit
     turn_acceleration: float  # rad/s^2, slew limit
-    dead_zone: float  # m/s; a slower speed command counts as zero, like the stiction of a real drive
+    dead_zone: float  # m/s; a slower speed command counts as zero, as a real drive's stiction makes it
     timeout: float  # s without a command after which the drive stops by itself
     odometry_drift: float = 0.01  # relative, standard deviation per metre and per radian
     # True distance and turn per assumed one, for drive and odometry: wheels or a track of another size.
@@ -76,13 +76,13 @@ class DifferentialDrive:
     ground_turn: float = 1.0
 
     def exactly_sensed(self) -> DifferentialDrive:
-        """The same drive with odometry that does not drift."""
+        """The same drive with an odometry that does not drift."""
         return replace(self, odometry_drift=0.0)
 
 
 @dataclass(frozen=True)
 class JointDrive:
-    """A URDF from pybullet_data or a path; `driven` joints are under `control`, the others move freely.
+    """A URDF from pybullet_data (or a path), `driven` joints under `control`, the others free; default motors are off.
 
     Raises ValueError naming the field if the drive could not move.
     """
@@ -90,10 +90,10 @@ class JointDrive:
     urdf: str
     driven: tuple[str, ...]
     joints: tuple[str, ...]  # in the order of the state: positions, then velocities
-    timeout: float  # s without a command after which the drive obeys the robot's `silence`
-    link_masses: dict[str, float] = field(default_factory=dict)  # kg, replacing those of the URDF
-    control: Literal["effort", "velocity"] = "effort"  # of a command: N or N m, or m/s or rad/s
-    max_force: float = 0.0  # N or N m, of each velocity motor
+    timeout: float  # s without a command after which the robot's `silence` is obeyed
+    link_masses: dict[str, float] = field(default_factory=dict)  # kg, over what the URDF says
+    control: Literal["effort", "velocity"] = "effort"  # what a command says: N or N m, or m/s or rad/s
+    max_force: float = 0.0  # N or N m, of each motor that holds a velocity
     gain: float = 1.0  # effort per commanded effort, or velocity per commanded velocity
     damping: float = 0.04  # 1/s, of every link's velocity; 0.04 is Bullet's default
     urdf_edits: tuple[tuple[str, str], ...] = ()  # (text in the URDF, its replacement); the text must occur

@@ -1,6 +1,7 @@
 """The base class of every PyBullet world: its server, the newest command and its timeout, truth, sensors.
 
-Each kind of drive has its world in a file beside this one, which describes its truth vector and its sensors.
+Each drive that a robot can declare has a world in a file beside this one, which says what its truth vector and its
+sensors hold.
 """
 
 from __future__ import annotations

@@ -632,7 +632,7 @@ def test_a_publisher_of_another_type_is_named(
     assert monitor.gate is not None
     monitor._refuse_unheard()
     assert monitor.gate._problems == {
-        "odom": "odom: a node publishes std_msgs/msg/Bool, expected nav_msgs/msg/Odometry"
+        "odom": "odom: somebody publishes std_msgs/msg/Bool, expected nav_msgs/msg/Odometry"
     }
 
 
