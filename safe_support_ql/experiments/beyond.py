@@ -68,7 +68,7 @@ def meet(gate: Gate, truth: Truth, watch: bool = False, episodes: int = EPISODES
     met, latched = [], 0
     for _ in range(episodes):
         gate.state, gate.cause = State.CLOSED, ""
-        # Episode numbers must grow, because the time of the gate does.
+        # Episodes number on, as time does in one gate.
         least = encounter(gate, adversary, truth, rng, gate.episode + 1)
         if np.isfinite(least):
             met.append(least)
