@@ -1,9 +1,8 @@
-"""The graph of nodes, described once: which there are, their parameters, the order in which they start and stop.
+"""The one description of the graph: its nodes, their ROS parameters, and the order in which they start and stop.
 
-`launching.py` and the command line both read this file. Nodes become active in the order of NODES, the
-safety_monitor first and the simulator last, and stop in STOP_ORDER: the monitor first, because that stops the robot,
-and last what writes it down. Then: the folder of a run, the ROS environment, and the nodes as processes for a machine
-without `ros2 launch`.
+`launching.py` and the command line both read it. Nodes become active in the order of NODES, the safety_monitor first
+and the simulator last. They stop in STOP_ORDER: the monitor first, because that stops the robot, and the recorder last.
+The rest of this file: the folder of a run, the ROS environment, and the nodes as processes without `ros2 launch`.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ PACKAGE = "safe_support_ql"
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node. Its name is that of its executable, of its module in nodes/ and of its log."""
+    """One node. Its executable, its module in nodes/ and its log have the same name."""
 
     name: str
     doc: str
-    restarts: bool = False  # its death ends the run, unless it can be started again while the others go on
-    threads: int | None = 1  # of arithmetic: in a serial chain more of them only fight for the cores; None: it decides
+    restarts: bool = False  # whether it is started again if it dies; otherwise its death ends the run
+    threads: int | None = 1  # of numerical libraries; more only compete for the cores; None: not limited
 
 
 NODES = (
@@ -56,7 +55,7 @@ STOP_ORDER = ("safety_monitor", "simulator", "behavior_policy", "inference", "le
 
 @dataclass(frozen=True)
 class Run:
-    """One run: what its nodes share, and what the conductor does with them. session.json beside its config.yaml."""
+    """One run: settings that its nodes and the conductor share, saved as session.json beside config.yaml."""
 
     folder: Path
     kind: str = "train"  # or "simulate", "faults"
@@ -77,45 +76,45 @@ class Run:
         elif self.policy != "none":
             wanted.add("behavior_policy" if self.policy == "behavior" else "inference")
         if self.kind == "faults" and self.policy == "behavior":
-            wanted.add("learner")  # collection as it is, learner and all
+            wanted.add("learner")  # as in training
         return tuple(spec.name for spec in NODES if spec.name in wanted)
 
     @property
     def config_file(self) -> Path:
-        """The configuration as used."""
+        """The run's configuration."""
         return self.folder / CONFIG
 
     @property
     def model(self) -> Path:
-        """What inference serves."""
+        """The policy that inference runs."""
         return Path(self.policy) if self.policy not in ("behavior", "none") else self.folder / POLICY
 
     @property
     def logs(self) -> Path:
-        """What the nodes say, a file each."""
+        """The folder of the nodes' logs, one file per node."""
         return self.folder / LOGS
 
     @property
     def how_to_resume(self) -> str:
-        """The command that goes on with this run."""
-        program = Path(sys.executable).with_name("safe-support-ql")  # of an environment that is not active
+        """The command that continues this run."""
+        program = Path(sys.executable).with_name("safe-support-ql")  # in an environment that is not active
         name = "safe-support-ql" if shutil.which("safe-support-ql") or not program.exists() else from_here(program)
         return f"{name} train --resume {from_here(self.folder)}"
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """What asks a process to stop; a closed terminal does, too, unless whoever started it said otherwise (nohup)."""
+    """Signals that stop a process, including that of a closed terminal, unless it is ignored (nohup)."""
     hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hangs_up else ()))
 
 
 def from_here(path: Path) -> Path:
-    """`path` as one would type it in the working directory."""
+    """`path` as typed in the working directory."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def parameters(node: str, run: Run, progress: Progress) -> dict[str, Any]:
-    """ROS parameters of `node`, as plain values. Where a run is resumed, numbers go on after the journal's last."""
+    """ROS parameters of `node`, as plain values. In a resumed run, numbers continue after the journal's last."""
     common = {
         "config": str(run.config_file),
         "run_dir": str(run.folder),
@@ -133,11 +132,11 @@ def parameters(node: str, run: Run, progress: Progress) -> dict[str, Any]:
 
 
 def create_run(runs_dir: Path, settings: Config, **choices: Any) -> Run:
-    """A new folder in `runs_dir` with config.yaml and session.json. Raises ValueError where it cannot be written."""
+    """A new folder in `runs_dir` with config.yaml and session.json. Raises ValueError if it cannot be written."""
     name = f"{settings.robot.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
-        for number in range(100):  # two runs in one second
+        for number in range(100):  # for several runs in one second
             folder = (runs_dir / (f"{name}-{number}" if number else name)).resolve()
             try:
                 folder.mkdir()
@@ -153,10 +152,7 @@ def create_run(runs_dir: Path, settings: Config, **choices: Any) -> Run:
 
 
 def save_run(run: Run, settings: Config) -> None:
-    """Write config.yaml, every value spelt out so that a changed default changes no run, and session.json.
-
-    Raises OSError.
-    """
+    """Write session.json and config.yaml with all values, so that a new default changes no old run. Raises OSError."""
     full = {
         "robot": settings.robot.name,
         "parameters": dataclasses.asdict(settings.robot.parameters),
@@ -172,7 +168,7 @@ def save_run(run: Run, settings: Config) -> None:
 
 
 def read_run(folder: Path) -> tuple[Run, Config]:
-    """A run that was begun, and its configuration. Raises ValueError naming the file and what would be right."""
+    """An existing run and its configuration. Raises ValueError naming the file and what would be right."""
     path = folder.resolve() / SESSION
     if not path.exists():
         raise ValueError(f"{folder}: is not the folder of a run; give runs/<robot>-<time>")
@@ -186,7 +182,7 @@ def read_run(folder: Path) -> tuple[Run, Config]:
 
 
 def open_run(folder: Path) -> tuple[Run, Config, Progress]:
-    """A run to go on with, and where it stands. Raises ValueError as read_run does, and where it cannot be written."""
+    """A run to continue, and its progress. Raises ValueError as read_run does, and if it cannot be written."""
     run, settings = read_run(folder)
     try:
         run.logs.mkdir(exist_ok=True)
@@ -198,13 +194,13 @@ def open_run(folder: Path) -> tuple[Run, Config, Progress]:
 
 
 def node_environment(node: str) -> dict[str, str]:
-    """What the environment of `node` has beyond that of its parent."""
+    """Environment variables of `node` in addition to those of its parent."""
     threads = SPECS[node].threads if node in SPECS else 1
     return {} if threads is None else {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
 
 
 def data_file(name: str) -> Path | None:
-    """A file that ships beside the package, in the source tree or in the share folder; None where it is missing."""
+    """A file of the source tree or of the installed share folder; None if it is missing."""
     source = Path(__file__).resolve().parent.parent / name
     if source.exists():
         return source
@@ -218,10 +214,10 @@ def data_file(name: str) -> Path | None:
 
 
 def ros_environment(environ: Mapping[str, str], domain: int | None) -> tuple[dict[str, str], list[str]]:
-    """(to set, to remove): what keeps a simulated run on this machine, quick to discover, and clean when killed.
+    """Environment variables (to set, to remove) that keep a simulated run on this machine, with fast discovery.
 
-    What the user set stays, but for addresses of other machines: they would lead out of LOCALHOST, and a simulated run
-    must never command a robot on the network. `domain` is used where the user set none.
+    Variables that the user set stay, except addresses of other machines: a simulated run must never command a robot on
+    the network. `domain` is used if the user set none.
     """
     wanted = {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
@@ -230,7 +226,7 @@ def ros_environment(environ: Mapping[str, str], domain: int | None) -> tuple[dic
     if domain is not None:
         wanted["ROS_DOMAIN_ID"] = str(domain)
     profile = data_file("config/fastdds.xml")
-    # The name that Fast DDS 2.14 of Jazzy reads; 3.x of later releases reads FASTDDS_DEFAULT_PROFILES_FILE.
+    # Fast DDS 2.14 of Jazzy reads this variable; 3.x of later releases reads FASTDDS_DEFAULT_PROFILES_FILE.
     if profile is not None and "FASTDDS_DEFAULT_PROFILES_FILE" not in environ:
         wanted["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
     stays_here = "ROS_AUTOMATIC_DISCOVERY_RANGE" not in environ
@@ -239,15 +235,15 @@ def ros_environment(environ: Mapping[str, str], domain: int | None) -> tuple[dic
 
 
 def claim_domain() -> tuple[int, filelock.BaseFileLock]:
-    """A ROS domain that no other run of this user has here, and the lock that holds it while the process lives.
+    """A ROS domain that no other run of this user has on this machine, and the lock that reserves it.
 
-    Domains above 101 use ports that Linux hands out, and 0 is where a real robot may be. Raises ValueError if all are
+    Domains above 101 use ports that Linux assigns to others, and a real robot may use 0. Raises ValueError if all are
     taken.
     """
     folder = Path(tempfile.gettempdir()) / f"ros_domains_{os.getuid()}"
     folder.mkdir(exist_ok=True)
     for offset in range(101):
-        domain = 1 + (37 * os.getpid() + offset) % 101  # not one just released: a killed node lingers there
+        domain = 1 + (37 * os.getpid() + offset) % 101  # not one just released: a killed node stays visible there
         lock = filelock.FileLock(folder / f"{domain}.lock")
         try:
             lock.acquire(blocking=False)
@@ -259,8 +255,8 @@ def claim_domain() -> tuple[int, filelock.BaseFileLock]:
 
 # --- nodes as processes ----------------------------------------------------------------------------------------------
 
-# The child asks the kernel for SIGTERM at its parent's death, so that nothing goes on moving when the command line is
-# killed; done inside the child, because code between fork and exec of a process with threads can hang.
+# The child asks the kernel for SIGTERM at its parent's death, so that the robot stops if the command line is killed.
+# That happens inside the child, because code between fork and exec can hang in a process with threads.
 CHILD = (
     "import ctypes, os, runpy, signal, sys\n"
     "parent = int(sys.argv.pop(1))\n"
@@ -272,23 +268,23 @@ CHILD = (
 
 
 class Processes:
-    """The nodes of one run as child processes, each in a session of its own, so that Ctrl-C reaches the parent alone.
+    """The nodes of one run as child processes, each in a session of its own, so that Ctrl-C reaches only the parent.
 
-    What a node says goes to logs/<node>.log, appended when it is started again.
+    The output of a node is appended to logs/<node>.log.
     """
 
     def __init__(self, logs: Path) -> None:
-        """Logs go to the existing folder `logs`."""
+        """`logs`: an existing folder for the logs."""
         self.logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, node: str, parameters: Mapping[str, Any], remap: Mapping[str, str] | None = None) -> None:
-        """Start `node`, its topics renamed as `remap` says. Raises OSError."""
+        """Start `node`, with its topics renamed by `remap`. Raises OSError."""
         arguments = [str(os.getpid()), f"{PACKAGE}.nodes.{node}", "--ros-args"]
         for old, new in (remap or {}).items():
             arguments += ["-r", f"{old}:={new}"]
         for key, value in parameters.items():
-            arguments += ["-p", f"{key}:={json.dumps(value)}"]  # JSON is YAML, quotes keep text text
+            arguments += ["-p", f"{key}:={json.dumps(value)}"]  # JSON is valid YAML, and its quotes keep text as text
         with open(self.log(node), "ab") as log:
             self._running[node] = subprocess.Popen(
                 [sys.executable, "-c", CHILD, *arguments],
@@ -304,23 +300,23 @@ class Processes:
         return self.logs / f"{node}.log"
 
     def alive(self, node: str) -> bool:
-        """Whether its process runs."""
+        """Whether its process is running."""
         process = self._running.get(node)
         return process is not None and process.poll() is None
 
     def dead(self) -> list[str]:
-        """Nodes that ended without being asked."""
+        """Nodes that ended by themselves."""
         return [node for node, process in self._running.items() if process.poll() is not None]
 
     def how_it_ended(self, node: str) -> str:
-        """In words: 'exit status 1', 'killed by SIGKILL'."""
+        """Its end in words: 'exit status 1' or 'killed by SIGKILL'."""
         status = self._running[node].poll()
         if status is not None and status < 0:
             return f"killed by {signal.Signals(-status).name}"
         return f"exit status {status}"
 
     def forget(self, node: str) -> None:
-        """Do not mention its death again."""
+        """Do not report its death again."""
         self._running.pop(node, None)
 
     def pid(self, node: str) -> int:
@@ -328,11 +324,11 @@ class Processes:
         return self._running[node].pid
 
     def last_words(self, node: str) -> str:
-        """The last line of its log that says something, '' if there is none."""
+        """The last relevant line of its log, '' if there is none; see `last_words` below."""
         return last_words(self.log(node))
 
     def stop(self, order: Iterable[str], patience_s: float = 5.0) -> None:
-        """SIGTERM one after the other, and SIGKILL for who has not ended within `patience_s`."""
+        """Send SIGTERM to one after the other, and SIGKILL to those that do not end within `patience_s`."""
         for node in order:
             process = self._running.pop(node, None)
             if process is None or process.poll() is not None:
@@ -345,7 +341,7 @@ class Processes:
                 process.wait()
 
     def kill(self) -> None:
-        """SIGKILL to all that is left."""
+        """Send SIGKILL to all that are still running."""
         for process in self._running.values():
             if process.poll() is None:
                 process.kill()
@@ -355,7 +351,7 @@ class Processes:
 
 
 def last_words(log: Path) -> str:
-    """The last line of a log that tells most: the last error, else the last line, without ROS's prefix."""
+    """The most relevant line of a log, without ROS's prefix: the last error, or else the last line."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 20_000))

@@ -1,4 +1,4 @@
-"""The only place where YAML is read: one file per robot, merged with what the user sets, checked all or nothing."""
+"""Reads, merges and validates a configuration (YAML, one file per robot): another section goes here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from safe_support_ql.safety.gate import GateConfig
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long a run is; what `safe-support-ql train` does with it."""
+    """The length of a run of `safe-support-ql train`."""
 
     ticks: int = param(40000, "ticks", 1, 100_000_000, "control ticks to collect")
     evaluation_episodes: int = param(50, "1", 0, 100_000, "held-out episodes per policy, over DDS")
@@ -31,7 +31,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a run uses."""
+    """All settings of a run."""
 
     robot: Robot
     behavior: BehaviorConfig
@@ -42,9 +42,9 @@ class Config:
 
     @property
     def safety_hash(self) -> str:
-        """sha256 of everything the certificate and the gate depend on."""
+        """sha256 of all that the certificate and the gate depend on."""
         safety = {"robot": self.robot.name, "parameters": asdict(self.robot.parameters), "gate": asdict(self.gate)}
-        if provenance := robots.provenance(self.robot.name):  # of a robot from outside
+        if provenance := robots.provenance(self.robot.name):  # of an installed robot
             safety["provenance"] = provenance
         return hashlib.sha256(json.dumps(safety, sort_keys=True).encode()).hexdigest()
 
@@ -53,19 +53,19 @@ SECTIONS = ("robot", "parameters", "behavior", "gate", "run", "learner")
 
 
 def default_path(robot: str) -> Path:
-    """Configuration file of `robot`: in its own package, or else in the source tree or the installed share folder."""
+    """The configuration file of `robot`: in its own package, in the source tree, or in the installed share folder."""
     if (folder := robots.folder(robot)) is not None:
         return folder / f"{robot}.yaml"
     source = Path(__file__).resolve().parent.parent / "config" / f"{robot}.yaml"
     if source.exists():
         return source
-    from ament_index_python.packages import get_package_share_directory  # only an installed package needs the index
+    from ament_index_python.packages import get_package_share_directory  # needed only by an installed package
 
     return Path(get_package_share_directory("safe_support_ql")) / "config" / f"{robot}.yaml"
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read `path` and put `overrides` ('section.key': value) over it.
+    """Read `path` and override it with `overrides` ('section.key' -> value).
 
     Raises ValueError, one line naming the file, the key and what would be right.
     """
@@ -74,7 +74,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: expected sections {', '.join(SECTIONS)}")
     for name, value in (overrides or {}).items():
@@ -82,20 +82,20 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         if section not in SECTIONS or not key:
             raise ValueError(f"--set {name}: expected section.key=value, sections: {', '.join(SECTIONS[1:])}")
         raw.setdefault(section, {})[key] = value
-    # Both are named: the mistake may lie in either.
+    # Name both, because the mistake may be in either.
     changes = ", ".join(f"{name}={value}" for name, value in (overrides or {}).items())
     return parse(raw, f"{path} with {changes}" if changes else str(path))
 
 
 def load_robot(robot: str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """The shipped configuration of `robot`. Raises ValueError for an unknown one."""
+    """The shipped configuration of `robot`. Raises ValueError for an unknown robot."""
     if robot not in robots.names():
         raise ValueError(f"unknown robot '{robot}'; known robots: {', '.join(robots.names())}")
     return load(default_path(robot), overrides)
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Config:
-    """Check every section. Raises ValueError."""
+    """Validate every section. Raises ValueError."""
     for section in raw:
         if section not in SECTIONS:
             raise ValueError(f"{where}: unknown section '{section}'; known sections: {', '.join(SECTIONS)}")
@@ -118,5 +118,5 @@ def parse(raw: Mapping[str, Any], where: str) -> Config:
 
 
 def save(config: Config, path: Path) -> None:
-    """Write the configuration as used, so that a run can be resumed and read. Raises OSError."""
+    """Write the configuration, so that the run can be resumed and read. Raises OSError."""
     write_atomically(path, yaml.safe_dump(dict(config.raw), sort_keys=False).encode())

@@ -1,9 +1,9 @@
-"""What the launch files share: arguments, and the graph of bringup.py as lifecycle nodes that the conductor drives.
+"""What the launch files share: their arguments (another one goes here), and the graph of bringup.py as launch actions.
 
-The conductor's exit ends the launch, and so does the monitor's or any other node's but the learner's, which is started
-again. Nothing here orders or times anything: the conductor activates a node when the one before has answered.
+The launch ends when the conductor or any node ends, except the learner, which is started again. The order of the nodes
+is not defined here: the conductor activates a node when the previous one has answered.
 
-`launch` comes with a ROS installation and not from PyPI, so it is imported where it is used.
+`launch` comes with a ROS installation and not from PyPI, so it is imported only where it is used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from safe_support_ql.recording.summary import Progress
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a launch file; its value is text, one of `choices` where there are any."""
+    """One argument of a launch file. Its value is text, and one of `choices` if there are any."""
 
     name: str
     default: str
@@ -39,29 +39,31 @@ COMMON = (
     Argument("actions", "discrete", "the action space", ("discrete", "continuous")),
     Argument("seed", "0", "seed of arenas, draws and networks"),
     Argument("config", "", "a configuration (YAML) instead of the robot's own"),
-    Argument("runs_dir", "runs", "where the folder of the run is made"),
+    Argument("runs_dir", "runs", "parent folder of new runs"),
     Argument("namespace", "", "namespace of all nodes and topics, for several robots"),
 )
 TRAIN = (
     *COMMON,
-    Argument("ticks", "", "control ticks to collect; empty: as the configuration says"),
-    Argument("evaluation_episodes", "", "held-out arenas per policy; empty: as the configuration says"),
-    Argument("device", "", "where the learner computes; empty: as the configuration says", ("", "auto", "cpu", "cuda")),
-    Argument("resume", "", "folder of a run to go on with; all but ticks, evaluation_episodes and device is as it was"),
+    Argument("ticks", "", "control ticks to collect; empty: as in the configuration"),
+    Argument("evaluation_episodes", "", "held-out arenas per policy; empty: as in the configuration"),
+    Argument("device", "", "where the learner computes; empty: as in the configuration", ("", "auto", "cpu", "cuda")),
+    Argument(
+        "resume", "", "folder of a run to continue; only ticks, evaluation_episodes and device can then be changed"
+    ),
 )
 SIMULATE = (
     *COMMON,
     Argument("policy", "behavior", "behavior, none (the backup plan only), or the path of a policy.onnx"),
-    Argument("episodes", "0", "stop after this many; 0: until Ctrl-C"),
-    Argument("gui", "false", "PyBullet's window", ("true", "false")),
+    Argument("episodes", "0", "stop after this many episodes; 0: run until Ctrl-C"),
+    Argument("gui", "false", "open PyBullet's window", ("true", "false")),
 )
 SETTINGS = {"ticks": "run.ticks", "evaluation_episodes": "run.evaluation_episodes", "device": "learner.device"}
 
-_locks: list[filelock.BaseFileLock] = []  # of ROS domains, held for as long as this process lives
+_locks: list[filelock.BaseFileLock] = []  # locks of ROS domains, kept as long as this process lives
 
 
 def train(given: Mapping[str, str]) -> tuple[Run, Progress]:
-    """The run that the values of TRAIN ask for, new or resumed, its folder prepared. Raises ValueError."""
+    """The new or resumed run for the values of TRAIN, with its folder prepared. Raises ValueError."""
     changes = {key: _number(given[name]) for name, key in SETTINGS.items() if given[name]}
     if given["resume"]:
         run, _, progress = bringup.open_run(Path(given["resume"]))
@@ -71,7 +73,7 @@ def train(given: Mapping[str, str]) -> tuple[Run, Progress]:
 
 
 def simulate(given: Mapping[str, str]) -> tuple[Run, Progress]:
-    """A new run of one policy in real time, from the values of SIMULATE, its folder prepared. Raises ValueError."""
+    """A new run of one policy in real time for the values of SIMULATE, with its folder prepared. Raises ValueError."""
     settings, policy = _settings(given), given["policy"]
     if policy not in ("behavior", "none"):
         continuous = given["actions"] == "continuous"
@@ -98,9 +100,9 @@ def _number(text: str) -> int | str:
 
 
 def describe(arguments: Iterable[Argument], prepare: Callable[[Mapping[str, str]], tuple[Run, Progress]]) -> Any:
-    """The LaunchDescription: `arguments`, then the graph of the run that `prepare` makes of their values.
+    """The LaunchDescription: `arguments`, then the graph of the run that `prepare` creates from their values.
 
-    Input that `prepare` refuses ends the launch with a RuntimeError of one line.
+    If `prepare` refuses the input, the launch ends with a RuntimeError of one line.
     """
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
     from launch.launch_description import LaunchDescription
@@ -125,7 +127,7 @@ def describe(arguments: Iterable[Argument], prepare: Callable[[Mapping[str, str]
 
 
 def _graph(run: Run, progress: Progress, namespace: str) -> list[Any]:
-    """The nodes of `run` and the conductor."""
+    """Launch actions for the nodes of `run` and the conductor."""
     from launch.actions import LogInfo, SetEnvironmentVariable, UnsetEnvironmentVariable
     from launch_ros.actions import LifecycleNode, Node
 
@@ -162,13 +164,13 @@ def _graph(run: Run, progress: Progress, namespace: str) -> list[Any]:
         parameters=[{"run_dir": str(run.folder)}],
         output="screen",
         emulate_tty=False,
-        sigterm_timeout="60",  # it stops the nodes in order first
+        sigterm_timeout="60",  # it first stops the nodes in order
     )
     return [*actions, conductor, _end_with(conductor, "the run is over")]
 
 
 def _end_with(node: Any, reason: str) -> Any:
-    """The launch ends when `node` does."""
+    """An action that ends the launch when `node` ends."""
     from launch.actions import EmitEvent, RegisterEventHandler
     from launch.event_handlers import OnProcessExit
     from launch.events import Shutdown

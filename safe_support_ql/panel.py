@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live panel on a terminal, text every ten seconds elsewhere, the table at the end."""
+"""The display of a run: panel on a terminal, lines of text elsewhere, final table. A changed panel line goes here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TITLES = {
 
 @dataclass
 class Status:
-    """Everything there is to show; the conductor keeps it, numbers come from the ledger and learner/status."""
+    """All that is shown. The conductor updates it; its numbers come from the ledger and learner/status."""
 
     robot: str = ""
     folder: str = ""
@@ -50,16 +50,16 @@ class Status:
 
 
 class Screen(Protocol):
-    """Where a Status goes."""
+    """A display of a Status."""
 
     def show(self, status: Status) -> None:
-        """Draw it, or not yet."""
+        """Draw the status, if it is time to."""
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays visible."""
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
 
 
 class Lines:
@@ -90,7 +90,7 @@ class Panel:
     """A live panel with rich."""
 
     def __init__(self) -> None:
-        """Take the terminal's last lines."""
+        """Start to draw on the terminal's last lines."""
         from rich.console import Console
         from rich.live import Live
 
@@ -120,7 +120,7 @@ class Panel:
 
 
 def _without_echo_of_control_keys() -> Any:
-    """The '^C' a terminal prints would break the panel's last line. Returns the settings to go back to."""
+    """Hide the '^C' of the terminal, which would break the panel's last line. Returns the settings to restore."""
     try:
         before = termios.tcgetattr(sys.stdin)
         now = termios.tcgetattr(sys.stdin)
@@ -128,7 +128,7 @@ def _without_echo_of_control_keys() -> Any:
         termios.tcsetattr(sys.stdin, termios.TCSANOW, now)
         return before
     except (termios.error, ValueError, OSError):
-        return None  # input is no terminal
+        return None  # input is not a terminal
 
 
 def make(terminal: bool) -> Screen:
@@ -137,7 +137,7 @@ def make(terminal: bool) -> Screen:
 
 
 def line(status: Status) -> str:
-    """Everything as plain text."""
+    """The status as plain text."""
     parts = [status.phase + (f" ({status.note})" if status.note else "")]
     if status.total:
         parts.append(f"{status.done:.0f}/{status.total:.0f} {status.unit}")
@@ -152,7 +152,7 @@ def line(status: Status) -> str:
 
 
 def learning(values: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(name, text) of what the learner says."""
+    """(name, text) of the learner's state and metrics."""
     shown = [("learner", values.get("state", "-"))]
     for key, name in (("q_loss", "Q loss"), ("alpha", "alpha"), ("kl", "KL"), ("effective_sample_share", "ESS share")):
         try:
@@ -164,7 +164,7 @@ def learning(values: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def duration(seconds: float | None) -> str:
-    """'3:07', '1:02:03', '-' when unknown."""
+    """'3:07', '1:02:03', or '-' if unknown."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(int(seconds), 60)
@@ -212,7 +212,7 @@ def draw(status: Status, width: int = WIDTH) -> Any:
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The evaluation side by side, in plain text of at most 80 columns."""
+    """The table of the evaluation, in plain text of at most 80 columns."""
     rows = [("policy", "episodes", "success  [95 % interval]", "return", "unsafe", "interv.")]
     titles = {"behavior": "behavior policy", "policy": "extracted policy", "reference": "reference (map)"}
     for name, row in summary["evaluation"].items():
@@ -235,7 +235,7 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def closing(summary: Mapping[str, Any], folder: Path) -> str:
-    """What stands below the panel when a run is over."""
+    """The text below the panel when a run is over."""
     bound = summary["unsafe_rate_upper95_per_hour"]
     rate = "unknown" if bound is None else f"{bound:.2g}"
     rate_of_ticks = f"{summary['ticks_per_s']:.0f}/s while collecting, " if summary["ticks_per_s"] else ""
@@ -254,5 +254,5 @@ def closing(summary: Mapping[str, Any], folder: Path) -> str:
 
 
 def shown(path: Path) -> str:
-    """Relative to where the person is, if it lies there."""
+    """`path`, relative to the working directory if it is inside."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,4 +1,4 @@
-"""Declared parameters: a dataclass field with a unit, a range and a sentence, and the one place that checks them."""
+"""Declares settings as dataclass fields with unit, range and a sentence, and validates their values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def param(default: Any, unit: str, low: float = -math.inf, high: float = math.inf, doc: str = "") -> Any:
-    """Declare a dataclass field. `unit` is SI or '1'; every number, also inside a tuple, must lie in [low, high]."""
+    """Declare a dataclass field. `unit` is SI or '1'. Every number, also inside a tuple, must lie in [low, high]."""
     return dataclasses.field(default=default, metadata={"unit": unit, "low": low, "high": high, "doc": doc})
 
 
@@ -24,7 +24,7 @@ def choice(default: str, options: tuple[str, ...], doc: str = "") -> Any:
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Make `cls` from a mapping, all or nothing.
 
-    `where` names the file and section for messages. Raises ValueError, one line: the key and what would be right.
+    `where` names file and section in messages. Raises ValueError, one line: the key and what would be right.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{where}: expected 'key: value' pairs, got {values!r}")

@@ -1,1 +1,1 @@
-"""The distributions beta over a CandidateSet. NumPy only."""
+"""The behavior policy (beta), which collects the data. NumPy only."""

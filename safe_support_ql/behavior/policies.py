@@ -1,4 +1,4 @@
-"""beta: a base distribution restricted to A_safe(s), plus the backup atom (docs/method.md), for batches."""
+"""The behavior policy (beta): its settings, its distribution over the candidates, and its draws (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet
 
 @dataclass(frozen=True)
 class BehaviorConfig:
-    """The mixture: `controller_share` Gaussian about the robot's scripted controller, the rest uniform."""
+    """The base distribution (a Gaussian about the scripted controller, mixed with a uniform one) and eps."""
 
-    controller_share: float = param(0.7, "1", 0.0, 1.0, "mass of the scripted controller with noise; 0 is uniform")
-    noise: float = param(0.15, "1", 0.001, 10.0, "standard deviation of that noise, in ranges of each action")
-    plan_mass: float = param(0.02, "1", 0.0001, 0.5, "eps: mass of the backup atom, whatever K is")
+    controller_share: float = param(
+        0.7, "1", 0.0, 1.0, "share of the scripted controller with noise; the rest is uniform"
+    )
+    noise: float = param(
+        0.15, "1", 0.001, 10.0, "standard deviation of that noise, as a share of the range of each action"
+    )
+    plan_mass: float = param(0.02, "1", 0.0001, 0.5, "eps: probability of the plan")
 
 
 def log_weights(
@@ -25,9 +29,9 @@ def log_weights(
 ) -> Singles:
     """log_weight[N, K] of candidates `actions`[N, K, A]; -inf outside the support and in the appended slot.
 
-    The lattice carries the base distribution: mixed first, then restricted to offered candidates and renormalised,
-    sharing 1 - eps; the backup atom gets eps, or all where the base has no mass in A_safe. A lattice point that is the
-    plan is one candidate, and both parts add.
+    The base distribution on the lattice is restricted to the offered candidates and normalised to 1 - eps. The plan
+    gets eps, or all if the base has no mass on offered candidates. A lattice point that is the plan is one candidate,
+    with the sum of both.
     """
     n = actions.shape[1] - EXTRA_SLOTS
     base = np.zeros(actions.shape[:2])
@@ -57,7 +61,7 @@ class BehaviorPolicy:
     """Draws from beta over a CandidateSet."""
 
     def __init__(self, config: BehaviorConfig, robot: Robot, seed: int) -> None:
-        """`seed` makes the draws reproducible."""
+        """`seed` determines the draws."""
         self._config, self._robot = config, robot
         self._rng = np.random.default_rng(seed)
 
@@ -71,8 +75,8 @@ class BehaviorPolicy:
 
 
 def sample(log_weight: Singles, rng: np.random.Generator) -> int:
-    """Index drawn from one row of log weights [K]. Raises ValueError if they are no distribution."""
+    """Index drawn from one row of log weights [K]. Raises ValueError if they are not a distribution."""
     weight = np.exp(log_weight.astype(np.float64))
     if not np.isclose(weight.sum(), 1.0, atol=1e-4):
-        raise ValueError(f"log weights sum to {weight.sum()}, not 1")
+        raise ValueError(f"log weights sum to {weight.sum()}, must sum to 1")
     return int(rng.choice(len(weight), p=weight / weight.sum()))

@@ -1,9 +1,8 @@
-"""The command line: safe-support-ql COMMAND, one file a command.
+"""The command line: safe-support-ql COMMAND, one file per command; a new option goes to the command's `add`.
 
-Each command has `add`, which declares its options, and `run`, which does the work and returns the exit status. Heavy
-imports stay inside the functions, so that --help answers at once. Exit status: 0 done without an unsafe visit, 1 with
-one (calibrate: or a margin too small; faults: or a wrong response), 2 bad input, 3 a fault (the message says how to go
-on), 130 Ctrl-C.
+`add` declares the options of a command, and `run` does the work and returns the exit status. Heavy imports stay inside
+the functions, so that --help answers at once. Exit status: 0 without an unsafe visit, 1 with one (calibrate: or a
+margin too small; faults: or a wrong reaction), 2 bad input, 3 a fault (the message says how to continue), 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         status = options.run(options)
-    except ValueError as error:  # bad input, wherever it was noticed
+    except ValueError as error:  # bad input
         print(f"error: {error}", file=sys.stderr)
         status = BAD_INPUT
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""safe-support-ql calibrate: the shipped margins beside what recorded backup manoeuvres need."""
+"""safe-support-ql calibrate: compare the shipped margin parameters with the need of recorded backup manoeuvres."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safe_support_ql.cli import shared
 
 def add(commands: Any) -> None:
     """Its options."""
-    parser = commands.add_parser("calibrate", help="compare the margins with what simulated backup manoeuvres need")
+    parser = commands.add_parser("calibrate", help="compare the margins with the need of simulated backup manoeuvres")
     shared.add_robot(parser)
     parser.add_argument(
         "--episodes",
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Shipped margins beside needed ones; 1 where one is too small or a visit happened."""
+    """Print shipped and needed margins; 1 if one is too small or a visit happened."""
     from safe_support_ql.experiments import calibrate
 
     result = calibrate.calibrate(shared.load(options), options.episodes)

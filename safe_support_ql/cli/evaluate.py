@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Behavior policy, reference and extracted policy from the same starts; 1 where a visit happened."""
+    """Play behavior policy, reference and extracted policy from the same starts; 1 if a visit happened."""
     from safe_support_ql.experiments import evaluate
 
     shared.check_writable(options.json)

@@ -1,4 +1,4 @@
-"""safe-support-ql falsify: search for what makes the gate unsafe, or delete one margin at a time."""
+"""safe-support-ql falsify: search for attacks that make the gate unsafe, or delete one margin at a time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """A resumable campaign, or the table of deleted margins; 1 where a visit happened or a deleted margin cost none."""
+    """A resumable campaign, or the table of deleted margins; 1 if a visit happened or a deleted margin caused none."""
     from safe_support_ql.experiments import falsify as search
     from safe_support_ql.experiments import trials, worlds
 
@@ -39,11 +39,11 @@ def run(options: argparse.Namespace) -> int:
     robot = settings.robot
     names = list(worlds.names(robot))
     if options.mismatch is not None:
-        worlds.in_world(robot, options.mismatch)  # refuses an unknown name
+        worlds.in_world(robot, options.mismatch)  # refuse an unknown name
         names = [options.mismatch]
     folder = options.out or Path("runs") / f"falsify-{robot.name}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+        folder.mkdir(parents=True, exist_ok=True)  # fail before hours of work, not after
     except OSError as error:
         raise ValueError(f"--out {folder}: cannot be written ({error.strerror})") from None
     if options.margins:

@@ -1,4 +1,4 @@
-"""safe-support-ql faults: inject faults into the running graph, in real time, and judge the gate."""
+"""safe-support-ql faults: inject faults into the running graph in real time, and judge the reactions of the gate."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ EPISODE_S = 600.0  # no episode may reach its time limit during a fault
 
 def add(commands: Any) -> None:
     """Its options."""
-    parser = commands.add_parser("faults", help="inject faults into the running graph and judge the gate")
+    parser = commands.add_parser("faults", help="inject faults into the running graph and judge the reactions")
     shared.add_robot(parser)
     shared.add_runs_dir(parser)
-    parser.add_argument("--phase", choices=("collection", "deployment"), help="play one phase only; default: both")
+    parser.add_argument("--phase", choices=("collection", "deployment"), help="play only this phase; default: both")
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="TEXT", help="play faults whose names contain one of these texts"
+        "--only", nargs="+", default=[], metavar="TEXT", help="play only faults whose names contain one of these texts"
     )
     parser.add_argument("--list", action="store_true", help="list the faults and exit")
     shared.add_json(parser)
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """The campaign; 1 where the response to a fault was wrong."""
+    """Play the campaign; 1 if the reaction to a fault was wrong."""
     from safe_support_ql.experiments import faults as catalogue
 
     settings = long_episodes(options)
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             if picked[phase]:
                 print(f"{settings.robot.name}, {phase}: {len(picked[phase])} faults", flush=True)
                 play(settings, phase, picked[phase], options.runs_dir, show)
-    finally:  # after Ctrl-C, the results so far
+    finally:  # also write the results so far after Ctrl-C
         if options.json is not None:
             options.json.write_text(json.dumps(catalogue.as_json(results), indent=2))
     print(f"\n{catalogue.closing(results, everything)}")
@@ -89,7 +89,7 @@ def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path, show: 
         run = bringup.Run(run.folder, kind="faults", clock="realtime", policy=str(run.folder / POLICY))
         bringup.save_run(run, settings)
         print("training a small policy to deploy", file=sys.stderr, flush=True)
-        # In a process of its own: torch stays out of the one that relays messages.
+        # In a process of its own, to keep torch out of the process that relays messages.
         with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             pool.submit(catalogue.tiny_policy, settings.raw, run.policy).result()
     with graph.sole_user(run), graph.own_graph(run) as processes:
@@ -109,7 +109,7 @@ def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path, show: 
         except conductor.Interrupted:
             raise KeyboardInterrupt from None
         except (conductor.Fault, conductor.Died) as error:
-            print(f"error: the campaign cannot go on: {error}; see {panel.shown(run.logs)}", file=sys.stderr)
+            print(f"error: the campaign cannot continue: {error}; see {panel.shown(run.logs)}", file=sys.stderr)
             sys.exit(shared.FAULT)
         finally:
             campaign.close()

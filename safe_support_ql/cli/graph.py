@@ -1,4 +1,4 @@
-"""Start the ROS graph of a run from the command line, conduct it, and stop it on every way out."""
+"""Starts, conducts and stops the ROS graph of a run for the command line."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from safe_support_ql.config import Config
     from safe_support_ql.recording.summary import Progress
 
-LOOK_S = 2.0  # for another safety_monitor, in a domain that the user chose
+LOOK_S = 2.0  # search for another safety_monitor, in a domain that the user chose
 
 
 @contextlib.contextmanager
 def sole_user(run: Run) -> Iterator[None]:
-    """Raises ValueError where another process works in the run's folder."""
+    """Lock the run's folder. Raises ValueError if another process works in it."""
     import filelock
 
     lock = filelock.FileLock(run.folder / RUN_LOCK)
@@ -41,7 +41,7 @@ def sole_user(run: Run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_graph(run: Run) -> Iterator[bringup.Processes]:
-    """A ROS domain of the run's own, unless the user chose one, and its nodes, which are stopped on every way out."""
+    """A ROS domain of the run's own, unless the user chose one, and its processes, which are always stopped."""
     from safe_support_ql import bringup
 
     domain, lock = (None, None) if "ROS_DOMAIN_ID" in os.environ else bringup.claim_domain()
@@ -71,7 +71,7 @@ def own_graph(run: Run) -> Iterator[bringup.Processes]:
 
 
 def announce(run: Run) -> None:
-    """Say where the run goes and in which ROS domain it is."""
+    """Print the run's folder and its ROS domain."""
     from safe_support_ql import panel
 
     print(f"run {panel.shown(run.folder)}, ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}", flush=True)
@@ -91,7 +91,7 @@ def heed_signals(conductor: Any, processes: bringup.Processes) -> None:
 
 
 def conduct(run: Run, settings: Config, where: Progress, new: bool = False) -> int:
-    """Start the nodes, conduct the run, stop them. A new run that is refused leaves no folder."""
+    """Start the nodes, conduct the run, and stop the nodes. A new run that is refused leaves no folder."""
     from safe_support_ql import panel
 
     screen: panel.Screen | None = None
@@ -113,5 +113,5 @@ def conduct(run: Run, settings: Config, where: Progress, new: bool = False) -> i
         if screen is not None:
             screen.close()
         if new and status == BAD_INPUT:
-            shutil.rmtree(run.folder, ignore_errors=True)  # nothing half-written
+            shutil.rmtree(run.folder, ignore_errors=True)  # remove the incomplete folder
     return status

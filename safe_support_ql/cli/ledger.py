@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Counts per phase with their bounds; 1 where a visit happened or a record is missing or damaged."""
+    """Print counts per phase with their bounds; 1 if a visit happened or a record is missing or damaged."""
     from safe_support_ql import bringup
     from safe_support_ql.recording import summary
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def print_report(report: LedgerReport, folder: Path) -> None:
-    """The report as text."""
+    """Print the report as text."""
     from safe_support_ql import panel
 
     print(f"{panel.shown(folder / LEDGER)}: {report.events} events, none missing")

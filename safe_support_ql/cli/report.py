@@ -1,4 +1,4 @@
-"""safe-support-ql report: a finished run as a picture."""
+"""safe-support-ql report: draw a finished run as a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw, and print where the picture is."""
+    """Draw the picture and print its path."""
     from safe_support_ql import panel
     from safe_support_ql.experiments.report import draw
 

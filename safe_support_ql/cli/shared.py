@@ -1,4 +1,4 @@
-"""What several commands share: options, the configuration they ask for, and a trained run."""
+"""What several commands share: common options, the configuration that they select, and access to runs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ RUN_FOLDER = "runs/<robot>-<time>"
 
 
 class Parser(argparse.ArgumentParser):
-    """One line per mistake."""
+    """A parser that reports a mistake in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit status 2."""
+        """Print `message` and exit with BAD_INPUT."""
         print(f"error: {message.removeprefix('argument ')}; see {self.prog} --help", file=sys.stderr)
         sys.exit(BAD_INPUT)
 
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """The type of an option that takes a whole number in [low, high]."""
+    """The type of an option whose value is a whole number in [low, high]."""
 
     def parse(text: str) -> int:
         try:
@@ -51,7 +51,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def add_robot(parser: argparse.ArgumentParser) -> None:
-    """The robot and its configuration: what `load` reads."""
+    """Options for the robot and its configuration, which `load` reads."""
     parser.add_argument(
         "--robot",
         metavar="NAME",
@@ -65,7 +65,7 @@ def add_robot(parser: argparse.ArgumentParser) -> None:
 
 
 def add_session(parser: argparse.ArgumentParser) -> None:
-    """What train and simulate share beside the robot."""
+    """Options that train and simulate share, except those of `add_robot`."""
     parser.add_argument("--actions", choices=("discrete", "continuous"), help="action space; default discrete")
     parser.add_argument(
         "--seed", type=whole(0, RUNS - 1), metavar="N", help="seed of arenas, draws and networks; default 0"
@@ -73,32 +73,32 @@ def add_session(parser: argparse.ArgumentParser) -> None:
 
 
 def add_runs_dir(parser: argparse.ArgumentParser) -> None:
-    """Where a new run goes."""
+    """Option for the parent folder of new runs."""
     parser.add_argument(
         "--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="parent folder of new runs; default runs"
     )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """A run that there is."""
+    """Argument for the folder of an existing run."""
     parser.add_argument("folder", type=Path, metavar="RUN", help=f"folder of a run, {RUN_FOLDER}")
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Parallel work."""
+    """Option for the number of processes."""
     parser.add_argument("--workers", type=whole(1), default=2, metavar="N", help="number of processes; default 2")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Results as a file, for `check_writable`."""
+    """Option for results as a file, see `check_writable`."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
 
 
-# --- what they mean --------------------------------------------------------------------------------------------------
+# --- their meaning ---------------------------------------------------------------------------------------------------
 
 
 def chosen(options: argparse.Namespace) -> dict[str, Any]:
-    """'section.key' -> value, of --set and of the options that stand for one. Raises ValueError."""
+    """'section.key' -> value, from --set and from options that set a key. Raises ValueError."""
     values = {}
     for text in options.set:
         name, equals, value = text.partition("=")
@@ -116,7 +116,7 @@ def chosen(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def load(options: argparse.Namespace, defaults: Mapping[str, Any] | None = None) -> Config:
-    """The configuration that the options ask for; `defaults` give way to them alone. Raises ValueError."""
+    """The configuration of the options; they override `defaults`, which override the file. Raises ValueError."""
     from safe_support_ql import config
 
     changes = {**(defaults or {}), **chosen(options)}
@@ -129,7 +129,7 @@ def load(options: argparse.Namespace, defaults: Mapping[str, Any] | None = None)
 
 
 def check_writable(path: Path | None) -> None:
-    """Raises ValueError where --json cannot be written: before minutes of work, not after. None is always fine."""
+    """Raises ValueError if --json cannot be written: before minutes of work, not after. None is allowed."""
     if path is None:
         return
     there = path.resolve()
@@ -141,7 +141,7 @@ def check_writable(path: Path | None) -> None:
 
 
 def open_trained(folder: Path) -> tuple[Run, Config]:
-    """A run that has a policy, and its configuration. Raises ValueError as bringup.read_run, and where it has none."""
+    """A run with a policy, and its configuration. Raises ValueError as bringup.read_run, and if it has no policy."""
     from safe_support_ql import bringup
 
     run, settings = bringup.read_run(folder)
@@ -151,7 +151,7 @@ def open_trained(folder: Path) -> tuple[Run, Config]:
 
 
 def check_model(path: Path, settings: Config, continuous: bool) -> Path:
-    """The full path of a policy. Raises ValueError where it or its manifest is missing, damaged, or does not fit."""
+    """The full path of a policy. Raises ValueError if it or its manifest is missing, damaged, or does not fit."""
     from safe_support_ql.deployment.contract import PolicyContract
     from safe_support_ql.deployment.manifest import load_manifest
 

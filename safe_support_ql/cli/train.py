@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def resume(options: argparse.Namespace) -> int:
-    """Go on with a run from where it stands. Raises ValueError where the options or the folder do not allow it."""
+    """Continue a run. Raises ValueError if the options or the folder do not allow it."""
     from safe_support_ql import bringup, config
 
     refuse_with_resume(options)
@@ -74,7 +74,7 @@ def resume(options: argparse.Namespace) -> int:
 
 
 def refuse_with_resume(options: argparse.Namespace) -> None:
-    """A resumed run keeps its own settings; only its length may change. Raises ValueError."""
+    """Raises ValueError for options that a resumed run cannot change: it keeps all settings but its length."""
     fixed = {"--robot": options.robot, "--actions": options.actions, "--seed": options.seed, "--config": options.config,
              "--device": options.device}  # fmt: skip
     given = [name for name, value in fixed.items() if value is not None]
@@ -84,7 +84,7 @@ def refuse_with_resume(options: argparse.Namespace) -> None:
 
 
 def with_reference(run: Run, settings: Config, status: int) -> int:
-    """Add the reference's row to a summary that has none yet: it knows the map, so it plays without ROS."""
+    """Add the reference's row to a summary without one. The reference needs the map, so it plays without ROS."""
     from safe_support_ql.recording import summary
 
     episodes = settings.run.evaluation_episodes

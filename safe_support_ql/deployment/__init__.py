@@ -1,1 +1,1 @@
-"""Serving an extracted policy: its manifest and its ONNX Runtime session. No torch here."""
+"""Use of an extracted policy: contract, manifest and ONNX Runtime session. No torch."""

@@ -1,4 +1,4 @@
-"""What a policy must fit before it may serve: the robot, its spaces and the safety configuration."""
+"""The facts that a policy must match before it may be used: robot, spaces and safety configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safe_support_ql.safety.candidates import EXTRA_SLOTS, candidate_count, cand
 
 @dataclass(frozen=True)
 class PolicyContract:
-    """The facts that a manifest is compared with. Every one must agree."""
+    """The facts that a manifest must match."""
 
     robot: str
     safety_hash: str  # sha256 of the safety configuration, `Config.safety_hash`

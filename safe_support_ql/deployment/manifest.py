@@ -1,4 +1,4 @@
-"""policy.json beside policy.onnx: what the policy is, what it was trained for, and which bytes are meant."""
+"""The manifest policy.json: its fields, and the checks that it fits policy.onnx and the contract."""
 
 import dataclasses
 import hashlib
@@ -10,16 +10,16 @@ from typing import get_args, get_origin
 from safe_support_ql.deployment.contract import PolicyContract
 
 FORMAT_VERSION = 1
-REMEDY = {  # where the values themselves say nothing
+REMEDY = {  # where the values alone do not show what to do
     "candidate_layout": "; choose the actions, discrete or continuous, that it was trained with",
-    "safety_sha256": "; it was trained under other margins: use its run's config.yaml, or train again",
+    "safety_sha256": "; it was trained with other safety settings: use its run's config.yaml, or train again",
     "policy_sha256": "; the file is not the one that was exported: copy it again",
 }
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Every field of policy.json. Names and units run along the observation's and the action's components."""
+    """Every field of policy.json. Names and units are those of the components of observation and action."""
 
     robot: str
     observation_names: list[str]  # length D
@@ -27,7 +27,7 @@ class Manifest:
     action_names: list[str]  # length A
     action_units: list[str]
     candidates: int  # K, padded
-    candidate_layout: str  # how the K candidates come about, in words or a short key; compared as it stands
+    candidate_layout: str  # CandidateSource.layout
     alpha: float  # reward units
     gamma: float
     seeds: list[int]
@@ -35,7 +35,7 @@ class Manifest:
     package_version: str
     created: str  # ISO 8601, UTC
     policy_sha256: str
-    safety_sha256: str  # of the safety configuration the behaviour data was collected under
+    safety_sha256: str  # of the safety configuration under which the data was collected
     training: dict[str, float | int | str]  # updates, decisions, journal sequence, parity error, ...
     format_version: int = FORMAT_VERSION
 
@@ -52,8 +52,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def load_manifest(policy_path: Path, contract: PolicyContract) -> tuple[Manifest, bytes]:
     """Read policy.onnx and the manifest beside it, and verify that they belong together and fulfil the contract.
 
-    Returns the manifest and the verified bytes of policy.onnx: a session made from them cannot meet a file swapped
-    meanwhile.
+    Returns the manifest and the verified bytes of policy.onnx. Make the session from these bytes, because the file may
+    be replaced.
 
     Raises:
         ValueError: one line that names file, key and what would be right.
@@ -89,7 +89,7 @@ def load_manifest(policy_path: Path, contract: PolicyContract) -> tuple[Manifest
 
 
 def _decoded(path: Path, fields: object) -> Manifest:
-    """The manifest in `fields`, every key present and of its type: a wrong one would surface far from here."""
+    """The manifest in `fields`, after verification that every key is present and has its type."""
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: must be a JSON object")
     if fields.get("format_version") != FORMAT_VERSION:

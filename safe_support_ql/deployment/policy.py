@@ -1,4 +1,4 @@
-"""An exported policy in ONNX Runtime: one decision at a time, on one thread, every output checked."""
+"""Runs an exported policy in ONNX Runtime: one decision at a time, on one thread, with every output verified."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ class OnnxPolicy:
     """The policy of `policy.onnx`, accepted only if its manifest fulfils the contract."""
 
     def __init__(self, policy_path: Path, contract: PolicyContract) -> None:
-        """Raises ValueError as `load_manifest` does, or when the graph does not fit its manifest."""
+        """Raises ValueError as `load_manifest` does, or if the graph does not fit its manifest."""
         self.path = policy_path
         self.manifest, graph = load_manifest(policy_path, contract)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # more threads cost more in wake-ups than so small a net has work
+        options.intra_op_num_threads = 1  # for so small a network, waking up more threads takes longer than the work
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # The graph is verified by hash, so what fails below is a broken export and not a broken file.
+        # The graph is verified by hash, so an error below means a broken export and not a broken file.
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         d, k, a = len(self.manifest.observation_names), self.manifest.candidates, len(self.manifest.action_names)
         self._shapes: dict[str, tuple[int, ...]] = {
@@ -39,7 +39,7 @@ class OnnxPolicy:
         found = {node.name: tuple(node.shape[1:]) for node in self._session.get_inputs()}
         if found != self._shapes:
             raise ValueError(f"{policy_path}: graph inputs are {found}, must be {self._shapes} as in the manifest")
-        # The first run allocates; it must not fall into a control tick.
+        # The first run allocates memory, which must not happen in a control tick.
         zeros = np.zeros(k, np.float32)
         self.act(np.zeros(d, np.float32), np.zeros((k, a), np.float32), np.ones(k, np.bool_), zeros > 0, zeros, zeros)
 
@@ -61,9 +61,8 @@ class OnnxPolicy:
         Returns: index into the candidates, the action [A], and log pi [K] (-inf outside the support).
 
         Raises:
-            ValueError: a shape differs, an input is not finite, the support is empty, or the graph returned something
-                that is not a finite distribution and one of the supported candidates. The caller then runs the backup
-                plan.
+            ValueError: a shape differs, an input is not finite, `support` has no candidate, or the output is not a
+                finite distribution and one of the supported candidates. No request is then sent.
         """
         inputs = {
             "observation": np.asarray(observation, np.float32),
@@ -90,8 +89,8 @@ class OnnxPolicy:
         log_prob: FloatArray = outputs[1][0]
         if not np.isfinite(log_prob[mask]).all():
             raise ValueError(f"{self.path}: log_prob is not finite on the support; export the policy again")
-        # The graph returns the action's value. Its index is the supported candidate that equals it bit by bit; of two
-        # equal ones the likelier, which is the one the graph took.
+        # The graph returns the value of the action. Its index is that of the equal supported candidate; of two equal
+        # ones, the graph chose the likelier.
         matching = mask & (inputs["candidates"] == action).all(axis=-1)
         if not matching.any():
             raise ValueError(f"{self.path}: action {action.tolist()} is no supported candidate; export it again")
@@ -100,16 +99,16 @@ class OnnxPolicy:
 
 
 class Actor:
-    """An extracted policy over CandidateSets: a draw from pi_phi, or its likeliest candidate if `greedy`."""
+    """An extracted policy over CandidateSets: draws from pi_phi, or takes its likeliest candidate if `greedy`."""
 
     def __init__(self, policy: OnnxPolicy, seed: int, greedy: bool = False) -> None:
-        """`seed` makes the draws reproducible."""
+        """`seed` determines the draws."""
         self._policy, self._greedy = policy, greedy
         self._rng = np.random.default_rng(seed)
 
     def __call__(self, candidates: CandidateSet) -> FloatArray:
         """An action [A] of the support. Raises ValueError as `OnnxPolicy.act` does."""
-        # Lattice points are no draws, so log_proposal is 0.
+        # Lattice points are not drawn, so log_proposal is 0.
         zeros = np.zeros(len(candidates.margin), np.float32)
         noise = zeros if self._greedy else self._rng.gumbel(size=len(zeros)).astype(np.float32)
         index, _, _ = self._policy.act(

@@ -1,1 +1,1 @@
-"""Runs without ROS, over the same gate, robots and learner."""
+"""Experiments without ROS, with the same gate, robots and learner as the nodes: one file per experiment."""

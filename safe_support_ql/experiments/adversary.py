@@ -1,9 +1,9 @@
-"""An adversary against the certificate where every error but the chosen ones is exactly zero.
+"""Plays the adversary against the gate: every error is exactly zero except the chosen ones.
 
-The truth is the model's own arithmetic, not PyBullet, because only so can an error be exactly zero: the state is
-measured without error, space is known without a lidar, and the truth is judged at the certificate's own check points.
-Errors come on top, see TrueWorld in robots/claims.py. The adversary asks for the action whose certificate margin is
-closest to zero, found on a fine grid, and then for the plan until it is at rest.
+The truth is the model's own arithmetic, not PyBullet, because only then can an error be exactly zero: the state is
+measured exactly, obstacles are known without a lidar, and the truth is judged at the certificate's own checks. Chosen
+errors are added, see TrueWorld in robots/claims.py. The adversary requests the certified action of least margin, found
+on a fine grid, and after that lets the plan run until it is at rest.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from safe_support_ql.robots.claims import Adversary, Truth
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.safety.timing import Clock
 
-ROUNDING = 1e-9  # in the unit of h; a margin below minus this is a visit
+ROUNDING = 1e-9  # in the unit of h; a true margin below minus this is a visit
 LONGEST = 400  # ticks of an encounter
-LETHAL = 0.005  # scaled margin of the action after which a monitor dies: less than this
-STOPPED = 20  # checks judged after the drive has stopped by itself
+LETHAL = 0.005  # the monitor dies after an action with a scaled margin below this
+STOPPED = 20  # checks that are judged after the drive's own timeout
 
 
 def least_certified(gate: Gate, estimate: Estimate, actions: Floats) -> Floats | None:
-    """Of a family of actions[K, A] along a line, that of least margin that the gate accepts; None where there is none.
+    """Of actions[K, A] along a line, the one of least margin that the gate accepts; None if it accepts none.
 
-    Refined between the last accepted and the first refused one.
+    It is refined between the last accepted and the first refused action.
     """
     support, model = gate.support, gate.support.robot.model
     assert gate.cycle is not None
@@ -50,10 +50,11 @@ def least_certified(gate: Gate, estimate: Estimate, actions: Floats) -> Floats |
 def encounter(
     gate: Gate, adversary: Adversary, truth: Truth, rng: np.random.Generator, number: int, stamped: bool = True
 ) -> float:
-    """Play episode `number` (each larger than the last) of the adversary against `truth`.
+    """Play episode `number` (larger than the last one) of the adversary with the errors `truth`.
 
-    `stamped`: an old state carries its own stamp; else one that says it is new. Returns the smallest margin of the
-    episode, inf where the certificate accepts nothing at the start; below -ROUNDING it was unsafe, and ends there.
+    `stamped`: an old state carries its own stamp; otherwise the stamp of a new state. Returns the smallest true margin
+    of the episode, or inf if nothing is certified at the start. A margin below -ROUNDING is unsafe and ends the
+    episode.
     """
     robot = gate.robot
     dynamics, silence = robot.model.dynamics, np.asarray(robot.silence, np.float64)
@@ -62,7 +63,7 @@ def encounter(
     old = world.age(0)
     latency = (0.0, 1e-9) if gate.clock is Clock.REALTIME else None
     sensed = [world.sense()]
-    for _ in range(old):  # nobody commands yet
+    for _ in range(old):  # before the first command
         world.tick(silence)
         sensed.append(world.sense())
     gate.new_episode(number)
@@ -77,7 +78,7 @@ def encounter(
         candidates = gate.begin(now, now, latency)
         assert candidates is not None, gate.cause
         if tick == 0 and not candidates.certified.any():
-            break  # no start that the certificate accepts
+            break  # the start is not certified
         decision = None
         if world.attacking(tick):
             action = least_certified(gate, robot.estimate(inputs), world.actions())

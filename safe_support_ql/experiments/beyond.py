@@ -1,12 +1,12 @@
 """How large an error the margins still cover before a mismatch latches: beyond W, the shipped monitor, all margins.
 
-W_detect = 2 W means here: one error of W is up to twice its bound while all the others are zero, the comparison of
-states is off, so that nothing ever latches, and there is no visit. One at a time, because the margins of one tightening
-add up: what one error exceeds is paid by the shares of the others, by the band, and for a base by the clearance kept
-for a commander that dies. Where all errors are at their bounds at once that is all the certificate claims; the factor
-up to which they hold nevertheless is searched for in every corner of the box of parameters.
+One error is up to twice its bound, all others are zero, and the gate compares no states, so that it never latches: no
+visit may happen. This works for one error at a time, because a tightening is the sum of the shares of all errors: the
+excess of one error uses up the shares of the others, the band, and for a base the clearance kept for a monitor that
+dies. For all errors at once the certificate claims no more than their bounds. How far beyond them it still holds is
+searched for in every corner of the box of parameters.
 
-The truth is the model's own arithmetic, see adversary.py: a search, not a proof.
+The truth is the model's own arithmetic, see adversary.py: this is a search, not a proof.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from safe_support_ql.robots.claims import Adversary, Truth
 from safe_support_ql.safety.gate import Gate, GateConfig, State
 
 FACTORS = (1.0, 2.0, 3.0)
-W_DETECT = 2.0  # of one error's bound
+W_DETECT = 2.0  # times the bound of one error
 TOGETHER = (1.0, 1.1, 1.25, 1.5, 2.0)
 EPISODES = 60
 
 
 @dataclass(frozen=True)
 class Met:
-    """Episodes that the certificate let begin: the least true margin (scaled, or m), those unsafe, those latched."""
+    """Episodes with a certified start: least true margin (scaled, or m), number of unsafe and of latched ones."""
 
     least: float
     episodes: int
@@ -39,13 +39,13 @@ class Met:
 
 
 def adversary_of(robot: Robot) -> Adversary:
-    """What `robot` claims about it. Raises ValueError where it claims nothing."""
+    """The adversary that `robot` claims. Raises ValueError if it claims none."""
     claimed: Adversary = robots.claimed(robot, "adversary", "benchmarks/mismatch.py")
     return claimed
 
 
 def scaled(adversary: Adversary, truth: Truth, factor: float) -> dict[str, Any]:
-    """`truth`, which has each error at its bound, with each at `factor` times that."""
+    """`truth`, in which each error is at its bound, with each error multiplied by `factor`."""
 
     def scale(name: str, value: Any) -> Any:
         if name in adversary.no_error:
@@ -57,7 +57,7 @@ def scaled(adversary: Adversary, truth: Truth, factor: float) -> dict[str, Any]:
 
 
 def gate_of(robot: Robot) -> Gate:
-    """The shipped monitor, all margins in place, in the adversary's world."""
+    """The gate of the shipped monitor with all margins, in the adversary's world."""
     return Gate(adversary_of(robot).monitor(robot.parameters), GateConfig(), True, 0)
 
 
@@ -81,7 +81,7 @@ def meet(gate: Gate, truth: Truth, watch: bool = False, episodes: int = EPISODES
 def singly(
     robot: Robot, factors: tuple[float, ...] = FACTORS, only: str = "", episodes: int = EPISODES
 ) -> list[dict[str, Any]]:
-    """For every error whose name contains `only`: least[len(factors)], the smallest true margin in any direction."""
+    """For every error whose name contains `only`: least[len(factors)], the smallest true margin over its directions."""
     adversary, gate, rows = adversary_of(robot), gate_of(robot), []
     for name, truths in adversary.error_forms.items():
         if only in name:
@@ -92,10 +92,10 @@ def singly(
 
 
 def together(robot: Robot, factors: tuple[float, ...] = TOGETHER) -> list[dict[str, Any]]:
-    """For every corner the largest of `factors` (rising) up to which all hold, 0 for none.
+    """For every corner, the largest of `factors` (ascending) up to which no visit happens; 0 for none.
 
-    Where that is not the last: what happens at the last, without detection, and with it where the adversary's world
-    leaves something to compare.
+    If that is not the last factor: what happens at the last one, without detection, and with it if predictions can be
+    compared in the adversary's world.
     """
     adversary, gate, rows = adversary_of(robot), gate_of(robot), []
     for name, truth in adversary.corners.items():
@@ -114,13 +114,13 @@ def together(robot: Robot, factors: tuple[float, ...] = TOGETHER) -> list[dict[s
 
 
 def table(robot: Robot, single: list[dict[str, Any]], all_: list[dict[str, Any]]) -> str:
-    """Both in 80 columns."""
+    """The results of `singly` and `together` in 80 columns."""
     unit = adversary_of(robot).unit
     lines = [f"{robot.name}, what the margins cover without a latch: least true margin [{unit}]"]
     lines.append(f"  {'one error, the others zero':<34}" + "".join(f"{f'{f:g} W':>10}" for f in FACTORS))
     lines += [f"  {row['error']:<34}" + "".join(f"{least:>10.4f}" for least in row["least"]) for row in single]
-    lines.append(f"  all at once, in all {len(all_)} corners: hold up to {min(row['holds'] for row in all_):g} W")
-    lines.append(f"  {'corner':<14}{'holds up to':>12}{'':4}unsafe of episodes at {TOGETHER[-1]:g} W")
+    lines.append(f"  all at once, in all {len(all_)} corners: safe up to {min(row['holds'] for row in all_):g} W")
+    lines.append(f"  {'corner':<14}{'safe up to':>12}{'':4}unsafe episodes at {TOGETHER[-1]:g} W")
     for row in all_:
         text, holds = "", f"{row['holds']:g} W"
         if row["unwatched"]:

@@ -1,12 +1,12 @@
-"""Margins from recorded backup manoeuvres: the smallest that would have covered every one, beside the shipped ones.
+"""Compares the shipped margin parameters with the smallest that would have covered every recorded backup manoeuvre.
 
 Each independent, seeded episode gives one manoeuvre: the behavior policy drives behind the gate, then one certified
-action and the stored plan run with no further request. Truth is PyBullet's at every sub-step. A deviation is what the
-prediction had more left of a constraint than the truth: h_predicted - h_truth in the unit of h.
+action and the stored plan run with no further request. The truth is PyBullet's at every sub-step. A deviation is
+h_predicted - h_truth, in the unit of h: by how much the prediction was too optimistic.
 
-Two predictions stand side by side. `needed` takes the worst member, as the certificate does, so the ensemble helps.
-`alone` takes the first member, the nominal model, so what it misses there is the model's own residual. The ensemble's
-physical parameters are estimated from each manoeuvre by themselves (ensemble.py).
+There are two predictions. `needed` takes the worst member, as the certificate does, so the ensemble helps. `alone`
+takes the first member, the nominal model, and shows the model's own residual. The physical parameters of the ensemble
+are estimated from each manoeuvre separately (ensemble.py).
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ class Manoeuvre:
     seed: int
     needed: Floats  # [T + 1, n] against the worst member
     alone: Floats  # [T + 1, n] against the first member
-    end: int  # check at which the last member had reached S_f
-    between: Floats  # [n] lost between two checks, below the lower of both
-    room: Floats  # [n] least (truth - what the certificate claims, scan points and tightening); below 0 it is wrong
+    end: int  # check at which the last member has reached S_f
+    between: Floats  # [n] how far the truth falls between two checks, below the lower of both
+    room: Floats  # [n] least (truth - claim of the certificate, with scan points and tightening); below 0 it is wrong
     errors: Floats  # largest |estimate - truth|, in the order of CalibrationSpec.errors
     creep: float  # m
-    lidar: float  # m, most by which the scan points lie farther away than the map's obstacles; -inf without a lidar
+    lidar: float  # m, largest distance of scan points beyond the obstacles of the map; -inf without a lidar
     factors: Floats  # of the nominal model's physical parameters, see ensemble.fit()
     unsafe_visits: int
 
 
 @dataclass(frozen=True)
 class Line:
-    """One margin: what is shipped and what the manoeuvres needed. `alone` is None where the ensemble plays no part."""
+    """One margin parameter: shipped value and need of the manoeuvres; `alone` is None if the ensemble has no effect."""
 
     name: str
     unit: str
@@ -66,7 +66,7 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """'yes', 'by the ensemble' (the first member alone needs more than is shipped), or 'NO'."""
+        """'yes', 'by the ensemble' (the nominal model alone would need more than is shipped), or 'NO'."""
         if self.needed > self.shipped:
             return "NO"
         return "by the ensemble" if self.alone is not None and self.alone > self.shipped else "yes"
@@ -74,7 +74,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Factor:
-    """One physical parameter over its nominal value: what the ensemble allows, and what `told` manoeuvres show."""
+    """One physical parameter as a factor on nominal: range of the ensemble, and range found in `told` manoeuvres."""
 
     name: str
     shipped: tuple[float, float]
@@ -83,15 +83,15 @@ class Factor:
 
     @property
     def verdict(self) -> str:
-        """'yes', 'untold' (no manoeuvre says) or 'NO'."""
+        """'yes', 'not shown' (by any manoeuvre) or 'NO'."""
         if not self.told:
-            return "untold"
+            return "not shown"
         return "yes" if self.shipped[0] <= self.found[0] and self.found[1] <= self.shipped[1] else "NO"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The result; `coverage` of one line, `coverage_pair` of two numbers fitted together: margins, ends of a range."""
+    """The result. `coverage` is for one line, `coverage_pair` for two numbers that are fitted together."""
 
     robot: str
     episodes: int
@@ -106,16 +106,17 @@ class Calibration:
 
     @property
     def too_small(self) -> list[str]:
-        """Names of what did not cover."""
+        """Names of margin parameters and ranges that did not cover every manoeuvre."""
         names = [line.name for line in self.lines if line.verdict == "NO"]
         names += [factor.name for factor in self.factors if factor.verdict == "NO"]
         return names + [f"whole tightening of {name}" for name, room in self.room.items() if room < 0.0]
 
 
 def covered(episodes: int, fitted: int = 1, confidence: float = CONFIDENCE) -> float:
-    """Share p of the population that the largest of `episodes` independent needs covers; for one, 1 - p^N is sure.
+    """Share p of the population that the largest of N = `episodes` independent needs covers, with this confidence.
 
-    With more numbers `fitted` to the same manoeuvres, the tail of the binomial (scenario bound) replaces p^N.
+    For one number the confidence is 1 - p^N. With more numbers `fitted` to the same manoeuvres, the tail of the
+    binomial distribution (scenario bound) replaces p^N.
     """
     return float(beta.ppf(1.0 - confidence, episodes - fitted + 1, fitted)) if episodes >= fitted else 0.0
 
@@ -123,7 +124,7 @@ def covered(episodes: int, fitted: int = 1, confidence: float = CONFIDENCE) -> f
 def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL) -> Calibration:
     """Play until `episodes` manoeuvres are recorded. `world` names one of the robot's mismatches.
 
-    Raises ValueError where a robot, a world or a number does not allow it.
+    Raises ValueError for a robot without the claim, an unknown world, a margin of 0, or too few manoeuvres.
     """
     robot = config.robot
     spec: CalibrationSpec = robots.claimed(robot, "calibration", BY)
@@ -131,7 +132,7 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
         raise ValueError(f"--episodes is {episodes}, must be 1 or more")
     zero = [name for name in (*spec.model, *spec.growth) if not _value(robot, name) > 0.0]
     if zero:
-        raise ValueError(f"{zero[0]} is 0, must be above 0: what is needed is found by scaling it")
+        raise ValueError(f"{zero[0]} is 0, must be above 0: the need is found by scaling it")
     sim, gate = Simulation(in_world(robot, world)), Gate(robot, config.gate, False, CALIBRATION.start)
     found: list[Manoeuvre] = []
     for number in range(10 * episodes):
@@ -142,15 +143,15 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
             break
     sim.close()
     if len(found) < episodes:
-        raise ValueError(f"only {len(found)} of {10 * episodes} episodes came to move; is the support empty?")
+        raise ValueError(f"only in {len(found)} of {10 * episodes} episodes the robot moved; is the support empty?")
     fitted = bool(spec.model) + bool(spec.growth)
     return Calibration(
         robot.name,
         episodes,
         f"episodes of {robot.name} with seeds from {CALIBRATION.start} on, in simulation, world '{world}', driven by "
         f"the configured behavior policy behind the gate; the manoeuvre starts with the first certified action at "
-        f"{spec.moving:g} m/s or more after a uniformly drawn {robot.period:g} to {LONGEST_S:g} s; episodes without "
-        "one are left out",
+        f"{spec.moving:g} m/s or more, after a random {robot.period:g} to {LONGEST_S:g} s; episodes without one are "
+        "left out",
         tuple(_lines(config, spec, found)),
         tuple(_factors(robot, spec, found)),
         dict(
@@ -169,7 +170,7 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
 def _manoeuvre(
     sim: Simulation, gate: Gate, policy: Policy, spec: CalibrationSpec, seed: int, number: int
 ) -> Manoeuvre | None:
-    """One episode's manoeuvre; None where the episode ends before the robot moves under a certified action."""
+    """One episode's manoeuvre; None if the episode ends before the robot moves under a certified action."""
     robot = sim.robot
     outcome = sim.reset(seed)
     gate.new_episode(number)
@@ -189,7 +190,7 @@ def _manoeuvre(
 def _record(
     sim: Simulation, gate: Gate, spec: CalibrationSpec, estimate: Estimate, decision: Decision, tick: int
 ) -> Manoeuvre:
-    """Run `decision` and after it the plan, and compare with what was predicted at `estimate`."""
+    """Run `decision` and then the plan, and compare the truth with the predictions at `estimate`."""
     robot, model, visits = sim.robot, sim.robot.model, sim.unsafe_visits
     checks = (len(model.certificate.tightening) - 1) // model.dynamics.checks_per_tick * model.dynamics.checks_per_tick
     centre = model.certificate.centre(gate.support.centre)
@@ -230,7 +231,7 @@ def _record(
     lidar = -np.inf
     if (ranges := spec.ranges) is not None:
         i = ranges.constraint
-        claimed[claimed[:, i] > ranges.near, i] = -np.inf  # nothing but "far"
+        claimed[claimed[:, i] > ranges.near, i] = -np.inf  # such a range only says "far"
         excess = (seen - predicted)[1 : end + 1, :, i][seen[1 : end + 1, :, i] < ranges.near]
         lidar = float(excess.max(initial=-np.inf))
     return Manoeuvre(
@@ -249,7 +250,7 @@ def _record(
 
 
 def _predict(robot: Robot, state: Floats, action: Floats, centre: tuple[float, ...], checks: int) -> tuple[Floats, int]:
-    """States [checks + 1, J, S] of every member under the action for one tick, then k; and when all were in S_f."""
+    """States [checks + 1, J, S] of every member under the action for one tick, then k; first check with all in S_f."""
     dynamics, certificate = robot.model.dynamics, robot.model.certificate
     size = len(dynamics.members)
     x: Columns = tuple(np.full(size, value) for value in state)
@@ -267,7 +268,7 @@ def _predict(robot: Robot, state: Floats, action: Floats, centre: tuple[float, .
 
 
 def _creep(robot: Robot, spec: CalibrationSpec, truths: list[Floats], substeps: int) -> float:
-    """Metres driven under k after the true speed first fell below that of S_f."""
+    """Metres driven under k after the true speed first fell below the parameter `below`."""
     if spec.creep is None:
         return 0.0
     path = np.array(truths[substeps:])
@@ -277,14 +278,14 @@ def _creep(robot: Robot, spec: CalibrationSpec, truths: list[Floats], substeps: 
     return float(np.hypot(*np.diff(path[slow[0] :, list(spec.creep.position)], axis=0).T).sum())
 
 
-# --- what would have covered them ------------------------------------------------------------------------------------
+# --- the margins that would have covered them ------------------------------------------------------------------------
 
 
 def _lines(config: configuration.Config, spec: CalibrationSpec, found: list[Manoeuvre]) -> list[Line]:
     robot = config.robot
     bare = _tightening(config, spec, ())
     model, growth = _tightening(config, spec, spec.model) - bare, _tightening(config, spec, spec.growth) - bare
-    calibrated = growth[-1] > 0.0  # the constraints that these margins tighten
+    calibrated = growth[-1] > 0.0  # the constraints that these parameters tighten
     scales = np.array([_scales(found, kind, model, growth, calibrated) for kind in ("needed", "alone")])
     lines = []
     for names, scale in ((spec.model, scales[:, 0]), (spec.growth, scales[:, 1])):
@@ -326,7 +327,7 @@ def _factors(robot: Robot, spec: CalibrationSpec, found: list[Manoeuvre]) -> lis
 def _scales(
     found: list[Manoeuvre], kind: str, model: Floats, growth: Floats, calibrated: NDArray[np.bool_]
 ) -> tuple[float, float]:
-    """Least factors on the shipped (model, growth): the first to cover the first check, the second all later ones."""
+    """Least factors on the shipped (model, growth): the first covers the first check, the second all later checks."""
     both = []
     for one in found:
         t = np.minimum(np.arange(1, len(getattr(one, kind))), one.end)
@@ -336,7 +337,7 @@ def _scales(
 
 
 def _tightening(config: configuration.Config, spec: CalibrationSpec, kept: tuple[str, ...]) -> Floats:
-    """[T + 1, n] with every margin of the robot at zero but those `kept`."""
+    """Tightening [T + 1, n] with every margin parameter at zero except `kept`."""
     gone = dict.fromkeys({*spec.model, *spec.growth, *spec.others} - set(kept), 0.0)
     parameters = dict(config.raw.get("parameters") or {}) | gone
     return robots.make(config.robot.name, parameters, "calibration").model.certificate.tightening
@@ -351,12 +352,12 @@ def _unit(robot: Robot, name: str) -> str:
 
 
 def table(result: Calibration) -> str:
-    """The result in words."""
+    """The result as a table and notes."""
     rows = [f"{'margin':28}{'unit':>8}{'shipped':>10}{'needed':>10}{'alone':>10}  enough"]
     for line in result.lines:
         alone = "-" if line.alone is None else f"{line.alone:.2g}"
         rows.append(f"{line.name:28}{line.unit:>8}{line.shipped:>10.2g}{line.needed:>10.2g}{alone:>10}  {line.verdict}")
-    rows.append(f"\n{'parameter / nominal':22}{'shipped':>18}{'found':>18}{'told by':>9}{'p':>8}  enough")
+    rows.append(f"\n{'parameter / nominal':22}{'shipped':>18}{'found':>18}{'shown by':>9}{'p':>8}  enough")
     for factor in result.factors:
         shipped, found = (f"{low:.3f} .. {high:.3f}" for low, high in (factor.shipped, factor.found))
         share = f"{covered(factor.told, 2):.4f}"
@@ -367,13 +368,13 @@ def table(result: Calibration) -> str:
     small, n = result.too_small, result.episodes
     rooms = ", ".join(f"{name} {room:.3g}" for name, room in result.room.items())
     texts = [
-        "'needed': against the worst member, as the certificate predicts; 'alone': against the nominal model only",
-        "lines in [] are no parameters of their own",
+        "'needed': against the worst member, as in the certificate; 'alone': against the nominal model only",
+        "lines in [] are not parameters",
         f"least room left by the whole tightening: {rooms}",
         f"{n} manoeuvres, {result.unsafe_visits} unsafe visits. Population: {result.population}.",
         f"Each line is the largest of {n} independent needs: it covers at least the share p of the population with "
         f"confidence 1 - p^{n}. At {CONFIDENCE:.0%}: p = {result.coverage:.4f}; for the margins of the model "
-        f"together p = {result.coverage_pair:.4f}. A parameter has two ends, so its p is another.",
+        f"together p = {result.coverage_pair:.4f}. The p of a physical parameter is for both ends of its range.",
         f"too small: {', '.join(small)}" if small else "no shipped margin or range is too small",
     ]
     return "\n".join([*rows, *(textwrap.fill(text, 80) for text in texts)])

@@ -1,4 +1,4 @@
-"""How far a robot's physical parameters are off: least squares on what one recorded manoeuvre did, tick by tick."""
+"""Estimates a robot's physical parameters from one recorded manoeuvre, by least squares over its ticks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from safe_support_ql.robots.base import Floats, Robot
 from safe_support_ql.robots.claims import Ensemble
 from safe_support_ql.robots.model import advance, columns
 
-SPREAD = 5.0  # standard deviations within a bound of `scale`, which no tick of an unchanged robot reaches
-TOLD = 1.0 / 3.0  # a factor counts as told by a manoeuvre where its standard error is below this share of its range
-LOWEST, HIGHEST = 0.2, 5.0  # factors looked at
+SPREAD = 5.0  # a parameter of `scale`, which no tick of an unchanged robot reaches, is this many standard deviations
+TOLD = 1.0 / 3.0  # a manoeuvre shows a factor if its standard error is below this share of the factor's range
+LOWEST, HIGHEST = 0.2, 5.0  # bounds of the search for a factor
 
 
 def shipped(robot: Robot, ensemble: Ensemble) -> Floats:
-    """[P, 2]: the range of each factor that the robot's mismatches allow."""
+    """[P, 2]: for each factor, the range that the robot's mismatches cover."""
 
     def value(name: str) -> float:
         return float(getattr(robot.parameters, name)) if name else 0.0
@@ -27,9 +27,9 @@ def shipped(robot: Robot, ensemble: Ensemble) -> Floats:
 def fit(robot: Robot, ensemble: Ensemble, states: Floats, commands: Floats) -> Floats:
     """Factors [P] with which the nominal model best explains states [T + 1, S] under commands [T, A], one a period.
 
-    Each tick is predicted from the state measured before it, so an unstable robot does not amplify errors. The shipped
-    range is the prior: its half is one standard deviation about 1. NaN where the manoeuvre does not tell a factor, as
-    with a slew limit that was never reached.
+    Each tick is predicted from the state measured before it, so an unstable robot does not amplify errors. The prior
+    has mean 1, and half the shipped range as its standard deviation. A factor that the manoeuvre does not show is NaN,
+    for example a slew limit that was never reached.
     """
     dynamics = robot.model.dynamics
     scale = np.array([getattr(robot.parameters, name) for name in ensemble.scale]) / SPREAD

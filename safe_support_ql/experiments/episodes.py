@@ -1,4 +1,4 @@
-"""Gated episodes in one process: the lock-step chain of the nodes without DDS between its parts."""
+"""Plays episodes in one process: simulator, gate and policy in lock-step, like the nodes but without DDS."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EpisodeResult:
 
 
 def look(sim: Simulation, gate: Gate, inputs: Inputs, tick: int) -> CandidateSet:
-    """Hand the gate what was sensed at `tick`, and let it certify. In lock-step nothing is ever late."""
+    """Give the gate what was sensed at `tick`, and let it certify. In lock-step nothing is ever late."""
     now = (tick + 1) * int(1e9 / sim.robot.world.control_hz)
     for channel, vector in inputs.items():
         problem = gate.receive(channel, vector, now, now, now)
@@ -45,9 +45,9 @@ def look(sim: Simulation, gate: Gate, inputs: Inputs, tick: int) -> CandidateSet
 def steps(
     sim: Simulation, gate: Gate, policy: Policy | None, seed: int, episode: int
 ) -> Iterator[tuple[Outcome, Decision]]:
-    """Play one episode; yields what arrived with each state and the decision on it, the final state's plan included.
+    """Play one episode; yields the outcome of each state and the decision on it, up to the plan at the final state.
 
-    `policy` None asks for nothing, so that the plan runs.
+    Without a policy (None) nothing is requested, and the plan runs.
     """
     outcome = sim.reset(seed)
     gate.new_episode(episode)
@@ -65,7 +65,7 @@ def steps(
 
 
 def play(sim: Simulation, gate: Gate, policy: Policy | None, seed: int, episode: int) -> EpisodeResult:
-    """One episode, summed up."""
+    """Play one episode and return its result."""
     counters = gate.counters
     interventions, empty, verdicts = counters.interventions, counters.empty_supports, dict(counters.verdicts)
     visits = sim.unsafe_visits

@@ -1,4 +1,4 @@
-"""Evaluation without ROS: policies on held-out episodes behind the same gate, with the same ONNX file, in parallel."""
+"""Evaluates policies on held-out episodes without ROS, in parallel processes, behind the same gate as the nodes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from safe_support_ql.simulation.simulation import Simulation
 
 @dataclass(frozen=True)
 class Job:
-    """One slice of an evaluation, plain data. `policy` is 'behavior', 'reference' or the path of an ONNX file."""
+    """The part of an evaluation that one process plays; plain data. `policy`: see make_policy."""
 
     raw_config: Mapping[str, Any]
     policy: str
@@ -34,7 +34,10 @@ class Job:
 
 
 def make_policy(name: str, config: configuration.Config, continuous: bool, sim: Simulation, seed: int) -> Policy:
-    """'behavior', 'reference', an ONNX file, or 'greedy:' and an ONNX file. Raises ValueError as `OnnxPolicy` does."""
+    """The policy `name`: 'behavior', 'reference', the path of an ONNX file, or 'greedy:' followed by such a path.
+
+    Raises ValueError as `OnnxPolicy` does.
+    """
     robot = config.robot
     if name == "behavior":
         return BehaviorPolicy(config.behavior, robot, seed)
@@ -59,7 +62,7 @@ def run(job: Job) -> list[EpisodeResult]:
 def evaluate(
     config: configuration.Config, policy: str, continuous: bool, episodes: int, workers: int = 1
 ) -> list[EpisodeResult]:
-    """`episodes` held-out episodes of `policy`; the result does not depend on `workers` but through beta's draws."""
+    """`episodes` held-out episodes of `policy`. `workers` changes the result only through the draws of beta."""
     seeds = [HELD_OUT.start + i for i in range(episodes)]
     slices = [tuple(seeds[w::workers]) for w in range(workers) if seeds[w::workers]]
     jobs = [Job(config.raw, policy, continuous, part) for part in slices]
@@ -70,9 +73,9 @@ def evaluate(
 
 
 def summarise(config: configuration.Config, results: list[EpisodeResult]) -> dict[str, Any]:
-    """Rates with exact 95 % intervals; mean return with its normal one."""
+    """Rates with exact 95 % intervals; mean return with a normal one."""
     ticks = sum(result.ticks for result in results)
-    # Where there is nothing to reach, success is to last safely to the time limit.
+    # If no goal must be reached, success means no unsafe visit until the time limit.
     reached = sum(result.reached if config.robot.must_reach else result.unsafe_visits == 0 for result in results)
     returns = np.array([result.episode_return for result in results])
     visits = sum(result.unsafe_visits for result in results)
@@ -97,7 +100,7 @@ def summarise(config: configuration.Config, results: list[EpisodeResult]) -> dic
 
 
 def score(rows: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """(J - J_behavior) / (J_reference - J_behavior) of row 'policy', once all three are there."""
+    """(J - J_behavior) / (J_reference - J_behavior) of row 'policy'; None until all three rows exist."""
     if not {"behavior", "reference", "policy"} <= rows.keys():
         return None
     low, high = rows["behavior"]["mean_return"], rows["reference"]["mean_return"]

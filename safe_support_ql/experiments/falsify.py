@@ -1,14 +1,14 @@
-"""A search for requests and disturbances that make the certified system unsafe, PyBullet being the truth.
+"""Searches for requests and disturbances that make the certified system unsafe; the truth is PyBullet.
 
 A campaign is a list of shards, each a function of configuration, mismatch, kind of search and seed:
-* `random`: episodes of attacks drawn from a fixed distribution, so its counted steps may stand behind a bound;
+* `random`: episodes of attacks drawn from a fixed distribution, so that its results give a bound;
 * `search`: the cross-entropy method over the same attacks, minimising the true margin. It adapts, so it proves no
-  bound: it reports the smallest margin that it found.
+  bound: it reports the smallest true margin that it found.
 
-A step is counted if the gate executed a certified action that was not the plan. What follows it is judged, too: every
-episode ends with the plan until it is in S_f. Disturbances: the measurement errors that the robot claims to bear
-(`Claims.errors`, constant, jittering, or both) and its own numbers (`Search.numbers`). Mismatches change the simulated
-world alone, never the monitor's model. Lock-step: age and delay of messages are not searched here.
+A step is counted if the gate executed a certified action that was not the plan. Its consequences are judged as well:
+every episode ends with the plan until it is in S_f. Disturbances are the measurement errors that the robot claims to
+cover (`Claims.errors`; constant, random, or both) and its own numbers (`Search.numbers`). Mismatches change only the
+simulated world, never the monitor's model. All is in lock-step: age and delay of messages are not searched here.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from safe_support_ql.safety.gate import Gate, State
 from safe_support_ql.simulation.simulation import Simulation
 
 BY = "falsify"
-SHARD_STEPS = 20_000  # counted steps of a shard: minutes of work at most are lost on an interruption
+SHARD_STEPS = 20_000  # counted steps of a shard: an interruption costs at most some minutes of work
 SEARCH_STEPS = 20_000  # counted steps of the cross-entropy search of each world
-EPISODE_S = 6.0  # s, an attack lasts at most so long
-IDLE_TICKS = 15  # an episode ends early where nothing but the plan was certified for so long
-NEAR = 2.0  # tightenings: closer to the boundary than this is near it
-# Edges of the histogram: true margin of a counted step over the largest tightening of that margin.
+EPISODE_S = 6.0  # s, longest attack
+IDLE_TICKS = 15  # an episode ends early if only the plan was certified for this long
+NEAR = 2.0  # tightenings: a state closer to the boundary than this is near it
+# Edges of the histogram: true margin of a counted step, divided by its largest tightening.
 EDGES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-POPULATION, ELITE = 16, 4  # attacks of one generation of the cross-entropy method, and the best of them
+POPULATION, ELITE = 16, 4  # attacks per generation of the cross-entropy method, and how many of them are kept
 HASHED = ("safety", "robots", "simulation", "experiments/falsify.py", "experiments/worlds.py")
 
 
@@ -56,8 +56,10 @@ class Shard:
     mismatch: str
     kind: str  # 'random' or 'search'
     seed: int
-    steps: int  # counted steps; an episode that has begun is finished
-    monitor: Mapping[str, Any] = field(default_factory=dict)  # parameters of the monitor alone: margins deleted, say
+    steps: int  # counted steps; the last episode is finished
+    monitor: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # parameters of the monitor only, for example deleted margins
 
     @property
     def name(self) -> str:
@@ -75,11 +77,11 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-CODE = _code()  # of what this process runs: sources that change under it later are not what it ran
+CODE = _code()  # taken at the import, because this process does not run sources that change later
 
 
 def safety_hash(config: configuration.Config) -> str:
-    """sha256 of everything a shard's result depends on: the code of safety and truth, and the configuration."""
+    """sha256 of all that a shard's result depends on: the code of safety and simulation, and the configuration."""
     return hashlib.sha256((config.safety_hash + CODE).encode()).hexdigest()
 
 
@@ -87,14 +89,14 @@ def safety_hash(config: configuration.Config) -> str:
 
 
 class Space:
-    """What an attack is: a vector of named numbers, each within [low, high].
+    """The space of attacks. An attack is a vector of named numbers, each within [low, high].
 
     A request is the certified candidate, other than the plan, with the largest weighted sum of: closeness to the edge
     of the certificate (`least`), closeness to the edge of the safe set after `look` checks of the nominal model
-    (`toward`), the action itself along `push`, whose sign turns every `dwell` ticks, and a random number (`noise`). A
-    tick asks for nothing with probability `idle`. `bias` is the constant part of a measurement error over its bound,
-    one for each entry of a channel, but one for all ranges of a scan; `jitter` the random part of all. Further numbers
-    are the robot's own, see Search in robots/claims.py.
+    (`toward`), the action itself along `push`, whose sign changes every `dwell` ticks, and a random number (`noise`).
+    With probability `idle` a tick requests nothing. `bias` is the constant part of a measurement error, as a share of
+    its bound: one for each entry of a channel, but a single one for all ranges of a scan. `jitter` is the random part
+    of all errors. The robot may add numbers of its own, see Search in robots/claims.py.
     """
 
     def __init__(self, robot: Robot) -> None:
@@ -115,13 +117,13 @@ class Space:
         self.low, self.high = np.array(bounds, np.float64).T
 
     def draw(self, rng: np.random.Generator) -> Floats:
-        """An attack from the fixed distribution: one pure way to ask, or a blend; errors at their bounds or within."""
+        """An attack from the fixed distribution: one weight or a blend of all; errors at or within their bounds."""
         attack = rng.uniform(self.low, self.high)
-        asks = ("least", "toward", "push", "noise")
-        way = int(rng.integers(len(asks) + 2))  # a third of all are blends
-        if way < len(asks):
-            for name in asks:
-                if name != asks[way]:
+        weights = ("least", "toward", "push", "noise")
+        only = int(rng.integers(len(weights) + 2))  # one third of all attacks are blends
+        if only < len(weights):
+            for name in weights:
+                if name != weights[only]:
                     attack[self.part[name]] = 0.0
         if rng.random() < 0.5:
             attack[self.part["idle"]] = 0.0
@@ -132,14 +134,14 @@ class Space:
         return attack
 
     def get(self, attack: Floats, name: str) -> float:
-        """A number of `attack`."""
+        """The first number called `name` in `attack`."""
         return float(attack[self.part[name]][0])
 
 
 def ask(
     space: Space, attack: Floats, candidates: CandidateSet, estimate: Estimate, tick: int, rng: np.random.Generator
 ) -> Singles | None:
-    """The request of this tick, None to ask for nothing."""
+    """The request of this tick, None for no request."""
     robot = space.robot
     permitted = np.flatnonzero(candidates.certified & ~candidates.is_plan)
     if not len(permitted) or rng.random() < space.get(attack, "idle"):
@@ -158,13 +160,13 @@ def ask(
 
 
 def _unit(values: Any) -> Floats:
-    """`values` moved into [0, 1]."""
+    """`values` scaled to [0, 1]."""
     width = float(np.ptp(values))
     return np.asarray((values - values.min()) / width if width > 0.0 else np.zeros(len(values)), np.float64)
 
 
 def margins_ahead(robot: Robot, estimate: Estimate, actions: Floats, checks: int) -> Floats:
-    """Smallest margin [K], in tightenings, after `checks` of the nominal model under each of actions[K, A]."""
+    """Smallest true margin [K], in tightenings, after `checks` of the nominal model under each of actions[K, A]."""
     dynamics, certificate = robot.model.dynamics, robot.model.certificate
     start = tuple(np.full(len(actions), value) for value in estimate.state)
     x = advance(dynamics, start, columns(actions), columns(dynamics.members[0]), checks)
@@ -172,9 +174,10 @@ def margins_ahead(robot: Robot, estimate: Estimate, actions: Floats, checks: int
 
 
 def closeness(robot: Robot, margins: Floats) -> Any:
-    """Smallest margins[..., n] over the largest tightening of each; only of constraints that a motion can lose.
+    """Smallest of the true margins[..., n], each divided by its largest tightening.
 
-    A constraint whose tightening does not grow along the rollout limits the command: no one can come near to it.
+    A constraint whose tightening does not grow along the rollout is left out: it limits the command, and no state comes
+    near it.
     """
     tightening = robot.model.certificate.tightening
     grows = tightening[-1] > tightening[0]
@@ -186,16 +189,16 @@ def closeness(robot: Robot, margins: Floats) -> Any:
 
 @dataclass
 class Tally:
-    """What the episodes of a shard brought, in sums."""
+    """Sums over the episodes of a shard."""
 
     counted: int = 0
     ticks: int = 0
     episodes: int = 0
     near: int = 0
-    near_first: int = 0  # near, by the tightening of the step's own period instead of the largest
-    smallest: float = np.inf  # true margin over the largest tightening, anywhere
+    near_first: int = 0  # near, measured by the tightening after one period instead of the largest
+    smallest: float = np.inf  # smallest true margin, in tightenings
     visits: int = 0
-    latched: int = 0  # episodes that ended latched: false alarms, as everything was within W
+    latched: int = 0  # episodes that ended latched: false alarms, because all errors were within bounds
 
     def __post_init__(self) -> None:
         self.histogram = np.zeros(len(EDGES) + 1, np.int64)
@@ -206,7 +209,7 @@ class Duel:
     """One monitor against attacks in one simulated world."""
 
     def __init__(self, shard: Shard) -> None:
-        """Build world and gate; odd seeds certify continuous actions."""
+        """Build world and gate; odd seeds have continuous actions."""
         self.config = configuration.parse(shard.raw_config, "configuration")
         robot = self.robot = self.config.robot
         self.search: Search = robots.claimed(robot, "search", BY)
@@ -215,16 +218,16 @@ class Duel:
         self.gate = Gate(monitor, self.config.gate, shard.seed % 2 == 1, shard.seed)
         self.gate.watching = not shard.monitor
         self.space = Space(robot)
-        # Odd and even words keep the random, searched and every world's streams apart.
+        # Every kind of search and every world has random streams of its own.
         self.rng = np.random.default_rng([shard.seed, shard.kind == "search", *shard.mismatch.encode()])
-        self.met: list[Floats] = []  # true states near the boundary, to start from again
+        self.met: list[Floats] = []  # true states near the boundary, for later starts
         self.tally = Tally()
         own = robot.model.certificate.tightening[robot.model.dynamics.checks_per_tick]
         self._grows = robot.model.certificate.tightening[-1] > robot.model.certificate.tightening[0]
         self._own = own[self._grows]
 
     def play(self, attack: Floats) -> float:
-        """One episode under `attack`: the smallest true margin met, in tightenings; it adds to the tally."""
+        """Play one episode, add it to the tally, and return its smallest true margin in tightenings."""
         sim, gate, tally = self.sim, self.gate, self.tally
         visits = sim.unsafe_visits
         candidates, estimate = self._start(attack)
@@ -237,7 +240,7 @@ class Duel:
             request = None if over else ask(self.space, attack, candidates, estimate, tick, self.rng)
             decision = None if request is None else gate.request(candidates.id, request, self._now)
             decision = decision or gate.expire(self._now)
-            made = decision.candidates  # none while the gate has yet to open
+            made = decision.candidates  # None until the gate is open
             counted = made is not None and decision.verdict.startswith("certified") and not made.is_plan[decision.index]
             outcome = sim.tick(decision.action.astype(np.float64))
             ratio = float(closeness(self.robot, sim.tick_margins))
@@ -272,7 +275,7 @@ class Duel:
             self.met[int(self.rng.integers(500))] = state
 
     def _start(self, attack: Floats) -> tuple[CandidateSet, Estimate]:
-        """A start that the certificate accepts, often near the boundary, and the candidates there."""
+        """Candidates and estimate at a certified start, which is often near the boundary."""
         while True:
             self.sim.reset(int(self.rng.integers(2**31)))
             if self.search.begin is not None:
@@ -310,7 +313,7 @@ class Duel:
 
 
 def run_shard(shard: Shard) -> dict[str, Any]:
-    """Play a shard; plain data."""
+    """Play a shard and return its result as plain data."""
     began = time.monotonic()
     duel = Duel(shard)
     if shard.kind == "random":
@@ -332,7 +335,7 @@ def run_shard(shard: Shard) -> dict[str, Any]:
 
 
 def cross_entropy(duel: Duel, steps: int) -> None:
-    """Attacks that come closer and closer: each generation is drawn about the best of the one before."""
+    """The cross-entropy method: each generation of attacks is drawn around the best of the previous one."""
     space = duel.space
     attacks = np.array([space.draw(duel.rng) for _ in range(POPULATION)])
     generation = 0
@@ -340,7 +343,7 @@ def cross_entropy(duel: Duel, steps: int) -> None:
         margins = np.array([duel.play(attack) for attack in attacks])
         best = attacks[np.argsort(margins)[:ELITE]]
         generation += 1
-        # A floor under the spread keeps the search alive; it starts anew from time to time, for other minima.
+        # A least spread keeps the search going; it restarts from time to time to find other minima.
         if generation % 10 == 0:
             attacks = np.array([space.draw(duel.rng) for _ in range(POPULATION)])
             continue
@@ -350,7 +353,7 @@ def cross_entropy(duel: Duel, steps: int) -> None:
 
 
 def run_and_write(shard: Shard, folder: Path) -> dict[str, Any]:
-    """Play a shard and put its result into `folder`, whole or not at all."""
+    """Play a shard and write its result into `folder`, completely or not at all."""
     result = run_shard(shard)
     write_atomically(folder / f"{shard.name}.json", json.dumps(result).encode())
     return result
@@ -359,13 +362,13 @@ def run_and_write(shard: Shard, folder: Path) -> dict[str, Any]:
 def plan(
     raw_config: Mapping[str, Any], mismatches: list[str], steps: int | None, search_steps: int = SEARCH_STEPS
 ) -> list[Shard]:
-    """The shards of a campaign: `steps` counted ones per world, by default a million or 200 000, and the search."""
+    """The shards of a campaign: per world, `steps` counted random ones (None: 1 000 000 or 200 000), and the search."""
     shards = []
     for mismatch in mismatches:
         wanted = steps if steps is not None else (1_000_000 if mismatch == NOMINAL else 200_000)
         size = min(wanted, SHARD_STEPS)
         shards += [Shard(raw_config, mismatch, "random", seed, size) for seed in range(-(-wanted // size))]
-        # A pair, since odd seeds take continuous actions.
+        # In pairs, because odd seeds have continuous actions.
         shards += [Shard(raw_config, mismatch, "search", seed, min(search_steps, size) // 2) for seed in range(2)]
     return shards
 
@@ -373,9 +376,9 @@ def plan(
 def campaign(
     shards: list[Shard], folder: Path, workers: int = 1, say: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
-    """Results of all `shards`, those in `folder` taken as they are if code and configuration are still the same."""
+    """Results of all `shards`; those in `folder` are reused if code and configuration are still the same."""
     config = configuration.parse(shards[0].raw_config, "configuration")
-    robots.claimed(config.robot, "search", BY)  # refuses a robot before the processes start
+    robots.claimed(config.robot, "search", BY)  # refuse a robot without this claim before the processes start
     folder.mkdir(parents=True, exist_ok=True)
     hash_now = safety_hash(config)
     done, left, void = {}, [], []
@@ -393,7 +396,7 @@ def campaign(
     if void:
         say(f"{len(void)} shards are void and run again: safety code, configuration or length changed since")
     if done:
-        say(f"{len(done)} of {len(shards)} shards are already there")
+        say(f"{len(done)} of {len(shards)} shards are done already")
 
     def note(result: dict[str, Any]) -> None:
         if result["hash"] != hash_now:
@@ -418,7 +421,7 @@ def campaign(
 
 
 def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per world and kind of search, sums over its shards."""
+    """One row per world and kind of search: sums over its shards."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for result in results:
         key = (result["mismatch"], result["kind"])
@@ -460,9 +463,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     own = sum(row["near_own_period"] for row in rows) / max(sum(row["counted_steps"] for row in rows), 1)
     lines += [
         f"near: share of counted steps whose true margin came within {NEAR:g} tightenings",
-        "least: the smallest true margin anywhere, in tightenings; below 0 is unsafe",
-        "a tightening: the largest along the rollout, of that margin; with that at the end of",
-        f"the step's own period in its place, {own:.1%} were near",
+        "least: the smallest true margin, in tightenings; below 0 is unsafe",
+        "a tightening: the largest along the rollout, for the same limit; measured by the",
+        f"tightening after one period instead, {own:.1%} were near",
         "",
         "true margin of the counted steps of the random search, in tightenings:",
     ]

@@ -1,11 +1,11 @@
-"""The fault campaign as data: which faults there are, what the gate must do about each, and how a result is judged.
+"""The list of faults, the reaction that each must get, and how a result is judged: another fault goes here.
 
-ROS-free. nodes/injection.py puts the faults onto a running graph, nodes/fault_campaign.py hands back what it saw. A
-robot's faults are derived from the channels it declares, so a new robot has them as well; what a lidar or an odometry
-can get wrong is keyed on the type of the message.
+Without ROS: nodes/injection.py applies a fault to a running graph, and nodes/fault_campaign.py observes the reaction.
+Faults are derived from the channels that a robot declares, so a new robot has them as well. Wrong measurements of a
+lidar or an odometry depend on the type of the message.
 
 A fault is *covered* (no unsafe visit may happen) unless it is declared uncoverable, with the reason: the robot has no
-passive safe state, or nothing could contradict the lie. An uncoverable one must still be noticed where it can be.
+passive safe state, or no sensor contradicts the false message. If possible, an uncoverable fault must be noticed.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from safe_support_ql.robots.base import Floats, Robot
 from safe_support_ql.robots.world import Channel
 
 PHASES = ("collection", "deployment")
-LONG_S = 2.0  # how long a fault lasts that is not a single message
+LONG_S = 2.0  # duration of a fault that is more than a single message
 FLOOD_HZ = 1000.0
-LATCH_S = 3.0  # for the recorder: its timeout and `latch_after_s` are over then
+LATCH_S = 3.0  # duration of a recorder's fault: more than its timeout plus `latch_after_s`
 WATCH_S = 1.0  # the monitor looks for foreign publishers this often
-MISMATCH_S = 4.0  # for which a lie about the motion lasts, and within which it must latch: it shows when speeds change
-SHOWN_S = 1.0  # in motion meanwhile, after which it must have
+MISMATCH_S = 4.0  # duration of a false motion, within which the gate must latch: it shows when speeds change
+SHOWN_S = 1.0  # after this time in motion, a false motion must have shown
 PERSON_S = 1.0  # a service answers within this
 REQUEST, COMMAND = "request", "command"  # topics beside the robot's channels
-MISMATCH = "mismatch"  # what the cause says where prediction and measurement contradict each other
+MISMATCH = "mismatch"  # in the cause if measurement and prediction disagree
 
 NO_PASSIVE_STATE = "no passive safe state: without state or command this robot falls"
-STEERED_BY_IT = "no passive safe state: the plan steers by the lie, and has less room than it"
-BYPASS = "nothing could contradict it: what it publishes reaches the drive past the gate"
+STEERED_BY_IT = "no passive safe state: the plan follows the false measurement, whose error exceeds its room"
+BYPASS = "nothing could contradict it: its commands reach the drive without passing the gate"
 
 
 class Expect(enum.Enum):
-    """What must happen."""
+    """The reaction that a fault must get."""
 
-    REFUSED = "refused"  # the message is refused, counted and named; what was known before goes on
-    BACKUP = "backup"  # the plan runs while the fault lasts, and the gate leaves it by itself
-    LATCHED = "latched"  # the plan runs, then latches until a reset
-    DRIVE = "drive"  # nobody can command: the drive's own timeout
-    PARAMETER = "parameter"  # a parameter that is refused, with the reason
-    GOES_ON = "goes on"  # within what is tolerated: the gate goes on deciding
-    EITHER = "either"  # a lie too short to be sure of: the gate goes on deciding, or latches with the cause
+    REFUSED = "refused"  # the message is refused, counted and named; the previous one stays in use
+    BACKUP = "backup"  # the plan runs while the fault lasts, and the gate recovers by itself
+    LATCHED = "latched"  # the plan runs, and the gate latches until a reset
+    DRIVE = "drive"  # no command comes any more: the drive's own timeout acts
+    PARAMETER = "parameter"  # the parameter is refused, with the reason
+    GOES_ON = "goes on"  # tolerated: the gate goes on deciding
+    EITHER = "either"  # too short to be detected reliably: the gate goes on deciding, or latches with the cause
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. `verb` does it to `target` (a channel, REQUEST, COMMAND or a node) with `option`.
+    """One fault: `verb` is applied to `target` (a channel, REQUEST, COMMAND or a node) with `option`.
 
-    `seconds` 0 is a single message. `cause` is a regular expression that the shown message must contain, `limit_s` the
-    time from the onset until the reaction. `kind` is what the list of faults calls it: several faults may be of a kind.
+    `seconds` 0 means a single message. `cause` is a regular expression that the reported message must match, `limit_s`
+    the longest time from the onset to the reaction. Several faults may be of one `kind`.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Fault:
     cause: str
     limit_s: float
     uncoverable: str = ""
-    may_latch: bool = False  # after the reaction; where the gate neither must nor may, a latch is too much
+    may_latch: bool = False  # whether the gate may latch after the reaction, though it need not
 
     @property
     def covered(self) -> bool:
@@ -81,26 +81,26 @@ class Fault:
 
 @dataclass
 class Seen:
-    """What happened from the onset of a fault on; times in seconds since the onset, on the steady clock."""
+    """What was observed from the onset of a fault on; times in seconds since the onset, on the steady clock."""
 
     decisions: list[tuple[float, str, str]] = field(default_factory=list)  # (time, reason, message)
-    states: list[tuple[float, str]] = field(default_factory=list)  # of the gate, with their causes, as published
-    logs: list[tuple[float, str]] = field(default_factory=list)  # what the monitor logged
+    states: list[tuple[float, str]] = field(default_factory=list)  # published states of the gate, with their causes
+    logs: list[tuple[float, str]] = field(default_factory=list)  # log lines of the monitor
     answer: tuple[float, str] | None = None  # to a parameter change: (time, why it was refused)
-    stood_s: float | None = None  # when the robot stood
-    silent_s: float | None = None  # when the last command was that the drive's own timeout ran out
+    stood_s: float | None = None  # when the robot came to a stand
+    silent_s: float | None = None  # when the drive's own timeout began to act
     refused: int = 0  # messages refused meanwhile, as counted in /diagnostics
     tries: int = 0
-    moved_s: float = 0.0  # for which the robot was in motion while the fault lasted
+    moved_s: float = 0.0  # time in motion while the fault lasted
     visits: int = 0
     visit_s: float | None = None  # when the first visit began
     state: str = ""  # of the gate at the end
-    trouble: str = ""  # the graph did not come back, or the robot could not be brought to move
+    trouble: str = ""  # why nothing can be judged: the graph did not come back, or the robot did not move
 
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the campaign; `why` says what was not as it must be."""
+    """One row of the campaign; `why` says what was wrong, '' if it passed."""
 
     name: str
     robot: str
@@ -115,11 +115,11 @@ class Result:
     limit_s: float
     uncoverable: str
     time_to_loss_s: float | None
-    tries: int  # more than one: the episode ended meanwhile, or the robot hardly moved
+    tries: int  # more than one if the episode ended during the fault, or the robot hardly moved
     why: str
 
 
-# --- what a fault does to a vector -----------------------------------------------------------------------------------
+# --- how a fault alters a vector -------------------------------------------------------------------------------------
 
 Alteration = Callable[[Floats, Floats, Any], Floats]  # (vector, the one before the fault, argument) -> vector
 
@@ -166,17 +166,17 @@ def catalogue(settings: Config, phase: str) -> list[Fault]:
 
 
 def _answered(settings: Config) -> float:
-    """Until a message is decided on: the next cycle of the gate, and its longest wait for a request."""
+    """Longest time until the decision on a message: the next cycle of the gate, and its wait for a request."""
     period = settings.robot.period
     return period + (settings.gate.request_deadline_s or period / 2)
 
 
 def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
-    """What can be wrong with the messages of any sensor."""
+    """Faults of the messages of any sensor."""
     robot = settings.robot
     name, period = channel.name, robot.period
     lost = "" if robot.passive_stop else NO_PASSIVE_STATE
-    silent = period + channel.max_age  # until an input that no longer comes counts as missing
+    silent = period + channel.max_age  # time until an input counts as missing
 
     def once(kind: str, verb: str, option: Any, cause: str, expect: Expect = Expect.REFUSED) -> Fault:
         return Fault(f"{kind}: {name}, once", kind, verb, name, option, 0.0, expect, cause, _answered(settings))
@@ -198,11 +198,11 @@ def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
         faults += both("wrong length", "length", None, f"{name}: .* has length")
     faults += both("wrong name", "names", None, f"{name}: .* is .*, expected")
     faults += [
-        once("wrong type", "type", None, "", Expect.GOES_ON),  # DDS does not match it with anybody
+        once("wrong type", "type", None, "", Expect.GOES_ON),  # DDS matches it with no subscription
         long("wrong type", "type", None, f"{name} is .* old"),
     ]
     if channel.finite:
-        units = f"^{name}: "  # what it says no robot could be
+        units = f"^{name}: "  # refused as physically impossible
         faults += [once("wrong units", "vector", ("scale", 1e3), units, Expect.BACKUP),
                    long("wrong units", "vector", ("scale", 1e3), units, limit_s=period)]  # fmt: skip
     else:
@@ -231,7 +231,7 @@ def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
 
 
 def _goal_faults(settings: Config, channel: Channel) -> list[Fault]:
-    """A goal has no age: a bad one is refused, and the last one stays."""
+    """Faults of a goal. It has no age: a bad one is refused, and the last good one stays."""
     name, limit_s = channel.name, _answered(settings)
     cases = [
         ("NaN", "vector", ("put", np.nan), f"{name}: holds a NaN or infinity"),
@@ -249,7 +249,7 @@ def _goal_faults(settings: Config, channel: Channel) -> list[Fault]:
 
 
 def _lies(settings: Config, channel: Channel) -> list[Fault]:
-    """Messages that are well-formed, in time, and wrong. What contradicts them is the motion that was predicted."""
+    """Messages that are well-formed and in time, but false. The gate must notice that they contradict predictions."""
     robot = settings.robot
     name = channel.name
     lost = "" if robot.passive_stop else NO_PASSIVE_STATE
@@ -268,7 +268,7 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
     def blind(kind: str, option: Any) -> list[Fault]:
         return [
             Fault(f"{kind}: {name}, {text}", kind, "vector", name, option, seconds, Expect.BACKUP, "only the plan",
-                  _answered(settings), may_latch=bool(seconds))  # what is left of a scan proves less about the motion
+                  _answered(settings), may_latch=bool(seconds))  # the rest of a scan proves less about the motion
             for text, seconds in (("once", 0.0), ("2 s", LONG_S))
         ]  # fmt: skip
 
@@ -296,7 +296,7 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
 
 
 def _request_faults(settings: Config) -> list[Fault]:
-    """Whatever the policy says."""
+    """Faults of the requests."""
     robot = settings.robot
     period, limit_s = robot.period, _answered(settings)
     beyond = ("put", float(10.0 * np.abs(robot.action_high).max()))
@@ -320,7 +320,7 @@ def _request_faults(settings: Config) -> list[Fault]:
         rows += [(kind, verb, None, 0.0, Expect.GOES_ON, ""),
                  (kind, verb, None, LONG_S, Expect.BACKUP, "no request answered")]  # fmt: skip
     rows += [("flood", "flood", FLOOD_HZ, LONG_S, Expect.GOES_ON, "")]
-    # Of two that are swapped the second is answered in time; the next one is missed.
+    # Of two swapped requests, the second still arrives in time; the next one is missed.
     return [
         Fault(f"{kind}: request, {f'{seconds:g} s' if seconds else 'once'}", kind, verb, REQUEST, option, seconds,
               expect, cause, limit_s + (period if verb == "swap" else 0.0))
@@ -329,7 +329,7 @@ def _request_faults(settings: Config) -> list[Fault]:
 
 
 def _actuator_faults(robot: Robot) -> list[Fault]:
-    """The drive does not do what it is told: half of it, which a brake and a linear quadratic regulator survive."""
+    """The drive applies half of every command, which a brake and a linear quadratic regulator survive."""
     return [
         Fault("changed load", "changed load", "vector", COMMAND, ("scale", 0.5), MISMATCH_S, Expect.LATCHED, MISMATCH,
               MISMATCH_S),
@@ -337,7 +337,7 @@ def _actuator_faults(robot: Robot) -> list[Fault]:
 
 
 def _node_faults(settings: Config, phase: str) -> list[Fault]:
-    """Each node killed, stopped and restarted."""
+    """Each node is killed, stopped and restarted."""
     robot = settings.robot
     period = robot.period
     passive = robot.passive_stop
@@ -351,7 +351,7 @@ def _node_faults(settings: Config, phase: str) -> list[Fault]:
     reactions: dict[str, tuple[Expect, str, float, str]] = {
         policy: (Expect.BACKUP, "no request answered", _answered(settings), ""),
         "recorder": (Expect.LATCHED, "recorder", stale, ""),
-        "simulator": (Expect.LATCHED, "is .* old", silent, ""),  # its world stands still with it
+        "simulator": (Expect.LATCHED, "is .* old", silent, ""),  # its world stops with it
         "safety_monitor": monitor,
     }
     if phase == "collection":
@@ -359,14 +359,14 @@ def _node_faults(settings: Config, phase: str) -> list[Fault]:
     return [
         Fault(f"{node} {what}", f"node {what}" if node != "safety_monitor" else f"monitor {what}", verb, node, None,
               LATCH_S if node == "recorder" else LONG_S, expect, cause,
-              limit_s + (stop if reason and verb == "restart" else 0.0), reason)  # asked to leave, it stops first
+              limit_s + (stop if reason and verb == "restart" else 0.0), reason)  # on SIGTERM, it first stops the robot
         for node, (expect, cause, limit_s, reason) in reactions.items()
         for what, verb in (("killed", "kill"), ("stopped", "stop"), ("restarted", "restart"))
     ]  # fmt: skip
 
 
 def _host_faults(settings: Config) -> list[Fault]:
-    """Clocks, disk, processor, parameters, and who else is on the network."""
+    """Faults of clocks, disk, processor, parameters, and of other publishers on the network."""
     robot = settings.robot
     period = robot.period
     lost = "" if robot.passive_stop else NO_PASSIVE_STATE
@@ -395,15 +395,15 @@ def _host_faults(settings: Config) -> list[Fault]:
 
 
 def select(faults: Sequence[Fault], only: Sequence[str]) -> list[Fault]:
-    """Those whose name contains one of `only`; all where it is empty. Raises ValueError where one matches nothing."""
+    """Faults whose name contains one of `only`; all if `only` is empty. Raises ValueError if a text matches none."""
     for text in only:
         if not any(text in fault.name for fault in faults):
-            raise ValueError(f"--only {text}: no fault of this robot is called so; --list shows them")
+            raise ValueError(f"--only {text}: no fault of this robot has this in its name; --list shows the names")
     return [fault for fault in faults if not only or any(text in fault.name for text in only)]
 
 
 def uncoverable_kinds(faults: Sequence[Fault]) -> tuple[set[str], set[str]]:
-    """(kinds no form of which is covered, all kinds). A kind may be covered as a single message and not for 2 s."""
+    """(kinds of which no fault is covered, all kinds). A kind may be covered as a single message but not for 2 s."""
     covered = {fault.kind for fault in faults if fault.covered}
     kinds = {fault.kind for fault in faults}
     return kinds - covered, kinds
@@ -411,17 +411,17 @@ def uncoverable_kinds(faults: Sequence[Fault]) -> tuple[set[str], set[str]]:
 
 # --- judging ---------------------------------------------------------------------------------------------------------
 
-PASSED_ON = ("request", "plan_requested")  # reasons of a decision that did what was asked
+PASSED_ON = ("request", "plan_requested")  # reasons of decisions that executed the request
 
 
 def reaction(fault: Fault, seen: Seen) -> tuple[float, str] | None:
-    """(seconds, message) of the first safe answer that names the cause; None if there was none."""
+    """(seconds, message) of the first safe reaction that names the cause; None if there was none."""
     if fault.expect is Expect.PARAMETER:
         return seen.answer if seen.answer and re.search(fault.cause, seen.answer[1]) else None
     if fault.expect is Expect.DRIVE and fault.uncoverable:
-        return None if seen.silent_s is None else (seen.silent_s, "nobody is left to react: no command comes any more")
+        return None if seen.silent_s is None else (seen.silent_s, "no node is left to react: commands have stopped")
     if fault.expect is Expect.DRIVE:
-        return None if seen.stood_s is None else (seen.stood_s, "no commander: the drive stopped by its own timeout")
+        return None if seen.stood_s is None else (seen.stood_s, "no command: the drive stopped by its own timeout")
     latched = seen.state.startswith("latched")
     if fault.expect is Expect.GOES_ON or (fault.expect is Expect.EITHER and not latched):
         return (seen.decisions[0][0], "tolerated: the gate goes on") if seen.decisions else None
@@ -436,7 +436,7 @@ def reaction(fault: Fault, seen: Seen) -> tuple[float, str] | None:
 
 
 def hidden(fault: Fault, seen: Seen) -> bool:
-    """Whether a lie about the motion could not show: a robot that stands before a phantom, say, is told nothing."""
+    """Whether a false motion could not show because the robot hardly moved, for example before a phantom obstacle."""
     found = reaction(fault, seen)
     noticed = found is not None and found[0] <= fault.seconds
     must_show = fault.cause == MISMATCH and fault.expect is Expect.LATCHED
@@ -444,7 +444,7 @@ def hidden(fault: Fault, seen: Seen) -> bool:
 
 
 def judge(fault: Fault, seen: Seen, robot: str, phase: str, timed: bool = True) -> Result:
-    """A row of the table. Without `timed` order, state and visits count, but no reaction time."""
+    """A row of the table. Without `timed`, order, state and visits are judged, but not the reaction time."""
     found = reaction(fault, seen)
     state = seen.state.partition(":")[0]
     why = [seen.trouble] if seen.trouble else []
@@ -483,18 +483,18 @@ def row(result: Result) -> str:
 
 
 def describe(fault: Fault, phase: str) -> str:
-    """What --list says of a fault."""
+    """One line of --list."""
     text = f"{phase:<11}{fault.name:<39}{fault.expect.value:<10}{fault.limit_s:>6.2f} s"
     return f"{text}  uncoverable: {fault.uncoverable}" if fault.uncoverable else text
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
-    """What --json writes."""
+    """The content of --json."""
     return {"faults": [asdict(result) for result in results]}
 
 
 def closing(results: Sequence[Result], faults: Sequence[Fault]) -> str:
-    """What stands below the table."""
+    """The text below the table."""
     bad = [result for result in results if not result.passed]
     lost, kinds = uncoverable_kinds(faults)
     lines = [f"FAILED {result.phase}, {result.name}: {result.why}" for result in bad]
@@ -506,13 +506,13 @@ def closing(results: Sequence[Result], faults: Sequence[Fault]) -> str:
 
 
 def tiny_policy(raw_config: Mapping[str, Any], path: str, ticks: int = 6000) -> None:
-    """Train for `ticks` control ticks and write policy.onnx to `path`: not a good one, but it drives.
+    """Train for `ticks` control ticks and write policy.onnx to `path`: not a good policy, but it drives.
 
-    Under a policy that hardly moves the robot a lie about the motion does not show.
+    It must drive, because a false motion does not show while the robot hardly moves.
     """
-    logging.disable(logging.WARNING)  # the exporter's remarks
+    logging.disable(logging.WARNING)  # hide the exporter's remarks
     warnings.simplefilter("ignore")
-    from safe_support_ql.experiments.train import train  # torch, which the campaign itself does not need
+    from safe_support_ql.experiments.train import train  # imports torch, which the campaign itself does not need
 
     short = {"hidden": 32, "extraction_updates": 2000, "updates_per_tick": 0.5}
     raw = dict(raw_config) | {

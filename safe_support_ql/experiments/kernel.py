@@ -1,25 +1,26 @@
-"""How much of what is safe the certificate certifies: the gate, asked inside the robot's viability kernel.
+"""Computes a robot's viability kernel, and the share of its safe state-action pairs that the gate certifies.
 
-The kernel of one ensemble member holds the states from which *some* force signal keeps the safe set S for good, with
+The kernel of one ensemble member holds the states from which *some* force signal stays in the safe set S for good, with
 the parameters known and fixed; a state-action pair belongs to it if the action's successor does. The robust kernel is
-the intersection over the members. Both are computed as OUTER approximations, so that a certified pair outside is a
-false accept and a certified share is a lower bound of the true one.
+the intersection over the members. Both are computed as OUTER approximations: a certified pair outside is a false
+accept, and the certified share is a lower bound of the true share.
 
-A sweep over grid cells of a sound size cannot do that: in a control period of 20 ms a state moves by less than a cell,
-every image touches its own cell, and the approximation hardly shrinks. Instead, the dynamics of a period are enclosed
-between two parallel planes, |x+ - A z - B u| <= R, over all states that are still possible. A trajectory that stays
-in S satisfies those linear inequalities, so the supremum of any n'z over them, a linear programme, bounds the kernel:
-it lies in every slab |n'z| <= sup (the model is odd, so the kernel is symmetric). Two things make slabs tight:
-* n is the programme's own facet behind a point drawn evenly from what is left: that cuts more than a random n.
+Sweeping over grid cells cannot do that: in a control period of 20 ms a state moves by less than a cell, every image
+touches its own cell, and the approximation hardly shrinks. Instead, the dynamics of a period are enclosed between two
+parallel planes, |x+ - A z - B u| <= R, over all states that are still possible. A trajectory that stays in S satisfies
+those linear inequalities. The supremum of any n'z over them, a linear programme, therefore bounds the kernel: it lies
+in every slab |n'z| <= sup (the model is odd, so the kernel is symmetric). Two ideas make slabs tight:
+* n is the programme's own facet behind a point that is drawn evenly from the remaining set: it cuts more than a random
+  n does.
 * Suppose that n'z comes within a gap of its supremum. By weak duality the trajectory then stays near the optimal one,
-  in the direction of the costates. Enclosed there, along the costates alone, the model has a far smaller R; either
-  the supremum falls, or nothing is left and the supposition is refuted.
-The slabs are then laid over a grid whose cells, those that touch all of them, are what states are drawn from.
-R comes from dense samples of the model with some to spare: it is measured, not proved. A test compares slabs with
+  in the direction of the costates. Enclosed there, along the costates only, the model has a far smaller R. Either the
+  supremum falls, or the set becomes empty and the supposition is refuted.
+States are then drawn from the cells of a grid that touch all slabs.
+R comes from dense samples of the model times a factor: it is measured, not proved. A test compares slabs with
 trajectories of the model itself that go as far as any found.
 
-State z[2 n]: n positions, then their rates. Input u, one number. Which robot has such a model is its claim, see
-KernelSpec in robots/claims.py.
+State z[2 n]: n positions, then their rates. Input u, one number. A robot with such a model declares a KernelSpec, see
+robots/claims.py.
 """
 
 from __future__ import annotations
@@ -44,30 +45,30 @@ from safe_support_ql.safety.gate import Gate
 from safe_support_ql.simulation.world import make_world
 
 Bools = NDArray[np.bool_]
-SPARE = 1.1  # on the sampled residual of the linear enclosure
+SPARE = 1.1  # factor on the sampled residual of the linear enclosure
 ROUNDS = 3  # of: enclose in a box, then bound the box with the enclosure
-FIRST = 300  # slabs of the first kernel, inside which the model is enclosed once more
-NEAR = 40  # ticks at which it is enclosed for each slab anew; later ones hardly count
-GAPS = (0.2, 0.05)  # a slab is supposed to be attained but for this share of it, and that is refuted
-NEAR_SAMPLES = 2_000  # for each of those enclosures, and
-NEAR_SPARE = 2.0  # on their residuals, because those are few
-HIT_AND_RUN = 20  # steps between two points that slabs are laid at
+FIRST = 300  # slabs of the first kernel, inside which the model is enclosed again
+NEAR = 40  # ticks at which the model is enclosed again for each slab; later ticks hardly matter
+GAPS = (0.2, 0.05)  # gap, as a share of a slab's supremum, of the supposition that is to be refuted
+NEAR_SAMPLES = 2_000  # for each of those enclosures
+NEAR_SPARE = 2.0  # factor on their residuals; larger than SPARE, because the samples are few
+HIT_AND_RUN = 20  # steps between two points at which slabs are added
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """{z : |normals z| <= offsets}, which holds the kernel of one member; normals[F, 2 n], offsets[F]."""
+    """{z : |normals z| <= offsets}, which contains the kernel of one member; normals[F, 2 n], offsets[F]."""
 
     normals: Floats
     offsets: Floats
     box: Floats  # [2 n], the smallest |z_i| <= box_i around it
 
     def contains(self, z: Floats) -> Bools:
-        """Whether each of N states z[N, 2 n] is inside [N]."""
+        """[N]: whether each of the states z[N, 2 n] is inside."""
         return np.asarray((np.abs(z @ self.normals.T) <= self.offsets).all(axis=1))
 
     def touches(self, centres: Floats, half: Floats) -> Bools:
-        """Whether no slab separates each of N cells, centre +- half[2 n], from the kernel [N]: outer as well."""
+        """[N]: whether no slab separates the cell centres[N] +- half[2 n] from the kernel; an outer test as well."""
         return np.asarray((np.abs(centres @ self.normals.T) <= self.offsets + np.abs(self.normals) @ half).all(axis=1))
 
 
@@ -83,10 +84,11 @@ class _Layers:
 
 @dataclass(frozen=True)
 class _Optimum:
-    """Of a linear programme: its value, z[T + 1, 2 n] and u[T] that attain it, and costates[T + 1, 2 n].
+    """The optimum of a linear programme: value, z[T + 1, 2 n] and u[T] that attain it, and costates[T + 1, 2 n].
 
-    Weak duality: costates_t'z_t is nowhere above that of the optimum; and where the value of a trajectory comes within
-    `gap` of this one, it is nowhere more than `gap` below, because what precedes t can gain nothing over the optimum.
+    Weak duality: along any trajectory, costates_t'z_t is never above its value at the optimum. If the value of the
+    trajectory comes within `gap` of the optimum, it is never more than `gap` below, because the steps before t can
+    gain nothing over the optimum.
     """
 
     value: float
@@ -131,11 +133,11 @@ class _Programme:
         """Of normal'z_0."""
         nowhere = _Layers(np.zeros(0, np.int64), np.zeros((0, 2 * self._size + 1)), np.zeros(0), np.zeros(0))
         optimum = self.refute(normal, nowhere, -np.inf)
-        assert optimum is not None  # z = 0 is always possible
+        assert optimum is not None  # z = 0 is always feasible
         return optimum
 
     def refute(self, normal: Floats, local: _Layers, least: float) -> _Optimum | None:
-        """The same where normal'z_0 >= least and `local` holds, too; None if nothing is left."""
+        """The same under the additional constraints normal'z_0 >= least and `local`; None if they are infeasible."""
         cost = np.append(-normal, np.zeros(len(self._bounds) - self._size))
         more, widths = self._lay(local)
         rows, sides = sparse.vstack([self._rows, more]), np.concatenate([self._sides, widths])
@@ -154,8 +156,8 @@ class _Programme:
 
 
 def _solve(cost: Floats, rows: Any, sides: Floats, bounds: Floats, equal: Any = None) -> Any:
-    """The solution with its duals; None where there is none. Raises ValueError if the solver gives up."""
-    solve: Any = linprog  # its stubs know no sparse matrices
+    """The solution with its duals; None if there is none. Raises ValueError if the solver gives up."""
+    solve: Any = linprog  # its stubs do not know sparse matrices
     right = None if equal is None else np.zeros(equal.shape[0])
     solved = solve(cost, rows.tocsc(), sides, equal, right, bounds, options={"maxiter": 5_000})
     if solved.status not in (0, 2):
@@ -166,8 +168,8 @@ def _solve(cost: Floats, rows: Any, sides: Floats, bounds: Floats, equal: Any = 
 def _enclose(inputs: Floats, outputs: Floats) -> tuple[Floats, float]:
     """(row, width) with |outputs - inputs row| <= width.
 
-    Weighted least squares whose weights grow with the residual (Lawson's algorithm) come near the smallest width; any
-    row would be sound.
+    Any row is sound. Weighted least squares with weights that grow with the residual (Lawson's algorithm) come near the
+    smallest width.
     """
     best: Floats = np.zeros(inputs.shape[1])
     least = np.inf
@@ -184,7 +186,7 @@ def _enclose(inputs: Floats, outputs: Floats) -> tuple[Floats, float]:
 
 @dataclass(frozen=True)
 class _Enclosures:
-    """Layers of one member's control period, over N samples states[N, 2 n], inputs[N] of what is possible."""
+    """Layers of one member's control period, over samples states[N, 2 n], inputs[N] of the possible ones."""
 
     model: Model
     member: int
@@ -198,7 +200,7 @@ class _Enclosures:
         ).T
 
     def everywhere(self, ticks: int, slack: float) -> _Layers:
-        """Every coordinate after a period, the same at every tick."""
+        """Enclosures of every coordinate after a period, the same at every tick."""
         samples, after = np.column_stack([self.states, self.inputs]), self._after(self.states, self.inputs)
         size = self.states.shape[1]
         fits = [_enclose(samples, after[:, i]) for i in range(size)]
@@ -208,7 +210,7 @@ class _Enclosures:
         return _Layers(at, np.tile(rows, (ticks, 1)), np.zeros(size * ticks), np.tile(widths, ticks))
 
     def near(self, optimum: _Optimum, gap: float, rng: np.random.Generator) -> _Layers:
-        """Along the costates, over all that a trajectory can do which comes within `gap` of `optimum`."""
+        """Enclosures along the costates, over all trajectories that come within `gap` of `optimum`."""
         n, size = self.states.shape
         ticks: list[int] = []
         rows: list[Floats] = []
@@ -219,7 +221,7 @@ class _Enclosures:
             length = np.abs(then).max()
             if length < 1e-6 * np.abs(optimum.costates[0]).max():
                 break
-            # From the optimum towards the boundary, as far as the gap allows; half of them to that end.
+            # From the optimum towards the boundary, as far as the gap allows; half of the samples at that end.
             share = np.where(rng.random((2, n)) < 0.5, 1.0, rng.random((2, n)))
             reach = gap / np.maximum((optimum.z[t] - self.states) @ now, 1e-12)
             z = optimum.z[t] + (share[0] * np.minimum(reach, 1.0))[:, None] * (self.states - optimum.z[t])
@@ -242,14 +244,14 @@ class _Enclosures:
 
 
 def _bound(programme: _Programme, near: _Enclosures, normal: Floats, rng: np.random.Generator) -> float:
-    """Of normal'z_0: suppose that it is nearly what `programme` says, enclose the model where that leads, refute it."""
+    """A bound of normal'z_0: suppose it nearly attains `programme`'s supremum, enclose the model there, refute it."""
     optimum, least = programme.supremum(normal), -np.inf
     for gap in GAPS:
         least = max(least, (1.0 - gap) * optimum.value)
         try:
             better = programme.refute(normal, near.near(optimum, optimum.value - least, rng), least)
         except ValueError:
-            break  # the solver cycles, a few times in a thousand: what is known so far remains a bound
+            break  # the solver cycles, a few times in a thousand; the bound so far remains valid
         if better is None or better.value <= least * (1.0 + 1e-6):
             return least * (1.0 + 1e-6)
         optimum = better
@@ -257,7 +259,7 @@ def _bound(programme: _Programme, near: _Enclosures, normal: Floats, rng: np.ran
 
 
 def spec_of(robot: Robot) -> KernelSpec:
-    """What `robot` claims about its kernel. Raises ValueError where it claims nothing."""
+    """The kernel that `robot` claims. Raises ValueError if it claims none."""
     spec: KernelSpec = robots.claimed(robot, "kernel", "benchmarks/kernel.py")
     return spec
 
@@ -267,8 +269,8 @@ def outer_kernel(
 ) -> Kernel:
     """An outer approximation of the kernel of `member`, by trajectories of `ticks` control periods.
 
-    `slack` 0 leaves R out: then it is no bound, and only shows how much of the kernel is due to R. Raises ValueError
-    if the first bounds on the rates are too small.
+    `slack` 0 leaves R out: the result is then no bound, but shows how much of the kernel is due to R. Raises
+    ValueError if the first bounds on the rates are too small.
     """
     spec, model = spec_of(robot), robot.model
     n = len(spec.limits)
@@ -277,7 +279,7 @@ def outer_kernel(
     unit = np.where(rng.random((samples, 2 * n + 1)) < 0.5, np.sign(unit), unit)  # corners, edges, faces, the inside
     inputs = unit[:, 2 * n] * spec.effort
     box = np.concatenate([spec.limits, spec.rates])
-    # Nobody stops from these rates inside S: v^2 > 2 a (2 limit).
+    # These rates are too fast to stop inside S: v^2 > 2 a (2 limit).
     z = unit[:, : 2 * n] * box
     after = np.array(
         model.dynamics.step(tuple(z.T), (inputs,), tuple(model.dynamics.members[member]), model.dynamics.dt)
@@ -293,8 +295,8 @@ def outer_kernel(
     optima = [programme.supremum(normal) for normal in normals]
     kernel = Kernel(normals, np.array([optimum.value for optimum in optima]), box)
 
-    # What stays in S for good stays in its kernel, so that the model need be enclosed only there: on its boundary
-    # (seven of ten samples) and inside, evenly in coordinates in which the extreme points are.
+    # A trajectory that stays in S for good stays in the kernel, so the model need be enclosed only there: on its
+    # boundary (seven of ten samples) and inside, evenly in the coordinates of the extreme points.
     points = np.array([optimum.z[0] for optimum in optima])
     spread = np.linalg.cholesky(points.T @ points / len(points))
     z = rng.normal(size=(samples, 2 * n)) @ spread.T
@@ -307,7 +309,7 @@ def outer_kernel(
     near = _Enclosures(model, member, np.vstack([ends, z[:NEAR_SAMPLES]]), np.append(full, inputs[:NEAR_SAMPLES]))
     normals, offsets, at = np.eye(2 * n), kernel.offsets[: 2 * n], np.zeros(2 * n)
     while len(normals) < facets:
-        # Slabs where the volume is: across rays to points that are spread evenly over what is left (hit and run).
+        # Add slabs where the volume is: across rays to points drawn evenly from the remaining set (hit and run).
         for _ in range(HIT_AND_RUN):
             along = spread @ rng.normal(size=2 * n)
             here, slope = normals @ at, np.abs(normals @ along)
@@ -324,13 +326,14 @@ def outer_kernel(
 def draw_states(kernels: list[Kernel], count: int, cells: int, rng: np.random.Generator) -> tuple[Floats, float]:
     """(states [count, 2 n] uniform in the intersection, its volume in the product of their units).
 
-    A grid of cells^(2 n) over the bounding box; draws from cells that touch every kernel, those outside are redrawn.
+    They are drawn from those cells of a grid of cells^(2 n) over the bounding box that touch every kernel; a draw
+    outside a kernel is repeated.
     """
     box = np.min([kernel.box for kernel in kernels], axis=0)
     half, size = box / cells, len(box)
     axis = -1.0 + (2.0 * np.arange(cells) + 1.0) / cells
     kept = []
-    for first in axis:  # a slice at a time, for memory
+    for first in axis:  # slice by slice, to save memory
         centres = box * np.stack(np.meshgrid([first], *[axis] * (size - 1), indexing="ij"), axis=-1).reshape(-1, size)
         for kernel in kernels:
             centres = centres[kernel.touches(centres, half)]
@@ -360,16 +363,16 @@ def pairs_inside(model: Model, kernels: dict[int, Kernel], z: Floats, actions: F
 
 
 class Truth:
-    """The robot in PyBullet; `drive` are the fields of its world's drive that differ."""
+    """The robot in PyBullet; `drive` holds the fields of its world's drive that differ."""
 
     def __init__(self, robot: Robot, **drive: Any) -> None:
         """Build the world."""
         self._robot, self._world = robot, make_world(driven(robot, **drive))
 
     def plan_reaches_rest(self, z: Floats, action: float, centre: tuple[float, ...]) -> bool:
-        """Whether `action` for one period, then the backup policy about `centre`, stays in S and runs into S_f.
+        """Whether `action` for one period, then the backup policy about `centre`, stays in S and reaches S_f.
 
-        S is judged at every physics sub-step, S_f once a period, within the certificate's horizon.
+        S is judged at every physics sub-step, S_f once per period, within the certificate's horizon.
         """
         model, world = self._robot.model, self._world
         world.set_state(z)
@@ -396,11 +399,11 @@ class Truth:
 
 
 def _offers(gate: Gate, spec: KernelSpec, states: Floats) -> Any:
-    """What a gate that has just seen its first state offers there: (actions[n], certified[n], margin[n], centre[n]).
+    """Lattice candidates of a gate whose first state is each of `states`: actions, certified, margin and centre [n].
 
-    That is a robot which arrives: no command before, no band. Support.start picks the plan, and its margin decides:
-    at `band` or more, candidates need the full band; below, they need the latched threshold, which a first tick sets
-    to the plan's own margin less the noise allowance. Lattice slots only: the plan's own slot is no draw of an action.
+    There is no earlier command and no band. Support.start picks the plan, and its margin decides: if it is `band` or
+    more, candidates need the full band; if less, they need the threshold of the band, which the first tick sets to the
+    plan's own margin less the noise allowance. The plan's own slot is left out, because it is no draw of an action.
     """
     model = gate.robot.model
     for number, z in enumerate(states):
@@ -421,13 +424,13 @@ def _offers(gate: Gate, spec: KernelSpec, states: Floats) -> Any:
 def certified_share(
     config: Config, kernels: dict[int, Kernel], continuous: bool, states: int, cells: int, seed: int
 ) -> dict[str, Any]:
-    """Shares of the state-action pairs of the intersection of `kernels` (member -> kernel) that the gate certifies.
+    """Share of the state-action pairs of the intersection of `kernels` (member -> kernel) that the gate certifies.
 
-    Pairs: a state uniform in the intersection, each lattice action there (continuous: cells with a random offset,
-    so that actions are uniform; discrete: its few values) whose successors stay inside. Interval: 95 %, bootstrap over
-    states, because the actions of one state are no independent trials. Also counts certified pairs outside: among
-    those states, and among those of as many pushed out by up to 30 % that are still in S. Pairs whose present
-    state is outside S already are counted apart: the certificate judges what comes, not what is.
+    Pairs: a state uniform in the intersection, with each lattice action (continuous: cells with a random offset, so
+    that actions are uniform; discrete: its few values) whose successors stay inside. Interval: 95 %, bootstrap over
+    states, because the actions of one state are not independent. Certified pairs outside are counted as well: at these
+    states, and at as many states pushed out by up to 30 %. Pairs whose present state is already outside S are
+    counted separately: the certificate judges the future, not the present.
     """
     robot, rng = config.robot, np.random.default_rng(seed)
     spec = spec_of(robot)
@@ -462,9 +465,9 @@ def certified_share(
 def unsafe_on_truth(
     config: Config, kernels: dict[int, Kernel], truth: Truth, pairs: int, cells: int, seed: int
 ) -> dict[str, Any]:
-    """One certified action each of `pairs` states of the kernel, played on `truth`; a false accept does not reach S_f.
+    """Play one certified action at each of `pairs` states of the kernel on `truth`; a false accept misses S_f.
 
-    Upper bound of the rate of false accepts: exact (Clopper-Pearson), 95 %, over independent states.
+    The upper bound of the rate of false accepts is exact (Clopper-Pearson), 95 %, over independent states.
     """
     rng = np.random.default_rng(seed)
     gate = Gate(config.robot, config.gate, True, seed)

@@ -1,7 +1,7 @@
-"""What each margin is for: with it 0 unsafe visits, without it at least 1, everything else exact.
+"""Tests that each margin is needed: the adversary finds no unsafe visit with it, and at least one without it.
 
-One error is at its bound, all others are zero, and all other margins are deleted. The cases are the robot's claims,
-world and adversary those of adversary.py.
+One error is at its bound, all others are zero, and all other margins are deleted. The cases come from the robot's
+claims (its margins.py), world and adversary from adversary.py.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ BY = "falsify --margins"
 
 
 def cases(robot: Robot) -> tuple[Case, ...]:
-    """The margins of `robot`. Raises ValueError where it claims none."""
+    """The cases of `robot`. Raises ValueError if it claims none."""
     claimed: Margins = robots.claimed(robot, "margins", BY)
     return claimed.cases
 
 
 def monitors(robot: Robot, case: Case) -> tuple[Robot, Robot]:
-    """The robot as the monitor knows it, with the margin of `case` and without; every other margin is deleted."""
+    """The robot as the monitor knows it, with and without the margin of `case`; every other margin is deleted."""
     claimed: Margins = robots.claimed(robot, "margins", BY)
 
     def made(monitor: Monitor, *changes: Mapping[str, Any]) -> Robot:
@@ -60,7 +60,7 @@ def _tightened(robot: Robot, tightening: Floats) -> Robot:
 
 
 def duel(robot: Robot, case: Case, seed: int, episodes: int, stamped: bool) -> float:
-    """Smallest margin of `episodes`; below -ROUNDING it was unsafe, and they end there. `stamped`: see encounter."""
+    """Smallest true margin of `episodes`; they end with the first unsafe visit. `stamped`: see encounter."""
     adversary = robots.claimed(robot, "adversary", BY)
     rng = np.random.default_rng(seed)
     clock = Clock.REALTIME if case.truth.get("old") else Clock.LOCKSTEP  # in lock-step nothing is ever old
@@ -75,14 +75,14 @@ def duel(robot: Robot, case: Case, seed: int, episodes: int, stamped: bool) -> f
 
 
 def run_case(robot: Robot, case: Case, seed: int = 0) -> dict[str, Any]:
-    """One row of the table; `shown` is None where there is no scenario."""
+    """One row of the table; `shown` is None if there is no scenario."""
     row = {name: getattr(case, name) for name in ("margin", "error", "deleting", "scenario", "why_not")}
-    row["kept"] = dict(case.common)  # what the monitor has with the margin and without
+    row["kept"] = dict(case.common)  # parameters that the monitor has in both cases
     if case.why_not:
         return row | {"least_with": None, "least_without": None, "shown": None}
     with_, without = monitors(robot, case)
     least_with = duel(with_, case, seed, EPISODES, stamped=True)
-    # To find one visit may take longer; it ends with the first. The margin for age is the stamp itself.
+    # Finding a visit may take more episodes; the first one ends the duel. The margin for age is the stamp itself.
     least_without = duel(without, case, seed, 5 * EPISODES, stamped=False)
     shown = least_with >= -ROUNDING and least_without < -ROUNDING
     return row | {"least_with": least_with, "least_without": least_without, "shown": shown}
@@ -100,8 +100,8 @@ def run(robot: Robot, say: Callable[[str], None] = print) -> list[dict[str, Any]
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows in 80 columns."""
     about = (
-        "The truth is the model's own arithmetic, not PyBullet: one error at its bound, every other exactly zero. The "
-        "monitor has the margin of the row or not, and no other but those that the row says it keeps."
+        "The truth is the model's own arithmetic, not PyBullet: one error at its bound, every other exactly zero. "
+        "Besides the margin of the row, the monitor has only those that the row says it keeps."
     )
     lines = [*textwrap.wrap(about, 80), f"{'margin':<40}{'least with it':>14}{'without it':>14}  shown"]
     for row in rows:

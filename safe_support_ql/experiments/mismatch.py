@@ -1,4 +1,4 @@
-"""The robot changes while it moves, beyond what the certificate claims: does the gate notice, and how soon?"""
+"""Changes the robot while it moves, beyond what the certificate covers: does the gate detect it, and how soon?"""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from safe_support_ql.robots.world import WorldSpec
 from safe_support_ql.safety.gate import Gate, State
 from safe_support_ql.simulation.simulation import Simulation
 
-LONGEST_WAIT_S = 4.0  # until the change
-AFTERWARDS_S = 2.0  # of the plan after a latch
-MOVING = 0.5  # share of the command's range that the last command must have had at the change
+LONGEST_WAIT_S = 4.0  # before the change
+AFTERWARDS_S = 2.0  # for the plan after a latch
+MOVING = 0.5  # at the change, the last command must have at least this share of its range
 
 
 @dataclass(frozen=True)
 class Encounter:
-    """One episode with a change. `ticks` from the change to the latch, -1 where none came; `largest` residual in W."""
+    """One episode with a change. `ticks` from the change to the latch, -1 without a latch; `largest` residual in W."""
 
     seed: int
     ticks: int
@@ -35,7 +35,7 @@ class Encounter:
 
 
 def twice(robot: Robot) -> dict[str, WorldSpec]:
-    """Worlds as far from nominal again as each named mismatch is; of those that are numbers of the drive."""
+    """Worlds twice as far from nominal as each named mismatch, for the mismatches that are numbers of the drive."""
     drive: Any = robot.world.drive
     worlds = {}
     for name, fields in robots.claims_of(robot).mismatches.items():
@@ -46,9 +46,9 @@ def twice(robot: Robot) -> dict[str, WorldSpec]:
 
 
 def meet(config: Config, spec: WorldSpec, episodes: int, watch: bool = True) -> list[Encounter]:
-    """Play `episodes` under the behavior policy; in each the world becomes `spec` while the robot moves.
+    """Play `episodes` under the behavior policy; in each, the world becomes `spec` while the robot moves.
 
-    Without `watch` the gate compares nothing: what would have happened.
+    Without `watch` the gate compares no states, which shows what would happen without detection.
     """
     robot = config.robot
     sim, gate = Simulation(robot), Gate(robot, config.gate, False, MISMATCH.start)

@@ -1,4 +1,4 @@
-"""The picture of a finished run: what was collected, how near the border, and how the extracted policy acts."""
+"""Draws report.png of a finished run: returns, certificate margins, evaluation, paths of the extracted policy."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ GREEN, GREY, RED, BLUE = "#1b7f4d", "#8a8f98", "#c0392b", "#1f5fa8"
 
 
 def draw(run: Path, config: configuration.Config, continuous: bool) -> Path:
-    """Write `run`/report.png, return its path. `config` and `continuous` as the run used them.
+    """Write `run`/report.png and return its path. `config` and `continuous` are those of the run.
 
-    Raises ValueError or OSError if the run holds no summary or policy.
+    Raises ValueError or OSError if the run has no summary or no policy.
     """
     import matplotlib
 
@@ -66,7 +66,7 @@ def _margins(axis: Any, records: Any) -> None:
     axis.hist(np.clip(shown, None, 0.6), bins=60, color=BLUE)
     axis.axvline(0.0, color=RED)
     axis.set(
-        title="Certificate margin of what was executed",
+        title="Certificate margin of executed actions",
         xlabel="scaled margin (certified: right of the line)",
         yscale="log",
     )
@@ -85,7 +85,7 @@ def _rates(axis: Any, summary: dict[str, Any]) -> None:
 
 
 def _paths(figure: Any, axes: Any, run: Path, config: configuration.Config, continuous: bool) -> None:
-    """The extracted policy, played again behind the gate without ROS."""
+    """Paths of the extracted policy, played again behind the gate without ROS."""
     sim = Simulation(config.robot)
     gate = Gate(config.robot, config.gate, continuous, 0)
     policy = make_policy(str(run / POLICY), config, continuous, sim, 0)
@@ -120,7 +120,7 @@ def _on_the_map(axis: Any, world: World, arena: Arena, path: Floats) -> None:
 
 
 def _over_time(axis: Any, robot: Robot, world: World, seconds: Floats, path: Floats) -> None:
-    """Every entry of the state, and the goal where one is given."""
+    """Every entry of the state over time, and the goal if there is one."""
     for name, values in zip(robot.state_names, path.T, strict=False):
         axis.plot(seconds, values, label=name)
     for value in world.goal if "goal" in robot.world.sensors.values() else ():

@@ -1,4 +1,4 @@
-"""Training without ROS: the same gate, behavior policy, replay, trainer and export as the nodes, in one process."""
+"""Trains a policy without ROS: gate, behavior policy, replay, trainer and export of the nodes, in one process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from safe_support_ql.simulation.simulation import Simulation
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run brought, beside policy.onnx."""
+    """The result of a training, in addition to policy.onnx."""
 
     seed: int
     control_ticks: int
@@ -47,7 +47,7 @@ def train(
     policy_path: Path,
     report: Callable[[str], None] | None = None,
 ) -> TrainingResult:
-    """Collect `run.ticks` with beta and `learner.updates_per_tick` gradient steps each; then extract and export."""
+    """Collect `run.ticks` with beta, with `learner.updates_per_tick` gradient steps each; then extract and export."""
     began = time.monotonic()
     config = configuration.parse(raw_config, "configuration")
     robot = config.robot
@@ -62,7 +62,7 @@ def train(
         records = []
         for outcome, decision in steps(sim, gate, policy, first_of_run(seed) + episodes, episodes):
             if decision.candidates is None:
-                continue  # the gate has yet to open, so there is nothing to learn from
+                continue  # the gate is not open yet: there are no candidates to learn from
             records.append(
                 pack(
                     dtype, decision.sequence, decision.candidates, decision.index, VERDICTS.index(decision.verdict),

@@ -1,4 +1,4 @@
-"""The simulated worlds in which a robot's claim is tried: its own, and the mismatches that it names."""
+"""The simulated worlds in which a robot's claims are tested: its own world, and the mismatches that it names."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ NOMINAL = "nominal"
 
 
 def names(robot: Robot) -> tuple[str, ...]:
-    """Worlds inside the claim of `robot`."""
+    """Names of the worlds that `robot` claims to cover."""
     return (NOMINAL, *robots.claims_of(robot).mismatches)
 
 
 def in_world(robot: Robot, world: str, exact: bool = False) -> Robot:
-    """`robot` in that world; the monitor keeps the robot that it has. Raises ValueError for an unknown one.
+    """`robot` in that world, for the simulation only. Raises ValueError for an unknown world.
 
-    `exact`: its sensors have no errors of their own, for experiments that bring those.
+    `exact`: its sensors measure exactly, for experiments that add errors of their own.
     """
     if world not in names(robot):
         raise ValueError(f"{robot.name}: no mismatch '{world}', must be one of: {', '.join(names(robot))}")

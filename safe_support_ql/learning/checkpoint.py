@@ -1,7 +1,7 @@
-"""The learner's whole state in one file, so that a resumed run equals the uninterrupted one bit by bit (on a CPU).
+"""Saves and loads checkpoint.pt, the state of the learner: on a CPU, a resumed run equals an uninterrupted one exactly.
 
-The replay is not in it: the journal is its source. After `load_checkpoint` append the journal again, from its first
-row.
+The replay is not in it, because the journal holds its data. After `load_checkpoint`, append the journal again from its
+first row.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ from safe_support_ql.learning.settings import LearnerConfig
 from safe_support_ql.learning.trainer import Trainer
 from safe_support_ql.recording.files import write_atomically
 
-MAGIC = b"safe_support_ql checkpoint 1 "  # followed by the sha256 of all after the first newline
+MAGIC = b"safe_support_ql checkpoint 1 "  # then the sha256 of everything after the first newline
 
 
 def config_hash(config: LearnerConfig, spec: ProblemSpec) -> str:
-    """sha256 of what the networks and the update depend on; the device is not part of it."""
+    """sha256 of all settings that the networks and the update depend on, so not of the device."""
     facts = dataclasses.asdict(config) | dataclasses.asdict(spec)
     del facts["device"]
     text = json.dumps(facts, sort_keys=True, default=lambda array: array.tolist())
@@ -30,7 +30,7 @@ def config_hash(config: LearnerConfig, spec: ProblemSpec) -> str:
 
 
 def save_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Save networks, targets, optimiser, random states and counters. `OSError` if the file cannot be written."""
+    """Save networks, targets, optimiser, random states and counters. Raises OSError."""
     state = {
         "config_hash": config_hash(trainer.config, trainer.spec),
         "q_network": trainer.q_network.state_dict(),
@@ -52,8 +52,8 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     """Restore `trainer` in place; append the journal up to `trainer.last_sequence` (`rows_consumed` rows) afterwards.
 
     Raises:
-        ValueError: the file is missing, damaged, no checkpoint, or of another configuration. The trainer is unchanged
-        then.
+        ValueError: the file is missing, damaged, no checkpoint, or of another configuration. The trainer is then
+        unchanged.
     """
     try:
         data = path.read_bytes()

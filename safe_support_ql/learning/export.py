@@ -1,4 +1,4 @@
-"""The extracted policy as policy.onnx and policy.json, accepted only when ONNX Runtime and torch agree on it."""
+"""Exports the extracted policy as policy.onnx and policy.json, if ONNX Runtime and torch agree on its outputs."""
 
 import copy
 import dataclasses
@@ -25,7 +25,7 @@ PARITY_TOLERANCE = 1e-4  # nats
 
 @dataclasses.dataclass(frozen=True)
 class PolicyFacts:
-    """What the manifest says beyond the numbers the exporter knows itself; see `deployment.manifest.Manifest`."""
+    """Fields of the manifest that the exporter does not know itself; see `deployment.manifest.Manifest`."""
 
     robot: str
     observation_names: list[str]
@@ -42,12 +42,11 @@ class PolicyFacts:
 
 
 class DeployedPolicy(nn.Module):
-    """The exported graph: which candidate to take, and with what probability (docs/method.md).
+    """The exported graph: the chosen candidate and the log probability of each (docs/method.md).
 
-    With `log_proposal` constant over the draws (a lattice) log_prob is the log softmax over the support. Otherwise the
-    draws are weighted by 1 / q and renormalised to 1 - pi(atom), so that the Gumbel argmax samples the density and not
-    q times it. A row without support yields NaN for the action: nothing may be chosen there, and silence would be a
-    choice.
+    If `log_proposal` is constant over the draws (a lattice), log_prob is the log softmax over the support. Otherwise
+    the draws are weighted by 1 / q and normalised to 1 - pi(atom), so that the Gumbel argmax samples the density itself
+    and not q times the density. In a row without support no action is allowed, and the action is NaN.
     """
 
     def __init__(self, policy: PolicyNetwork) -> None:
@@ -66,7 +65,7 @@ class DeployedPolicy(nn.Module):
         usable = torch.where(support[..., None], candidates, 0.0)  # padding may be NaN
         log_pi = support_log_prob(self.policy(observation, usable, is_plan), support)
         draws = support & ~is_plan
-        # -1e9 and not -inf in the two sums: where only the plan is left both are empty, and inf - inf would be NaN.
+        # -1e9 and not -inf in the two sums: with an empty support both are empty, and inf - inf would be NaN.
         draw_mass = torch.logsumexp(torch.where(draws, log_pi, -1e9), dim=-1, keepdim=True)
         corrected = torch.where(draws, log_pi - log_proposal, -1e9)
         renormalised = corrected - torch.logsumexp(corrected, dim=-1, keepdim=True) + draw_mass
@@ -79,12 +78,12 @@ class DeployedPolicy(nn.Module):
 
 
 def structured_batch(spec: ProblemSpec, n: int, rng: np.random.Generator) -> dict[str, npt.NDArray[np.generic]]:
-    """n inputs of the graph with what real ones hold: wide and plan-only supports, NaN padding, draws, greedy rows."""
+    """n inputs with all features of real ones: wide and empty supports, NaN padding, draws, greedy rows."""
     k, a, d = spec.candidates, spec.action_dim, spec.observation_dim
     rows = np.arange(n)
     plan = rng.integers(k, size=n)
     is_plan = np.zeros((n, k), np.bool_)
-    is_plan[rows, plan] = rows % 5 != 3  # some decisions have their plan among the lattice points only
+    is_plan[rows, plan] = rows % 5 != 3  # in some decisions, the plan is only among the lattice points
     support = (rng.random((n, k)) < rng.random((n, 1))) & (rows % 4 != 2)[:, None]
     support[rows, plan] = True
     candidates = rng.uniform(spec.action_low, spec.action_high, (n, k, a)).astype(np.float32)
@@ -103,7 +102,7 @@ def structured_batch(spec: ProblemSpec, n: int, rng: np.random.Generator) -> dic
 def parity_error(
     graph: bytes, deployed: DeployedPolicy, batches: list[dict[str, npt.NDArray[np.generic]]]
 ) -> tuple[float, int]:
-    """(largest |log_prob difference| on the support in nats, rows that choose another action though it is no tie)."""
+    """(largest |log_prob difference| on the support in nats, rows with another action without a tie)."""
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     worst, differing = 0.0, 0
     for batch in batches:
@@ -112,9 +111,9 @@ def parity_error(
         with torch.no_grad():
             own = deployed(*(torch.from_numpy(batch[name]) for name in INPUTS))
         own_action, own_log_prob = (output.numpy() for output in own)
-        with np.errstate(invalid="ignore"):  # -inf on both sides outside the support
+        with np.errstate(invalid="ignore"):  # both are -inf outside the support
             gap = np.where(support, np.abs(log_prob - own_log_prob), 0.0)
-        # NaN must not pass as small, nor mass outside the support as nothing.
+        # NaN must not count as small, and mass outside the support must not be ignored.
         broken = not np.isfinite(gap).all() or bool((log_prob[~support] > -1e8).any())
         worst = float("inf") if broken else max(worst, float(gap.max()))
         preference = np.where(support, own_log_prob + batch["noise"].astype(np.float32), -np.inf)
@@ -131,13 +130,13 @@ def export_policy(
     facts: PolicyFacts,
     observations: npt.NDArray[np.float32] | None = None,
 ) -> Manifest:
-    """Write policy.onnx and policy.json beside it; `observations` [n, D], if given, enter the parity check as they are.
+    """Write policy.onnx and policy.json beside it; `observations` [n, D], if given, are used in the parity check.
 
-    Each file is written under a temporary name and renamed, the graph first: between the two renames the old manifest
-    does not match the new graph, so a reader refuses it and tries again, and never serves a mixture.
+    Each file is written under a temporary name and renamed, the graph first. Between the two renames the old manifest
+    does not match the new graph, so a reader refuses the pair and tries again.
 
     Raises:
-        ValueError: names or units do not fit `spec`, or ONNX Runtime and torch disagree. What stood there before stays.
+        ValueError: names or units do not fit `spec`, or ONNX Runtime and torch disagree. Existing files stay unchanged.
     """
     for name, items, length in (
         ("observation_names", facts.observation_names, spec.observation_dim),

@@ -1,4 +1,4 @@
-"""Stage two: distil pi*, formed from a fixed Q, into a policy conditioned on the support (docs/method.md)."""
+"""Stage two, policy extraction: distil pi*, which follows from a fixed Q, into a policy network (docs/method.md)."""
 
 from collections.abc import Callable
 
@@ -23,19 +23,19 @@ def extract(trainer: Trainer, progress: Callable[[int, dict[str, float]], None] 
 
     `progress(updates, metrics)` is called every 100 updates and at the last: kl = KL(pi* || pi_phi) in nats and
     off_support_mass = the share of the *unmasked* softmax on real candidates outside the support, both means over the
-    batch. Repeatable: seed and replay decide the result, and the trainer's own random state is left alone.
+    batch. Seed and replay determine the result; the trainer's own random state is unchanged.
 
     Raises:
         ValueError: the replay is empty.
         FloatingPointError: the loss is not finite.
     """
     config, spec = trainer.config, trainer.spec
-    rng = np.random.default_rng([config.seed, 2])  # a stream of its own, apart from the trainer's
+    rng = np.random.default_rng([config.seed, 2])  # a stream of its own, different from the trainer's
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         policy = PolicyNetwork(spec, config.hidden).to(trainer.device)
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, fused=True)
-    # Q is fixed, so the step size may go to zero: what is left is the distillation's own error and no sampling noise.
+    # Q is fixed, so the step size may go to zero, which removes the sampling noise from the result.
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=config.extraction_updates)
 
     for update in range(1, config.extraction_updates + 1):
@@ -44,8 +44,7 @@ def extract(trainer: Trainer, progress: Callable[[int, dict[str, float]], None] 
         pi_star = optimal_policy(q, batch.log_weight, config.alpha).float()
 
         logits = policy(batch.observation, batch.candidates, batch.is_plan)
-        # An executed action appended outside beta is certified, yet pi* has no density there: it is no evidence either
-        # way.
+        # An executed action that was appended outside beta is certified, but pi* is not defined there: leave it out.
         weighted = batch.support & (batch.log_weight > -torch.inf)
         log_pi = support_log_prob(logits, weighted).masked_fill(~weighted, 0.0)
         cross_entropy = -(pi_star * log_pi).sum(dim=-1).mean()

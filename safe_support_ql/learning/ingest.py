@@ -1,4 +1,4 @@
-"""Journal records become replay rows; the weights of beta are computed here, once, from what was recorded."""
+"""Converts journal records into replay rows, with the weights of beta at the recorded candidates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def problem_spec(robot: Robot, continuous: bool) -> ProblemSpec:
 
 
 def replay_rows(records: NDArray[np.void], robot: Robot, behavior: BehaviorConfig) -> Rows:
-    """Rows for Replay.append of journal records [n]."""
+    """The rows of journal records [n], for Replay.append."""
     flags = records["flags"]
     certified, offered, is_plan, used = ((flags & bit) > 0 for bit in (CERTIFIED, OFFERED, PLAN, USED))
     candidates = np.where(used[..., None], records["actions"], np.nan).astype(np.float32)

@@ -1,9 +1,9 @@
-"""Q-function and policy over a set of candidate actions.
+"""The networks of the Q-function and the policy, which score a set of candidate actions.
 
-The state is encoded once and each candidate costs one small product, `score = w . relu(A phi(o) + B a)`, because a
-decision carries many candidates and only one state. A candidate enters by its action value, never by its place in the
-list, so the same network serves lattices, shifted lattices and draws. Ensemble members are stacked in the leading
-dimension of every weight.
+A decision has one state and many candidates. The state is therefore encoded once, and each candidate costs one small
+product: `score = w . relu(A phi(o) + B a)`. A candidate enters by its action value, not by its index, so the same
+network serves lattices, shifted lattices and draws. The weights of several networks are stacked in their first
+dimension.
 """
 
 import math
@@ -19,14 +19,14 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class ProblemSpec:
-    """What the learner must know of a robot. Arrays are float32; `ValueError` names the field that does not fit."""
+    """What the learner must know about a robot. Arrays are float32. Raises ValueError naming the wrong field."""
 
     observation_dim: int  # D
     action_dim: int  # A
     candidates: int  # K, the padded number of candidates of a decision
     observation_scale: FloatArray  # [D], > 0, in the observation's units; the network sees observation / scale
     action_low: FloatArray  # [A], in the action's units
-    action_high: FloatArray  # [A]; [low, high] is mapped to [-1, 1]
+    action_high: FloatArray  # [A]; the network maps [low, high] to [-1, 1]
 
     def __post_init__(self) -> None:
         for name in ("observation_dim", "action_dim", "candidates"):
@@ -71,13 +71,13 @@ class CandidateNetwork(nn.Module):
     def __init__(self, spec: ProblemSpec, hidden: int, members: int) -> None:
         super().__init__()
         self.members = members
-        # Buffers: the constants travel with the weights into the checkpoint and the ONNX file.
+        # As buffers, the constants are saved with the weights in the checkpoint and the ONNX file.
         self.register_buffer("observation_scale", torch.from_numpy(spec.observation_scale.copy()))
         self.register_buffer("action_low", torch.from_numpy(spec.action_low.copy()))
         self.register_buffer("action_high", torch.from_numpy(spec.action_high.copy()))
         self.encoder_in = StackedLinear(members, spec.observation_dim, hidden)
         self.encoder_out = StackedLinear(members, hidden, hidden)
-        # Half as wide where every candidate pays: that layer's memory traffic is what an update costs.
+        # The layer that runs for every candidate is half as wide, because its memory traffic dominates an update.
         head = max(1, hidden // 2)
         self.state_part = StackedLinear(members, hidden, head)
         bound = 1.0 / math.sqrt(spec.action_dim)
@@ -96,8 +96,8 @@ class CandidateNetwork(nn.Module):
         actions = 2.0 * (candidates - self.action_low) / (self.action_high - self.action_low) - 1.0
         state = self.state_part(features)
         scores = []
-        # Member by member and in place: an update costs what the traffic over [B, K, hidden] costs, and batched
-        # products with so few columns are several times slower than these plain ones.
+        # Network by network and in place: memory traffic over [B, K, hidden] determines the cost of an update, and
+        # batched products with so few columns are several times slower than these.
         for m in range(self.members):
             joint = torch.matmul(actions, self.action_part[m]).add_(state[m, :, None]).relu_()
             scores.append(torch.matmul(joint, self.score_weight[m]))
@@ -108,10 +108,9 @@ class CandidateNetwork(nn.Module):
 
 
 class PolicyNetwork(nn.Module):
-    """pi_phi: a logit per candidate from its action value; the backup atom adds a logit of its own (docs/method.md).
+    """pi_phi: a logit per candidate from its action value; the plan adds a logit of its own (docs/method.md).
 
-    The atom's extra logit is needed because beta gives it a point mass, which no function of the action value alone can
-    have.
+    The plan needs it because beta gives it a point mass, which a function of the action value cannot represent.
     """
 
     def __init__(self, spec: ProblemSpec, hidden: int) -> None:

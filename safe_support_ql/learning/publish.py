@@ -1,4 +1,4 @@
-"""From a trained Q to policy.onnx and its manifest: stage two, the export, and what the manifest says of the robot."""
+"""From a trained Q to policy.onnx and its manifest: stage two, the export, and the robot's facts for the manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safe_support_ql.learning.trainer import Trainer
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.safety.candidates import candidate_layout
 
-PARITY_ROWS = 256  # recorded observations that enter the parity check
+PARITY_ROWS = 256  # recorded observations in the parity check
 
 
 def publish_policy(

@@ -1,7 +1,7 @@
-"""Decisions in journal order, and the transitions between consecutive ones.
+"""The replay: decisions in journal order, and batches of the transitions between consecutive ones.
 
-A record holds a state, its candidates, what was executed, and the reward and end flags that *arrived* with that state.
-A transition is a pair of consecutive records of one episode, so the next state is stored once and not twice.
+A row holds a state, its candidates, the executed one, and the reward and end flags that *arrived* with that state. A
+transition is a pair of consecutive rows of one episode, so every state is stored only once.
 """
 
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ class StateBatch(NamedTuple):
 
 
 class Replay:
-    """A ring of `capacity` decisions; when full, the oldest is overwritten, and with it the transition out of it."""
+    """A ring of `capacity` decisions; when full, a new one replaces the oldest and the transition out of it."""
 
     def __init__(self, spec: ProblemSpec, capacity: int) -> None:
         k, a, d = spec.candidates, spec.action_dim, spec.observation_dim
@@ -48,7 +48,7 @@ class Replay:
         self.appended = 0  # rows ever appended; the newest is at (appended - 1) % capacity
         self.last_sequence = -1
         self._last_ended = True
-        # np.zeros reserves address space only: memory is taken as rows arrive.
+        # np.zeros reserves only address space: memory is used as rows arrive.
         self._columns: dict[str, npt.NDArray[Any]] = {
             "observation": np.zeros((capacity, d), np.float32),
             "candidates": np.zeros((capacity, k, a), np.float32),
@@ -61,8 +61,8 @@ class Replay:
             "terminated": np.zeros(capacity, np.bool_),
         }
         self._has_next = np.zeros(capacity, np.bool_)
-        self._starts = np.zeros(0, np.int64)  # rows with a transition out of them
-        self._states = np.zeros(0, np.int64)  # rows a policy may be extracted at
+        self._starts = np.zeros(0, np.int64)  # rows that a transition starts from
+        self._states = np.zeros(0, np.int64)  # rows that extraction may use
 
     def __len__(self) -> int:
         """The number of transitions that can be sampled."""
@@ -76,7 +76,7 @@ class Replay:
         that does not carry the next sequence number, or that follows an end has no transition into it.
 
         Raises:
-            ValueError: a column is missing or misshapen, or a row breaks the contract above. Nothing is stored then.
+            ValueError: a column is missing or has a wrong shape, or a row breaks a rule. Nothing is then stored.
         """
         count = len(rows["sequence"]) if "sequence" in rows else 0
         stored = self._checked(rows, count)
@@ -103,7 +103,7 @@ class Replay:
         self._states = np.flatnonzero(~self._columns["terminated"][:filled])
 
     def sample(self, n: int, rng: np.random.Generator, device: torch.device) -> Batch:
-        """n transitions drawn uniformly with replacement. Raises ValueError while there is none."""
+        """n transitions, drawn uniformly with replacement. Raises ValueError if there is none yet."""
         if len(self._starts) == 0:
             raise ValueError("replay holds no transition yet: append two consecutive decisions of one episode first")
         at = self._starts[rng.integers(len(self._starts), size=n)]
@@ -122,7 +122,7 @@ class Replay:
         return Batch(*(torch.from_numpy(value).to(device) for value in values))
 
     def sample_states(self, n: int, rng: np.random.Generator, device: torch.device) -> StateBatch:
-        """n states that are not absorbing, drawn uniformly with replacement. Raises ValueError while there is none."""
+        """n states that are not absorbing, drawn uniformly with replacement. Raises ValueError if there is none yet."""
         if len(self._states) == 0:
             raise ValueError("replay holds no state yet: append decisions first")
         at = self._states[rng.integers(len(self._states), size=n)]
@@ -130,7 +130,7 @@ class Replay:
         return StateBatch(*(torch.from_numpy(self._columns[name][at]).to(device) for name in names))
 
     def _checked(self, rows: Rows, count: int) -> Rows:
-        """The columns to store, after every row was checked: a wrong row found here is cheaper than a wrong policy."""
+        """The columns to store, after validation of every row: a wrong row would lead to a wrong policy."""
         shapes = {name: column.shape[1:] for name, column in self._columns.items() if name != "real"}
         for name, shape in {**shapes, "truncated": (), "first": (), "sequence": ()}.items():
             if name not in rows:

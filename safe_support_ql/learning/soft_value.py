@@ -1,8 +1,7 @@
-"""The KL-regularised soft value over the support of one state (docs/method.md).
+"""Formulas of the method: KL-regularised soft value, optimal policy, KL and sample share (docs/method.md).
 
-Shapes: `q` and `log_weight` are [..., K]; every result is [...] or [..., K]. `log_weight` is the logarithm of the
-behaviour policy's mass on each candidate, normalised over the support and -inf outside it, so masks need no second
-argument.
+Shapes: `q` and `log_weight` are [..., K]; every result is [...] or [..., K]. `log_weight` is the log probability of
+each candidate under the behavior policy: normalised over the support and -inf outside it, so it is also the mask.
 """
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 
 def reduce_members(q: Tensor, twin: str) -> Tensor:
-    """One Q-value per candidate from the ensemble's: [T, ..., K] -> [..., K], by 'min' (pessimistic) or 'mean'."""
+    """One Q-value per candidate from T networks: [T, ..., K] -> [..., K], by 'min' (pessimistic) or 'mean'."""
     return q.amin(dim=0) if twin == "min" else q.mean(dim=0)
 
 
@@ -30,5 +29,5 @@ def kl_to_behavior(policy: Tensor, log_weight: Tensor) -> Tensor:
 
 
 def effective_sample_share(policy: Tensor, log_weight: Tensor) -> Tensor:
-    """1 / sum_i policy_i^2 / beta_i = 1 / (1 + chi2(policy || beta)), in (0, 1]: the share of beta it still uses."""
+    """1 / sum_i policy_i^2 / beta_i = 1 / (1 + chi2(policy || beta)), in (0, 1]: the share of beta's data it uses."""
     return 1.0 / torch.where(policy > 0, policy.square() / log_weight.exp(), 0.0).sum(dim=-1)

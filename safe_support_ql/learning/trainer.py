@@ -1,4 +1,4 @@
-"""Stage one: Q-learning on the support with a KL-regularised Bellman target (docs/method.md)."""
+"""Stage one, Q-learning on the support: Bellman target, loss, gradient step and metrics (docs/method.md)."""
 
 import copy
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Trainer:
     """Owns the replay, the Q-networks and their targets. Append to `replay`, call `update`, read the metrics."""
 
     def __init__(self, config: LearnerConfig, spec: ProblemSpec, q_factory: QFactory = twin_q_network) -> None:
-        """Build the networks. Raises ValueError for device cuda where torch finds none, and without a seed."""
+        """Build the networks. Raises ValueError for device cuda if torch finds none, and without a seed."""
         if config.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("learner: device is 'cuda', must be auto or cpu here: torch finds no CUDA device")
         if config.seed < 0:
@@ -48,25 +48,25 @@ class Trainer:
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.q_network.parameters(), lr=config.learning_rate, fused=True)
         self.updates = 0
-        self.rows_consumed = 0  # decisions that were in the replay at the last update
+        self.rows_consumed = 0  # decisions in the replay at the last update
         self.last_sequence = -1  # journal sequence number of the last of them
 
     def update(self, n_updates: int) -> dict[str, float]:
         """`n_updates` gradient steps; the metrics are means over them.
 
         Metrics: q_loss (reward units squared for mse), alpha, kl (nats, E KL(pi*||beta)), effective_sample_share,
-        mean_value (reward units), updates (total), target_progress = updates tau (1 - gamma), which should pass 5:
-        below that a slow target looks like bias.
+        mean_value (reward units), updates (total), target_progress = updates tau (1 - gamma), which should exceed 5:
+        below 5, the targets have not converged yet.
 
         Raises:
-            ValueError: no transition yet, or a checkpoint was loaded and its journal rows were not appended again.
-            FloatingPointError: the loss is not finite. No step was taken on it; resume from a checkpoint.
+            ValueError: there is no transition yet, or the journal was not appended again after loading a checkpoint.
+            FloatingPointError: the loss is not finite. No step was made with it; resume from a checkpoint.
         """
         config = self.config
         if self.replay.appended < self.rows_consumed:
             raise ValueError(
                 f"replay holds {self.replay.appended} journal rows, the checkpoint knows {self.rows_consumed}: "
-                f"append the journal up to sequence {self.last_sequence} before training goes on"
+                f"append the journal up to sequence {self.last_sequence} before training continues"
             )
         totals = torch.zeros(4, device=self.device)
         for _ in range(n_updates):
@@ -74,7 +74,7 @@ class Trainer:
             with torch.no_grad():
                 next_q = self.q_values(batch.next_observation, batch.next_candidates)
                 value = soft_value(next_q, batch.next_log_weight, config.alpha)
-                # where, not a product: an absorbing state may have no candidate and so V = -inf
+                # `where`, not a product: an absorbing state may have no candidate, and then V is -inf
                 target = batch.reward + config.gamma * torch.where(batch.terminated, 0.0, value)
 
             q = self.q_network(batch.observation, batch.action[:, None])[..., 0]  # [members, N]
@@ -115,9 +115,8 @@ class Trainer:
 
     @torch.no_grad()
     def q_values(self, observation: Tensor, candidates: Tensor) -> Tensor:
-        """The Q that defines V, pi* and the calibration: twin-reduced target network, [B, D], [B, K, A] -> [B, K].
+        """The Q of V and pi*: the twin-reduced target network, [B, D], [B, K, A] -> [B, K].
 
-        The target network, because its average over the last 1/tau updates is less noisy and it is what the metrics
-        report.
+        The target network is used because it averages the last 1/tau updates, and because the metrics use it.
         """
         return reduce_members(self.target_network(observation, candidates), self.config.twin)

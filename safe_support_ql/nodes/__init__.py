@@ -1,1 +1,1 @@
-"""Thin ROS 2 adapters: one lifecycle node a file, and what they share: topics, codecs, the client."""
+"""Thin ROS 2 adapters: one lifecycle node per file, and what nodes share: topics, messages, lifecycle, client."""

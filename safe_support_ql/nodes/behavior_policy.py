@@ -1,7 +1,7 @@
-"""beta: draws one candidate of every set by its log weights and asks the safety_monitor for it.
+"""The node of the behavior policy (beta): requests one candidate of every set, drawn by its log weights.
 
-Takes `candidates`, publishes `request`. It only acts while active. A set that cannot be read or weighed is not
-answered, and the gate runs its plan. Draws depend on `seed` alone.
+It reads `candidates` and publishes `request`, only while active. If a set cannot be read or weighted, it sends no
+request, and the gate runs its plan. Draws depend on `seed` only.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from safe_support_ql.safety.candidates import CandidateSet
 
 
 class CandidatePolicy(lifecycle.ManagedNode):
-    """What behavior_policy and inference share: one request for every candidate set. Subclasses set `choose`."""
+    """Base of behavior_policy and inference: one request for every candidate set. Subclasses set `choose`."""
 
-    choose: Callable[[CandidateSet], Singles]  # the action to ask for; raises ValueError where there is none
+    choose: Callable[[CandidateSet], Singles]  # the action to request; raises ValueError if there is none
 
     def configure(self) -> None:
         """Read the configuration, create the topics."""
@@ -33,7 +33,7 @@ class CandidatePolicy(lifecycle.ManagedNode):
         self.subscribe(PointCloud2, topics.CANDIDATES, self.on_candidates, topics.ONCE)
 
     def on_candidates(self, message: PointCloud2) -> None:
-        """Answer, or say why not: then the gate runs its plan."""
+        """Send a request, or log why not: then the gate runs its plan."""
         if not self.active:
             return
         try:
@@ -53,7 +53,7 @@ class BehaviorPolicy(CandidatePolicy):
         super().__init__("behavior_policy")
 
     def configure(self) -> None:
-        """Beta, seeded."""
+        """Create beta with its seed."""
         super().configure()
         settings = self.settings
         self.choose = policies.BehaviorPolicy(settings.behavior, settings.robot, self.param("seed"))

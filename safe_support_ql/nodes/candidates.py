@@ -1,4 +1,4 @@
-"""What the monitor offers and what a policy asks for, as messages: bit by bit, each under the id of its set."""
+"""The messages of candidate sets and requests: their fields, encoded and decoded bit by bit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from safe_support_ql.safety.request import parse_request
 
 
 class CandidateCodec:
-    """CandidateSet <-> PointCloud2: K points of float32 fields, the observation in the row's tail; one atomic message.
+    """CandidateSet <-> PointCloud2 with K points of float32 fields, and the observation after the last point.
 
     Fields: every action name, margin, certified, band, is_plan, centre, offered; `observation` (offset K * point_step,
-    count D), for which there is no place in the format but this. header.frame_id = "id/<id>/episode/<n>".
+    count D), because PointCloud2 has no other place for it. header.frame_id = "id/<id>/episode/<n>".
     """
 
     def __init__(self, robot: Robot, continuous: bool) -> None:
@@ -37,7 +37,7 @@ class CandidateCodec:
         self._table = self._buffer[: self.k * self.columns].reshape(self.k, self.columns)
 
     def encode(self, candidates: CandidateSet) -> PointCloud2:
-        """The message; the same object each time."""
+        """The message; the same object at every call."""
         a, table = self.a, self._table
         table[:, :a] = candidates.actions
         table[:, a] = candidates.margin
@@ -53,7 +53,7 @@ class CandidateCodec:
         return self._message
 
     def decode(self, message: PointCloud2) -> CandidateSet:
-        """The set. Raises ValueError where the message is of another robot or layout."""
+        """The set. Raises ValueError if the message is of another robot or layout."""
         parts = message.header.frame_id.split("/")
         if len(parts) != 4 or not (parts[1].isdigit() and parts[3].isdigit()):
             raise ValueError(f"candidates: frame_id is {message.header.frame_id!r}, expected 'id/<id>/episode/<n>'")
@@ -81,7 +81,7 @@ class CandidateCodec:
 
 
 class RequestCodec:
-    """(candidate id, action) <-> JointState, a named vector; header.frame_id names the node that asks."""
+    """(candidate id, action) <-> JointState, a named vector; header.frame_id names the requesting node."""
 
     def __init__(self, robot: Robot, source: str = "") -> None:
         """Requests of the node `source` for `robot`."""
@@ -90,7 +90,7 @@ class RequestCodec:
         self._message.header.frame_id = source
 
     def encode(self, candidates: CandidateSet, action: Singles) -> JointState:
-        """An answer to `candidates`. float64 holds the id up to 2^53 and float32 actions bit by bit."""
+        """A request for `candidates`. float64 holds ids up to 2^53 and float32 actions exactly."""
         self._message.header.stamp = stamp_of(candidates.stamp_ns)
         self._message.position = array.array("d", (candidates.id, *action.tolist()))
         return self._message

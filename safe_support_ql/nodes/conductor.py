@@ -1,11 +1,11 @@
-"""Drives one run from outside the data path: lifecycle, phases, what to do when a node dies. It commands no robot.
+"""Conducts one run: the order of its phases, and what happens if a node dies. It never commands the robot.
 
-In the command line the conductor runs inside it and the nodes are its children; as a process of its own (`ros2 launch`,
-parameter `run_dir`) the launch file owns the nodes and restarts a dead learner.
+`safe-support-ql` runs the conductor in its own process, and the nodes are its children. With `ros2 launch` it is a
+process of its own (parameter `run_dir`); the launch file then owns the nodes and restarts a dead learner.
 
-Train: collection until `ticks`, extraction, then the behavior and the extracted policy on held-out arenas. Simulate:
-one policy in real time. In both the monitor becomes active first and stops first, which stops the robot; the recorder
-stops last. Numbers to show come from the ledger, so what is seen is what is on disk.
+Train: collection until `ticks`, extraction, then the behavior policy and the extracted policy on held-out arenas.
+Simulate: one policy in real time. In both, the monitor becomes active first and stops first, which stops the robot; the
+recorder stops last. Displayed numbers come from the ledger, so they are on disk.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from safe_support_ql.recording.summary import Progress, summarise
 
 HEALTH_S = 5.0
 AFTER_CTRL_C_S = 3.0
-SILENT_S = 15.0  # learner/status this old: is it still there?
+SILENT_S = 15.0  # if learner/status is older than this, look whether the learner was restarted
 RESTARTS = 5  # of the learner, in one run
-SECOND_WINDS = 3  # of a simulator that gave up
+SECOND_WINDS = 3  # restarts of a simulator that gave up, in one run
 EXTRACTION_S = 3600.0
 EVALUATIONS = (("evaluation_behavior", "behavior_policy"), ("evaluation_policy", "inference"))
 
 
 class Conductor:
-    """See the module. `processes` is None where somebody else owns the nodes."""
+    """See the module. `processes` is None if a launch file owns the nodes."""
 
     def __init__(
         self, run: Run, settings: Config, where: Progress, processes: bringup.Processes | None, screen: panel.Screen
@@ -80,7 +80,7 @@ class Conductor:
         node.create_subscription(DiagnosticArray, topics.LEARNER_STATUS, self._on_learner, topics.CHAIN)
         node.create_subscription(String, topics.GATE_STATE, self._on_gate, topics.LATCHED)
 
-    # --- what the nodes say ----------------------------------------------------------------------------------------
+    # --- messages of the nodes -------------------------------------------------------------------------------------
 
     def _on_outcome(self, message: JointState) -> None:
         self._outcome = message
@@ -90,20 +90,20 @@ class Conductor:
         self.status.learner = self._learner
         error = self._learner.get("error", "")
         if error and error != self._told_error:
-            self.tell(f"learning stopped: {error}; collection goes on")
+            self.tell(f"learning stopped: {error}; collection continues")
         self._told_error = error
 
     def _on_gate(self, message: String) -> None:
         self._gate = message.data
 
     def outcome(self) -> dict[str, float]:
-        """The newest outcome, empty before there is one."""
+        """The newest outcome, empty before the first."""
         return tables.decode_outcome(self._outcome)[0] if self._outcome is not None else {}
 
-    # --- while it waits, which is all a conductor does --------------------------------------------------------------
+    # --- while it waits ---------------------------------------------------------------------------------------------
 
     def tell(self, text: str) -> None:
-        """An event that a person should see, also afterwards."""
+        """Show an event, which stays visible."""
         self.status.messages.append(text)
         self.screen.say(f"  {text}")
 
@@ -115,39 +115,39 @@ class Conductor:
         self.refresh()
 
     def refresh(self) -> None:
-        """New lines of the ledger into the status, and the status onto the screen."""
+        """Read new lines of the ledger into the status, and show the status."""
         self.ledger.refresh()
         self.screen.show(self.status)
 
     def note(self, text: str) -> None:
-        """What is waited for just now."""
+        """Show what the conductor waits for."""
         self.status.note = text
 
     def _look_at_processes(self) -> None:
-        """Raises Fault where a node died that the run cannot do without; starts the learner again."""
+        """Restart a dead learner. Raises Fault if any other node died."""
         for name in self.graph.dead():
             assert self.processes is not None
             how, words = self.processes.how_it_ended(name), self.processes.last_words(name)
             if not SPECS[name].restarts:
                 raise Fault(
                     f"{name} died ({how}){_said(words)}. The robot was stopped. See {self.processes.log(name)}; "
-                    f"go on with: {self.how_to_resume}"
+                    f"continue with: {self.how_to_resume}"
                 )
             self._restarts += 1
             if self._restarts > RESTARTS:
                 self.processes.forget(name)
-                self.tell(f"{name} died ({how}) for the {self._restarts}th time{_said(words)}; it stays down")
+                self.tell(f"{name} died ({how}) for the {self._restarts}th time{_said(words)}; it is not started again")
                 self._learner_down = False
                 self.status.learner = {"state": "dead"}
                 continue
-            self.tell(f"{name} died ({how}){_said(words)}; started again, collection goes on")
+            self.tell(f"{name} died ({how}){_said(words)}; started again, collection continues")
             self.graph.launch(name)
             self._learner_down = True
 
     # --- a run -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Everybody there, as Graph.start says."""
+        """Start the graph, see Graph.start."""
         self.graph.start(self.note)
 
     def _last_words(self, node: str) -> str:
@@ -161,7 +161,7 @@ class Conductor:
         evaluated = done.evaluated if learned else {}
         left = [(phase, policy, evaluated.get(phase, 0)) for phase, policy in EVALUATIONS]
         if learned and all(before >= episodes for _, _, before in left):
-            self.tell("this run is complete; more --ticks or --evaluation-episodes go on with it")
+            self.tell("this run is complete; larger --ticks or --evaluation-episodes continue it")
             return
         self.start()
         seed = done.training_seed if done.training_seed is not None else first_of_run(self.run.seed)
@@ -172,7 +172,7 @@ class Conductor:
         self.client.configure("inference")
         for phase, policy, before in left:
             if before < episodes:
-                # Held-out arenas in order, so that their number says which come next.
+                # Held-out arenas are played in order, so that their number determines the next one.
                 self.play(phase, policy, HELD_OUT.start + before, episodes=episodes - before, before=before)
 
     def simulate(self) -> None:
@@ -182,12 +182,12 @@ class Conductor:
         self.play("simulate", policy, first_of_run(self.run.seed), episodes=self.run.episodes)
 
     def _exported(self) -> bool:
-        """Whether policy.onnx comes from all that was collected."""
+        """Whether policy.onnx is newer than the last collected tick."""
         path = self.run.model.with_suffix(".json")
         return path.exists() and self.run.model.exists() and path.stat().st_mtime >= self.progress.collected_at
 
     def play(self, phase: str, policy: str, seed: int, ticks: int = 0, episodes: int = 0, before: int = 0) -> None:
-        """One phase: `policy` drives until `ticks` or `episodes` are done. Raises Fault where that is not possible."""
+        """One phase: `policy` drives until `ticks` or `episodes` are done. Raises Fault if that is not possible."""
         self.ledger.begin(phase, before)
         self.status.unit = "ticks" if ticks else "episodes"
         self.status.total = self.settings.run.ticks if ticks else before + episodes
@@ -200,15 +200,15 @@ class Conductor:
             self.client.activate("simulator")
             if self._until_done(policy):
                 break
-            # The simulator gave up: on a machine that was suspended, say. What it did counts, and it goes on after it.
+            # The simulator gave up, for example on a machine that was suspended. Continue after its last outcome.
             last = self.outcome()
             self._second_winds += 1
             if self._second_winds > SECOND_WINDS:
                 raise Fault(
                     f"simulator gave up {self._second_winds} times{self._last_words('simulator')}; "
-                    f"go on with: {self.how_to_resume}"
+                    f"continue with: {self.how_to_resume}"
                 )
-            self.tell(f"simulator gave up{self._last_words('simulator')}; it goes on in the next arena")
+            self.tell(f"simulator gave up{self._last_words('simulator')}; it continues in the next arena")
             if last:
                 seed = int(last["seed"]) + 1
                 ticks -= int(last["phase_ticks"]) if ticks else 0
@@ -221,7 +221,7 @@ class Conductor:
         self.refresh()
 
     def _until_done(self, policy: str) -> bool:
-        """Wait for the end of a phase; false where the simulator gave up."""
+        """Wait for the end of a phase; false if the simulator gave up."""
         health = time.monotonic()
         while True:
             self.graph.spin(self._done, 0.5)
@@ -230,7 +230,7 @@ class Conductor:
             if self._gate.startswith("latched"):
                 raise Fault(
                     f"safety_monitor {self._gate}. The robot runs its backup plan; remove the cause, "
-                    f"then go on with: {self.how_to_resume}"
+                    f"then continue with: {self.how_to_resume}"
                 )
             self._revive_learner()
             if time.monotonic() - health > HEALTH_S:
@@ -241,18 +241,18 @@ class Conductor:
                     if node and self.client.state(node) != State.PRIMARY_STATE_ACTIVE:
                         raise Fault(
                             f"{node} deactivated itself{self._last_words(node)}. The robot was stopped; "
-                            f"go on with: {self.how_to_resume}"
+                            f"continue with: {self.how_to_resume}"
                         )
 
     def _done(self) -> bool:
         return self._outcome is not None and bool(self.outcome()["done"])
 
     def _revive_learner(self) -> None:
-        """A learner that was started again is configured and activated; it resumes from checkpoint and journal."""
+        """Configure and activate a restarted learner; it resumes from checkpoint and journal."""
         if "learner" not in self.run.nodes:
             return
         if self.processes is None and time.monotonic() - self._learner_at > SILENT_S:
-            self._learner_down = True  # the launch file started it again, or it is only slow: its state tells
+            self._learner_down = True  # restarted by the launch file, or only slow: its state shows which
         if not self._learner_down:
             return
         try:
@@ -266,10 +266,10 @@ class Conductor:
                 self.client.activate("learner")
             self._learner_down, self._learner_at = False, time.monotonic()
         except Died:
-            return  # once more; _look_at_processes counts
+            return  # _look_at_processes restarts it and counts
         except (Refused, Fault) as error:
             self._learner_down, self._learner_at = False, time.monotonic() + 1e9
-            self.tell(f"learner did not come back: {error}; collection goes on without it")
+            self.tell(f"learner cannot be restarted: {error}; collection continues without it")
 
     def extract(self) -> None:
         """Stage two, after the learner has caught up with the journal."""
@@ -287,7 +287,7 @@ class Conductor:
                 except Died:
                     continue
                 if not answer.success:
-                    raise Fault(f"learner cannot extract: {answer.message}; go on with: {self.how_to_resume}")
+                    raise Fault(f"learner cannot extract: {answer.message}; continue with: {self.how_to_resume}")
                 asked, self._learner = self._restarts, {}
             self.graph.spin(lambda: self._learner.get("state") in ("exported", "error"), 0.5)
             if self._learner.get("state") == "exported":
@@ -295,15 +295,15 @@ class Conductor:
             if self._learner.get("state") == "error":
                 break
             self.status.note = _learning_note(self._learner)
-        why = self._learner.get("error") or "it did not come to an end"
+        why = self._learner.get("error") or "the learner did not finish"
         raise Fault(f"no policy was extracted: {why}; see {self.run.logs / 'learner.log'}; "
-                    f"go on with: {self.how_to_resume}")  # fmt: skip
+                    f"continue with: {self.how_to_resume}")  # fmt: skip
 
     def stop(self) -> list[str]:
-        """Stop everybody, as Graph.stop says."""
+        """Stop the graph, see Graph.stop. Returns what went wrong."""
         self.note("stopping")
         if self.processes is None and self.interrupted:
-            # Ctrl-C went to every node, and each stops by itself: the robot at once, the recorder last.
+            # Ctrl-C reached every node, and each stops by itself: the robot at once, the recorder last.
             self.graph.leave(AFTER_CTRL_C_S)
             return []
         return self.graph.stop()
@@ -320,7 +320,7 @@ class Conductor:
 
 
 def join_graph() -> None:
-    """Start ROS in this process; Ctrl-C stays the caller's, or the context would be gone before anything is stopped."""
+    """Start ROS in this process. The caller handles Ctrl-C: rclpy would end the context before the nodes stop."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
 
 
@@ -330,7 +330,7 @@ def leave_graph() -> None:
 
 
 def other_monitors(seconds: float) -> list[str]:
-    """Full names of safety monitors in the domain, seen within `seconds`; a killed one may linger for its lease."""
+    """Full names of safety monitors seen in the domain within `seconds`; a killed one stays visible for its lease."""
     node = rclpy.create_node("conductor_look")
     try:
         end, found = time.monotonic() + seconds, set[str]()
@@ -344,9 +344,9 @@ def other_monitors(seconds: float) -> list[str]:
 
 
 def conduct(conductor: Conductor) -> int:
-    """The run and its end: exit status 0, 1 with an unsafe visit, 2 refused input, 3 a fault, 130 Ctrl-C.
+    """Conduct the run to its end: exit status 0, 1 with an unsafe visit, 2 refused input, 3 a fault, 130 Ctrl-C.
 
-    Every way out stops the nodes in order and keeps what was recorded.
+    In every case the nodes stop in order, and what was recorded is kept.
     """
     screen, run = conductor.screen, conductor.run
     status, why = 0, ""
@@ -362,10 +362,10 @@ def conduct(conductor: Conductor) -> int:
     except Fault as error:
         status, why = 3, str(error)
     except Died as error:
-        status, why = 3, f"{error} died; go on with: {conductor.how_to_resume}"
+        status, why = 3, f"{error} died; continue with: {conductor.how_to_resume}"
     if status == 130:
         hurry = " (Ctrl-C again: at once)" if conductor.processes is not None else ""
-        conductor.tell(f"stopping: the robot first, what writes last{hurry}")
+        conductor.tell(f"stopping: the robot first, the recorder last{hurry}")
     trouble = conductor.stop()
     screen.close()
     if why:
@@ -383,7 +383,7 @@ def conduct(conductor: Conductor) -> int:
         print(f"no summary: {error}", file=sys.stderr)
         status = status or 3
     if status in (3, 130) and run.kind == "train":
-        print(f"to go on: {conductor.how_to_resume}")
+        print(f"to continue: {conductor.how_to_resume}")
     sys.stdout.flush()
     return status
 
@@ -396,7 +396,7 @@ def _learning_note(values: dict[str, str]) -> str:
     state = values.get("state", "")
     if state == "extracting":
         return f"update {values.get('extraction_updates', '0')}"
-    return f"learning goes on, update {values.get('updates', '?')} of {values.get('budget', '?')}" if state else ""
+    return f"learning continues, update {values.get('updates', '?')} of {values.get('budget', '?')}" if state else ""
 
 
 def main() -> None:
@@ -407,7 +407,7 @@ def main() -> None:
     look.destroy_node()
     try:
         if not folder:
-            raise ValueError("parameter 'run_dir' is empty; give the folder of a run that a launch file prepared")
+            raise ValueError("parameter 'run_dir' is empty, must be the folder of a run that a launch file prepared")
         run, settings, where = bringup.open_run(Path(folder))
         conductor = Conductor(run, settings, where, None, panel.make(terminal=False))
     except ValueError as error:
@@ -424,7 +424,7 @@ def main() -> None:
     leave_graph()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # threads of Fast DDS need not be waited for
+    os._exit(status)  # do not wait for threads of Fast DDS
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The e-stop as topic and service of the safety monitor, from the birth of its process to the end."""
+"""The e-stop topic and service of the safety monitor, from the start of its process to the end."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ E_STOPPED = Cause("e-stop", "send false on e_stop, then call the reset service")
 
 
 class EStop:
-    """The newest word of every button; a cleanup of the node releases none."""
+    """The newest message of all buttons; a cleanup of the node does not release them."""
 
     def __init__(self, node: ManagedNode, latch: Callable[[Cause], None]) -> None:
         """Hear all buttons; `latch` is called with the cause at once, each time that one says true."""
         self._latch = latch
         self._reliable = self._lossy = False
-        # Whatever its quality of service, a button must be heard, even one that was pressed before this process began.
-        # Each of these ends with the newest message of those that it hears; the one that may lose some keeps its own.
-        # The first two keep a short press while the monitor is busy; the last one has the newest word, whatever waits.
+        # A button must be heard with any quality of service, even if it was pressed before this process began. The
+        # first two subscriptions queue messages, so a short press is not lost while the monitor is busy. The last one
+        # hears buttons that are not RELIABLE; as it may lose messages, it keeps a state of its own.
         for quality in (topics.RECORDED, topics.BUTTON):
             node.subscribe(Bool, topics.E_STOP, self.on_e_stop, quality, lasting=True)
         node.subscribe(Bool, topics.E_STOP, self.on_lossy_e_stop, topics.ONCE, lasting=True)
         node.serve(SetBool, "~/e_stop", self.on_e_stop_service, lasting=True)
 
     def pressed(self) -> bool:
-        """Whether the last word on `e_stop` was true."""
+        """Whether the last message on `e_stop` was true."""
         return self._reliable or self._lossy
 
     def on_e_stop(self, message: Bool) -> None:
@@ -41,14 +41,14 @@ class EStop:
             self._latch(E_STOPPED)
 
     def on_lossy_e_stop(self, message: Bool) -> None:
-        """The same from a button that is not RELIABLE, and once more from every other."""
+        """The same for buttons that are not RELIABLE; it hears the others as well."""
         self._lossy = message.data
         if self._lossy:
             self._latch(E_STOPPED)
 
     def on_e_stop_service(self, request: Any, response: Any) -> None:
         """The same as a service: true latches, false releases."""
-        self._lossy = False  # after false by hand the topic must say true anew
+        self._lossy = False  # after a false by service, a new true on the topic latches again
         self.on_e_stop(Bool(data=request.data))
         response.success = True
         response.message = str(E_STOPPED) if self._reliable else "released; call the reset service to go on"

@@ -1,8 +1,9 @@
-"""A SingleThreadedExecutor with a short path for subscriptions and timers.
+"""A fast executor for the nodes: a SingleThreadedExecutor with a short path for subscriptions and timers.
 
-rclpy's own builds a wait set of some forty entities (services, QoS events, guard conditions) in Python twice for every
-message, which costs more than everything else a lock-step tick does here. This one waits for subscriptions and timers
-alone, takes all that is there, and leaves the rest (lifecycle and parameter services, events) to rclpy every 50 ms.
+For every message, rclpy's own executor twice builds a wait set of some forty entities (services, QoS events, guard
+conditions) in Python, which takes longer than the rest of a lock-step tick. This one waits only for subscriptions and
+timers, handles all that are ready, and every 50 ms lets rclpy handle the rest (lifecycle and parameter services,
+events).
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 
 REST_NS = 50_000_000
 LEAVE = (ExternalShutdownException, ShutdownException, TimeoutException)  # how rclpy ends a wait
-BURST = 20  # messages of one subscription before the others have their turn
+BURST = 20  # messages that one subscription may handle before the next
 
 
 class ShortPathExecutor(SingleThreadedExecutor):
-    """See the module. One node with at least one timer, whose period bounds each wait."""
+    """See the module. It serves one node with at least one timer, whose period bounds each wait."""
 
     _rest_at = 0
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Wait, and run every callback that is ready. `timeout_sec` is not used: a timer ends the wait."""
+        """Wait, then run every callback that is ready. `timeout_sec` is not used: a timer ends the wait."""
         if not self._context.ok():
             raise ExternalShutdownException
         if time.monotonic_ns() >= self._rest_at:
@@ -39,7 +40,7 @@ class ShortPathExecutor(SingleThreadedExecutor):
                 for entity in (*subscriptions, *timers):
                     alive.enter_context(entity.handle)
             except rclpy_implementation.InvalidHandle:
-                return  # destroyed meanwhile; the next call sees the new lists
+                return  # an entity was destroyed; the next call sees the new lists
             context: Any = self._context.handle
             alive.enter_context(context)
             waiting = rclpy_implementation.WaitSet(len(subscriptions), 0, len(timers), 0, 0, 0, context)
@@ -70,7 +71,7 @@ class ShortPathExecutor(SingleThreadedExecutor):
                     timer.callback()
 
     def _run_the_rest(self) -> None:
-        """rclpy's own round over everything that is ready now."""
+        """Let rclpy run everything that is ready now."""
         entity: Any
         try:
             while True:
@@ -83,21 +84,21 @@ class ShortPathExecutor(SingleThreadedExecutor):
                 except Exception as error:  # see _pass_over
                     self._pass_over("a service, an event or a message", error)
                     _let_go(entity)
-                    return  # it may be there again at once
+                    return  # it may be ready again at once
         except TimeoutException:
             return
 
     def _pass_over(self, what: str, error: Exception) -> None:
-        """A node's own callbacks are guarded, so rclpy failed: on a message that it cannot read, a call without sense.
+        """Log an error of rclpy itself (the node's own callbacks are guarded), such as a message that it cannot read.
 
-        Whoever sent that must not end the process, and with it the plan: it counts as lost.
+        The message counts as lost: its sender must not be able to end the process, and with it the plan.
         """
-        text = f"{what} cannot be handled and is passed over: {type(error).__name__}: {error}"
+        text = f"{what} cannot be handled and is ignored: {type(error).__name__}: {error}"
         next(iter(self.get_nodes())).get_logger().error(text, throttle_duration_sec=1.0)
 
 
 def _let_go(entity: Any) -> None:
-    """Where taking a message failed, rclpy leaves its entity, and with it the callback group, marked as running."""
+    """After a failure to take a message, rclpy leaves its entity and callback group marked as running: undo that."""
     entity._executor_event = False
     group = entity.callback_group
     if getattr(group, "_active_entity", None) is entity:

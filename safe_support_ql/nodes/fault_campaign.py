@@ -1,11 +1,11 @@
-"""Puts the faults of experiments/faults.py onto a running graph, one after the other, and reports what it saw.
+"""Plays the faults of experiments/faults.py on a running graph, one after the other, and observes the reactions.
 
-The graph is the real one, in real time: the conductor's nodes as processes over DDS. Only topics are renamed, so that
-every sensor message, request and command passes a relay of this node. injection.py puts a fault on and takes it off.
-Times are on the steady clock; unsafe visits are those that the simulator counts on its ground truth.
+The graph consists of the real nodes as processes over DDS, in real time. Only topics are renamed, so that every sensor
+message, request and command passes a relay of this node; injection.py applies the fault. Times are on the steady clock.
+Unsafe visits are counted by the simulator on its ground truth.
 
-Before each fault the robot moves (`Robot.in_motion`). One graph serves all faults; a new episode or a reset comes in
-between.
+A fault begins while the robot moves (`Robot.in_motion`). All faults use the same graph, with a new episode or a reset
+between them.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from safe_support_ql.recording.summary import Progress, progress
 from safe_support_ql.robots.base import Estimate
 from safe_support_ql.robots.model import Floats
 
-RELAY_S = 0.002  # delayed messages are looked at this often
-WARM_S = 1.5  # of an episode before its first fault
-ATTEMPTS = 5  # to have a fault with the robot moving from its onset to its end
-MOVE_S = 20.0  # for the robot to move, in one episode
-BACK_S = 30.0  # for the gate to come back after a fault
-AFTER_S = 0.3  # for a robot that is still under way
+RELAY_S = 0.002  # period at which delayed messages are sent
+WARM_S = 1.5  # time in an episode before its first fault
+ATTEMPTS = 5  # to play a fault with the robot moving from its onset to its end
+MOVE_S = 20.0  # longest wait for the robot to move, in one episode
+BACK_S = 30.0  # longest wait for the gate to recover after a fault
+AFTER_S = 0.3  # for effects that arrive late
 SETTLE_S = 2.5  # after a fault for what it must end in
 QUIET_S = 1.1  # the monitor logs refusals of a kind once a second
 TRUE, ASKED = "_true", "_asked"  # endings of the topics before the relay
@@ -59,7 +59,7 @@ class Campaign:
         self.robot = settings.robot
         self.policy = "behavior_policy" if run.policy == "behavior" else "inference"
         self.interrupted = False
-        executor = ShortPathExecutor()  # the relay must cost little
+        executor = ShortPathExecutor()  # the relay must be fast
         self.graph = Graph(run, self.robot, Progress(), processes, executor, self._meanwhile, self._renamed_topics())
         self.client = self.graph.client
         self.decisions: list[tuple[float, Verdict]] = []
@@ -71,8 +71,8 @@ class Campaign:
         self.sensed_at = self.commanded_at = 0.0
         self.moved_s = 0.0  # in motion so far
         self.refused = 0
-        self.visits: list[float] = []  # when each unsafe visit was told of
-        self.outcome: dict[str, float] = {}  # the newest, empty before there is one
+        self.visits: list[float] = []  # when each unsafe visit was reported
+        self.outcome: dict[str, float] = {}  # the newest, empty before the first
         self.gate = ""
         self.seed = 0
         self.codecs: dict[str, Any] = {}
@@ -88,7 +88,7 @@ class Campaign:
         self.no_priority = lifecycle.real_time_priority(lifecycle.ROBOT_PRIORITY)  # the relay is part of the robot
 
     def _renamed_topics(self) -> dict[str, dict[str, str]]:
-        """By node: its topics, led through the relays."""
+        """By node: the topics that lead through the relays."""
         sensed = {channel.name: channel.name + TRUE for channel in self.robot.channels}
         command = self.robot.command.name
         return {
@@ -115,7 +115,7 @@ class Campaign:
         return relays
 
     def close(self) -> None:
-        """Leave the graph; who goes on in this process does so at ordinary priority."""
+        """Leave the graph, and give this process its ordinary priority again."""
         lifecycle.real_time_priority(0)
         self.injector.close()
         self.graph.close()
@@ -123,7 +123,7 @@ class Campaign:
     # --- while it waits ----------------------------------------------------------------------------------------------
 
     def _meanwhile(self) -> None:
-        """Raises Interrupted, and Fault where a node died that no fault took down."""
+        """Raises Interrupted, and Fault if a node died that no fault stopped."""
         if self.interrupted:
             raise Interrupted
         for name in self.graph.dead():
@@ -136,7 +136,7 @@ class Campaign:
             if relay.waiting:
                 relay.flush()
 
-    # --- what is seen ------------------------------------------------------------------------------------------------
+    # --- observation -------------------------------------------------------------------------------------------------
 
     def _sense(self, codec: native.ChannelCodec, message: Any) -> None:
         self.inputs[codec.channel.name] = codec.decode(message)
@@ -154,7 +154,7 @@ class Campaign:
             self.stood_at = time.monotonic()
 
     def _centre(self) -> tuple[float, ...]:
-        """The rest position of the plan behind the newest decision; of the first plan before there is one."""
+        """The centre of the plan of the newest decision; before the first decision, that of the first plan."""
         return self.robot.model.certificate.centre(self.decisions[-1][1].centre if self.decisions else 0)
 
     def _in_motion(self, state: Floats) -> bool:
@@ -184,7 +184,7 @@ class Campaign:
         self.outcome = table
 
     def moving(self) -> bool:
-        """Under its policy, long enough into an episode, and in motion."""
+        """Whether the robot drives by its policy, long enough in its episode, and is in motion."""
         if self.state_now is None or not self.decisions or self.gate.startswith("latched"):
             return False
         at, newest = self.decisions[-1]
@@ -195,14 +195,14 @@ class Campaign:
     # --- between two faults ------------------------------------------------------------------------------------------
 
     def new_episode(self) -> None:
-        """Another arena, the robot at its start."""
+        """Begin an episode in another arena."""
         self.client.deactivate("simulator")
         self.seed += 1
         self.client.set("simulator", first_seed=self.seed)
         self.client.activate("simulator")
 
     def open(self) -> None:
-        """Everybody up, active, and in a first episode."""
+        """Start and activate all nodes, and begin the first episode."""
         self.graph.start(lambda text: None)
         self.client.activate(self.policy)
         phase = "collection" if self.phase == "collection" else "simulate"
@@ -210,7 +210,7 @@ class Campaign:
         self.client.activate("simulator")
 
     def recover(self) -> None:
-        """Nodes back, latch reset. Raises Fault where the gate does not come back."""
+        """Restart nodes and reset a latch. Raises Fault if the gate does not recover."""
         for relay in self.relays.values():
             relay.clear()
         for node in self.run.nodes:
@@ -229,9 +229,9 @@ class Campaign:
             raise Fault(f"the gate cannot be reset: {answer}")
 
     def _bring_back(self, node: str) -> None:
-        """A node that a fault took down: a process, configured and active."""
+        """Restart, configure and activate a node that a fault stopped."""
         if not self.processes.alive(node):
-            self.graph.progress = progress(self.run.folder)  # go on after the last one that is accounted for
+            self.graph.progress = progress(self.run.folder)  # continue after the last recorded number
             self.graph.launch(node)
         self.injector.down.discard(node)
         if self.client.state(node, START_S) == State.PRIMARY_STATE_UNCONFIGURED:
@@ -242,26 +242,26 @@ class Campaign:
     # --- one fault ---------------------------------------------------------------------------------------------------
 
     def get_moving(self, quiet: bool) -> bool:
-        """Wait until the robot moves, and until a refusal would be logged; in another episode if it does not."""
+        """Wait until the robot moves, and until a refusal would be logged; try another episode if it does not move."""
 
         def ready() -> bool:
             return self.moving() and not (quiet and self.logs and time.monotonic() - self.logs[-1][0] < QUIET_S)
 
         for attempt in range(ATTEMPTS):
             if attempt:
-                self.recover()  # a gate that latched late, a simulator that gave up
+                self.recover()  # the gate latched late, or the simulator gave up
                 self.new_episode()
             if self.graph.spin(ready, MOVE_S):
                 return True
         return False
 
     def play_fault(self, fault: faults.Fault, seen: Seen) -> None:
-        """The fault, with the robot moving; tried again where it could not show. Fills in `seen`."""
+        """Play the fault while the robot moves; try again if it could not show. Fills in `seen`."""
         for _ in range(ATTEMPTS):
             seen.tries += 1
             self.arrange(fault)
             if not self.get_moving(quiet=fault.expect is Expect.REFUSED):
-                seen.trouble = "the robot could not be brought to move"
+                seen.trouble = "the robot did not move"
                 return
             episode, visits = self.outcome["episode"], len(self.visits)
             self.observe(fault, seen)
@@ -269,10 +269,10 @@ class Campaign:
             if len(self.visits) > visits or not (ended or faults.hidden(fault, seen)):
                 return
             self.back()
-        seen.trouble = "the episode ended, or the robot hardly moved, each time"
+        seen.trouble = "each time, the episode ended or the robot hardly moved"
 
     def observe(self, fault: faults.Fault, seen: Seen) -> None:
-        """Onset, duration, end and what follows."""
+        """Play the fault once: onset, duration, end, and the time after it."""
         decided, logged, refused, visits = len(self.decisions), len(self.logs), self.refused, len(self.visits)
         moved, asked = self.moved_s, time.monotonic()
         end = self.injector.begin(fault, seen)
@@ -297,7 +297,7 @@ class Campaign:
         seen.state = "silent" if fault.expect is Expect.DRIVE else self.gate
 
     def _wait_out(self, fault: faults.Fault, seen: Seen, onset: float) -> float:
-        """Until the fault is to end. Returns its onset: when the first message was spoilt, or missing."""
+        """Wait for the end of the fault. Returns its onset: when the first message was altered or missing."""
         relay = self.relays.get(fault.target)
         if fault.seconds:
             self.graph.spin(lambda: False, fault.seconds)
@@ -317,15 +317,15 @@ class Campaign:
         return onset
 
     def arrange(self, fault: faults.Fault) -> None:
-        """What must stand before the robot moves."""
+        """Prepare what the fault needs before the robot moves."""
         if fault.verb == "clock":
             self.injector.start_clock()
             self.client.set("safety_monitor", use_sim_time=True)
-            self.graph.spin(lambda: False, AFTER_S)  # until /clock is heard, it is the year 1970
+            self.graph.spin(lambda: False, AFTER_S)  # until /clock is received, nodes see the year 1970
             self.recover()
 
     def back(self) -> None:
-        """As before the fault."""
+        """Undo `arrange`."""
         if self.injector.clock_timer is not None:
             self.client.set("safety_monitor", use_sim_time=False)
             self.injector.stop_clock()
@@ -337,7 +337,7 @@ def conduct(
 ) -> list[Result]:
     """Play `chosen` in order, `show` each result, and stop the graph.
 
-    Raises Interrupted, and Refused, Fault or Died where the graph does not come up, or not any more.
+    Raises Interrupted, and Refused, Fault or Died if the graph does not start or does not recover.
     """
     results: list[Result] = []
     broken = 0
@@ -355,7 +355,7 @@ def conduct(
                 if broken > ATTEMPTS:
                     raise
                 seen.trouble = str(error)
-            # From the end of the fault before it to the end of its own aftermath: no visit is nobody's.
+            # Count visits from the end of the previous fault on, so that none is left out.
             seen.visits = len(campaign.visits) - before
             results.append(faults.judge(fault, seen, campaign.robot.name, campaign.phase, timed))
             show(results[-1])

@@ -1,6 +1,6 @@
-"""The nodes of one run, brought up and stopped in order by whoever drives them: the conductor, a fault campaign.
+"""Starts and stops the nodes of one run in order, for the conductor and the fault campaign.
 
-A node counts as ready once it answered. Nothing here knows what a run is for.
+A node counts as ready once it has answered. Nothing here depends on the kind of run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from safe_support_ql.nodes.lifecycle_client import Died, Fault, LifecycleClient,
 from safe_support_ql.recording.summary import Progress
 from safe_support_ql.robots.base import Robot
 
-START_S = 60.0  # until a new process answers: torch and a cold disk are slow
+START_S = 60.0  # longest wait for the answer of a new process: torch and a cold disk are slow
 AFTER_PLAN_S = 0.2
 
 
@@ -27,9 +27,9 @@ class Interrupted(Exception):
 
 
 class Graph:
-    """One run's nodes, and a node of this process that talks to them: `node`, served by `spin`.
+    """The nodes of one run, and a node of this process that calls them: `node`, served by `spin`.
 
-    `processes` is None where somebody else owns the nodes, a launch file for one.
+    `processes` is None if the nodes are not children of this process, for example with a launch file.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Graph:
     ) -> None:
         """rclpy must be initialised.
 
-        `meanwhile` is called while the graph waits, until it stops, and may raise; `renamed` holds, by node, which
-        topics have another name there. Numbers go on after `progress`.
+        `meanwhile` is called while the graph waits, until it stops, and may raise. `renamed`: node -> topic -> its name
+        for that node. Numbers continue after `progress`.
         """
         self.run, self.robot, self.progress, self.processes = run, robot, progress, processes
         self.node = rclpy.create_node("conductor")
@@ -54,11 +54,11 @@ class Graph:
         self.client = LifecycleClient(self.node, self.spin, self._watch, self.last_words)
         self._meanwhile, self._renamed = meanwhile, renamed or {}
         self._launches: Counter[str] = Counter()
-        self._watching = False  # deaths matter from the moment everybody was there
+        self._watching = False  # dead processes matter once all have been started
         self._ending = False
 
     def spin(self, until: Callable[[], bool], timeout_s: float) -> bool:
-        """Serve callbacks until `until`; false when the time is over first. Raises what `meanwhile` raises."""
+        """Serve callbacks until `until` is true; false after `timeout_s`. Raises what `meanwhile` raises."""
         end = time.monotonic() + timeout_s
         while not until():
             if time.monotonic() > end:
@@ -77,16 +77,16 @@ class Graph:
         self._launches[node] += 1
 
     def dead(self) -> list[str]:
-        """Nodes whose process ended without being asked, once everybody was there."""
+        """Nodes whose process ended by itself after the start."""
         return self.processes.dead() if self.processes is not None and self._watching else []
 
     def last_words(self, node: str) -> str:
-        """What the log of `node` says last, '' if nothing."""
+        """The last relevant line in the log of `node`, '' if there is none."""
         words = bringup.last_words(self.run.logs / f"{node}.log")
         return words.removeprefix("configure refused: ").removeprefix("activate refused: ")
 
     def _watch(self, node: str) -> Callable[[], bool]:
-        """Whether the process of `node` ended since this call, and `meanwhile` does not end the run for it."""
+        """A function: whether the process of `node` has ended since, unless `meanwhile` ends the run for that."""
         launches = self._launches[node]
 
         def gone() -> bool:
@@ -99,9 +99,9 @@ class Graph:
     # --- up and down -------------------------------------------------------------------------------------------------
 
     def start(self, note: Callable[[str], None]) -> None:
-        """Everybody there, configured, and active but for the simulator and the policies. `note` shows each step.
+        """Start and configure all nodes, and activate all but the simulator and the policies. `note` shows each step.
 
-        Raises Refused where a node refuses its input, Fault where one does not come up.
+        Raises Refused if a node refuses its input, Fault if one does not start.
         """
         nodes = self.run.nodes
         if self.processes is not None:
@@ -123,12 +123,12 @@ class Graph:
         note("")
 
     def leave(self, seconds: float) -> None:
-        """The nodes stop by themselves: only serve callbacks for so long."""
+        """Serve callbacks for `seconds`, while the nodes stop by themselves."""
         self._ending = True
         self.spin(lambda: False, seconds)
 
     def stop(self) -> list[str]:
-        """Stop everybody in order, each for a bounded time, whatever happened. Returns what did not go well."""
+        """Stop all nodes in order, each within a bounded time, in every situation. Returns what went wrong."""
         self._ending = True
         trouble: list[str] = []
         for node in STOP_ORDER:
@@ -139,7 +139,7 @@ class Graph:
             except (Died, Fault, Refused) as error:
                 trouble.append(str(error))
             if node == "safety_monitor" and self.run.clock == "realtime":
-                # The plan runs on until the robot stands: the world must go on for as long.
+                # The plan runs until the robot stands: the simulation must continue until then.
                 self.spin(lambda: False, self.robot.model.horizon_s + AFTER_PLAN_S)
         return trouble
 

@@ -1,8 +1,8 @@
-"""The extracted policy: asks the safety_monitor for the candidate that policy.onnx prefers.
+"""The node of the extracted policy: requests the candidate that policy.onnx prefers.
 
-Takes `candidates`, publishes `request`. Parameters of its own: `model` (path of policy.onnx, policy.json beside it;
-read at configure and refused unless it was made for this robot, action space and safety configuration), `greedy` (no
-Gumbel noise). It only acts while active; what cannot be answered is not, and the gate runs its plan.
+It reads `candidates` and publishes `request`, only while active; without a request the gate runs its plan. Parameters
+of its own: `model` (path of policy.onnx, with policy.json beside it; refused at configure unless it was made for this
+robot, action space and safety configuration) and `greedy` (no Gumbel noise).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Inference(CandidatePolicy):
     def configure(self) -> None:
         """Load and check the model. Raises ValueError naming file and key."""
         if not self.param("model"):
-            raise ValueError("parameter 'model' is empty; give the path of a policy.onnx")
+            raise ValueError("parameter 'model' is empty, must be the path of a policy.onnx")
         super().configure()
         contract = PolicyContract.of(self.settings.robot, self.continuous, self.settings.safety_hash)
         self.policy = OnnxPolicy(Path(self.param("model")), contract)

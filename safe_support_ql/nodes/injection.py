@@ -1,7 +1,7 @@
-"""Puts one fault of experiments/faults.py onto a running graph and takes it off again.
+"""Applies one fault of experiments/faults.py to a running graph and removes it: another verb of a fault goes here.
 
-A message passes a relay, which does the fault to it. Nodes are killed, stopped and restarted by signals. A stranger
-does what no node of the run would do.
+A relay alters messages. Signals kill, stop and restart nodes. `stranger` is a node that does what no node of the run
+would do.
 """
 
 from __future__ import annotations
@@ -32,44 +32,44 @@ from safe_support_ql.nodes.relay import Relay
 from safe_support_ql.recording.files import JOURNAL
 
 CLOCK_S = 0.005
-FLOOD_NS = 1000  # by which the stamps of a flood differ
-LEAVE_S = 10.0  # for a node that is asked to leave
+FLOOD_NS = 1000  # difference between the stamps of a flood
+LEAVE_S = 10.0  # longest wait for a node to end after SIGTERM
 
 
 class Injector:
-    """Every `verb` of a fault is a method: it puts the fault on and returns what takes it off."""
+    """Every `verb` of a fault is a method: it applies the fault and returns a function that removes it."""
 
     def __init__(self, graph: Graph, relays: Mapping[str, Relay], codecs: Mapping[str, Any]) -> None:
         """`relays` and `codecs` by the target of a fault."""
         assert graph.processes is not None
         self.graph, self.robot, self.node, self.processes = graph, graph.robot, graph.node, graph.processes
         self.relays, self.codecs = relays, codecs
-        self.down: set[str] = set()  # nodes that a fault took down
-        # Another participant: one cannot hold two types of a topic, and a stranger is no node of this run.
+        self.down: set[str] = set()  # nodes that a fault stopped
+        # Another DDS participant: one participant cannot have two types of a topic.
         self.elsewhere = rclpy.Context()
         self.elsewhere.init()
         self.stranger = rclpy.create_node("stranger", context=self.elsewhere)
         self.clock = self.node.create_publisher(Clock, "/clock", 1)
         self.clock_timer: Any = None
-        self.clock_offset: float | None = 0.0  # s, ahead of the true one; None: it stands still
+        self.clock_offset: float | None = 0.0  # s, ahead of the true clock; None: it stands still
 
     def close(self) -> None:
-        """The stranger leaves."""
+        """Remove the stranger."""
         self.stranger.destroy_node()
         self.elsewhere.try_shutdown()
 
     def begin(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
-        """Put the fault on; returns what takes it off."""
+        """Apply the fault; returns a function that removes it."""
         done: Callable[[], None] = getattr(self, f"_{fault.verb}")(fault, seen)
         return done
 
     def start_clock(self) -> None:
-        """Publish /clock, which shows the true time until a fault changes it."""
+        """Publish /clock, with the true time until a fault changes it."""
         self.clock_offset = 0.0
         self.clock_timer = self.node.create_timer(CLOCK_S, self._tick_clock)
 
     def stop_clock(self) -> None:
-        """Publish it no more."""
+        """Stop to publish /clock."""
         self.node.destroy_timer(self.clock_timer)
         self.clock_timer = None
 
@@ -82,7 +82,9 @@ class Injector:
         if fault.target not in (REQUEST, COMMAND):
             (channel,) = (c for c in self.robot.channels if c.name == fault.target)
             if channel.latched and relay.last is not None:
-                relay.on_message(copy.deepcopy(relay.last))  # it comes once an episode: once more, with the fault
+                relay.on_message(
+                    copy.deepcopy(relay.last)
+                )  # a message that comes once per episode: send it again, with the fault
 
         def end() -> None:
             relay.alter = None
@@ -184,7 +186,7 @@ class Injector:
 
         def burst() -> None:
             message = relay.last
-            if fault.target != REQUEST:  # the same reading once more, with a stamp that gets by
+            if fault.target != REQUEST:  # the same measurement again, with a stamp that is accepted
                 message.header.stamp = native.stamp_of(native.nanoseconds(message.header.stamp) + FLOOD_NS)
             relay.output.publish(message)
 
@@ -210,15 +212,15 @@ class Injector:
         return lambda: self._signal(fault.target, signal.SIGCONT)
 
     def _restart(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
-        """Asked to leave; the onset is when it has left, as it may have something to finish: the monitor, the stop."""
+        """SIGTERM. The onset is the end of the process, because a node may first finish its work (stop the robot)."""
         self.down.add(fault.target)
         self._signal(fault.target, signal.SIGTERM)
         if not self.graph.spin(lambda: not self.processes.alive(fault.target), LEAVE_S):
-            seen.trouble = f"{fault.target} did not leave within {LEAVE_S:.0f} s of SIGTERM"
+            seen.trouble = f"{fault.target} did not end within {LEAVE_S:.0f} s after SIGTERM"
         return lambda: None
 
     def _disk(self, fault: faults.Fault, seen: Seen) -> Callable[[], None]:
-        """A limit on the size of the recorder's files fails its writes as a full disk does, and needs no root."""
+        """A limit on the size of the recorder's files makes writes fail like a full disk, and needs no root rights."""
         pid, journal = self.processes.pid(fault.target), self.graph.run.folder / JOURNAL
         free = resource.prlimit(pid, resource.RLIMIT_FSIZE, (journal.stat().st_size, resource.RLIM_INFINITY))
 

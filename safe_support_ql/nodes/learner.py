@@ -1,15 +1,15 @@
-"""Learns from the journal in `run_dir`: what was executed, never what was asked. It cannot command the robot.
+"""The learner node: learns from the actions that the journal in `run_dir` holds. It cannot command the robot.
 
 Publishes `learner/status` at 1 Hz and on change (values: state, error, updates, budget, records, q_loss, alpha, kl,
-effective_sample_share, ...). The state is one of waiting (no transition yet), training, idle (all records consumed,
-all updates done), extracting, exported, error, inactive. Service `~/extract` (std_srvs/Trigger) answers at once;
-stage two starts when every record is consumed and the update budget (updates_per_tick x records of collection) is
-spent, and writes policy.onnx and policy.json; watch `learner/status`.
+effective_sample_share, ...). The state is one of waiting (no transition yet), training, idle (all records read, all
+updates done), extracting, exported, error, inactive. The service `~/extract` (std_srvs/Trigger) answers at once. Stage
+two starts when all records are read and the update budget (updates_per_tick x records of collection) is spent; it
+writes policy.onnx and policy.json. `learner/status` shows its progress.
 
-A worker thread under SCHED_IDLE reads, learns and writes, so that neither the robot's chain nor the lifecycle
-services wait for it. checkpoint.pt is written every 30 s, at the end of extraction and on deactivation (SIGINT and
-SIGTERM, too) and resumed from by itself. A resumed learner reads the journal from its first record. Only records of
-the phase `collection` are learned from. Curves for TensorBoard: run_dir/tensorboard.
+A worker thread under SCHED_IDLE reads, learns and writes, so that neither the other nodes nor the lifecycle services
+wait for it. checkpoint.pt is written every 30 s, at the end of extraction and on deactivation (also by SIGINT and
+SIGTERM). The learner resumes from it and reads the journal from its first record. It learns only from records of the
+phase `collection`. Curves for TensorBoard: run_dir/tensorboard.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_S = 30.0
 POLL_S = 0.1
-SLICE = 4  # updates between two looks at the journal and at what was asked of the worker
+SLICE = 4  # updates between two looks at the journal and at requests to the worker
 CURVES_S = 2.0
 
 
@@ -82,7 +82,7 @@ class Learner(lifecycle.ManagedNode):
         self.worker.start()
 
     def deactivate(self) -> None:
-        """Stop the worker, which leaves a checkpoint."""
+        """Stop the worker, which writes a checkpoint."""
         if self.worker is not None:
             self.stop_asked.set()
             self.worker.join()
@@ -103,10 +103,10 @@ class Learner(lifecycle.ManagedNode):
             response.message = self.error or "the learner is not active"
             return
         self.extract_asked.set()
-        response.success, response.message = True, "asked; watch learner/status"
+        response.success, response.message = True, "accepted; learner/status shows the progress"
 
     def watch(self) -> None:
-        """Status at 1 Hz and on change; a failed worker deactivates nothing: its message must stay readable."""
+        """Status at 1 Hz and on change. A failed worker does not deactivate the node: its error must stay visible."""
         if self.active and (self.state != self.told or time.monotonic() - self.told_at >= 1.0):
             self.tell()
 
@@ -124,17 +124,17 @@ class Learner(lifecycle.ManagedNode):
     # --- worker --------------------------------------------------------------------------------------------------
 
     def work(self) -> None:
-        """The worker's thread: learn until asked to stop, and leave a checkpoint."""
+        """The worker's thread: learn until it must stop, then write a checkpoint."""
         failure = self._attempt("learning", self.learn)
         if failure is not None:
             self.error, self.state = str(failure), "error"
 
     def learn(self) -> None:
-        """Read, update, save, and extract when asked."""
+        """Read, update, save, and extract if requested."""
         from safe_support_ql.learning.checkpoint import save_checkpoint
 
         assert self.trainer is not None
-        # Idle priority belongs to a thread, and torch's own threads inherit it: the robot's chain always goes first.
+        # torch's threads inherit the idle priority of this thread: the other nodes always go first.
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         trainer, folder = self.trainer, self.folder
         curves = Curves(folder / CURVES)
@@ -164,13 +164,13 @@ class Learner(lifecycle.ManagedNode):
                     curves.add(self.metrics, trainer.updates)
                     drawn = now
         finally:
-            # Before the journal was read again nothing is newer than the checkpoint that is there.
+            # Until the journal has been read again, nothing is newer than the existing checkpoint.
             if trainer.updates and trainer.replay.appended >= trainer.rows_consumed:
                 save_checkpoint(folder / CHECKPOINT, trainer)
             curves.close()
 
     def ingest(self, trainer: Trainer) -> int:
-        """Append what the journal has new; returns how many records were read."""
+        """Append the new records of the journal; returns how many were read."""
         if self.reader is None:
             if not (self.folder / JOURNAL).exists():
                 return 0
@@ -179,7 +179,7 @@ class Learner(lifecycle.ManagedNode):
             found = (header["observation"], header["candidates"], header["action"], header["safety_sha256"])
             if found != (spec.observation_dim, spec.candidates, spec.action_dim, self.settings.safety_hash):
                 raise ValueError(
-                    f"{self.reader.path}: was recorded for another robot, action space or safety configuration"
+                    f"{self.reader.path}: recorded for another robot, action space or safety configuration"
                 )
         records = self.reader.read()
         learned = records[records["phase"] == PHASES.index("collection")]
@@ -190,7 +190,7 @@ class Learner(lifecycle.ManagedNode):
         return len(records)
 
     def extract(self, trainer: Trainer, curves: Curves) -> None:
-        """Stage two, and the files that inference reads."""
+        """Stage two: write the files that inference reads."""
         self.state = "extracting"
 
         def progress(updates: int, metrics: dict[str, float]) -> None:
@@ -215,7 +215,7 @@ class Learner(lifecycle.ManagedNode):
 
 
 class _StopExtraction(Exception):
-    """Deactivated half-way: nothing is written."""
+    """Deactivated during extraction: nothing is written."""
 
 
 class Curves:
@@ -241,7 +241,7 @@ class Curves:
 
 def main() -> None:
     """Run the node as a process."""
-    # One thread: two cores also carry the robot's chain. torch reads this when it is imported, in `configure`.
+    # One thread: the other nodes need the cores as well. torch reads this when `configure` imports it.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     lifecycle.main(Learner)
 

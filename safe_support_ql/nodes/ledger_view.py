@@ -1,4 +1,4 @@
-"""Follows a run's ledger into the status that a person is shown: what is seen is what is on disk."""
+"""Turns a run's ledger into the numbers of the panel, so that displayed numbers are on disk."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from safe_support_ql.recording.ledger import PHASES
 from safe_support_ql.recording.summary import Counts, Tail
 
 LEDGER_S = 0.25
-RATES = 12  # counters over which the rate is taken, about one a second
-LENGTH = 100.0  # ticks of an episode, before there was one
+RATES = 12  # number of `counters` events for the rate, about one per second
+LENGTH = 100.0  # assumed ticks of an episode before the first one has ended
 
 
 class LedgerView:
     """Fills in `status` from the ledger in a folder."""
 
     def __init__(self, folder: Path, status: Status, ticks: int = 0, episodes: int = 0) -> None:
-        """Reads what is there. `ticks` of collection and `episodes` per policy are what a training asks for; else 0."""
+        """Read the ledger so far. `ticks` of collection and `episodes` per policy: the goal of a training, else 0."""
         self.counts = Counts()
         self._status, self._ticks, self._episodes = status, ticks, episodes
         self._tail = Tail(folder / LEDGER)
@@ -30,13 +30,13 @@ class LedgerView:
         self._rate: deque[tuple[float, float]] = deque(maxlen=RATES)
 
     def begin(self, phase: str, before: int = 0) -> None:
-        """A phase begins, of which `before` episodes were already done."""
+        """Begin a phase, of which `before` episodes are already done."""
         self._status.phase = phase
         self._before, self._at_start = before, self.counts.of(phase, "episodes")
         self._rate.clear()
 
     def refresh(self) -> None:
-        """New lines of the ledger into the status."""
+        """Read new lines of the ledger into the status."""
         if time.monotonic() - self._read_at <= LEDGER_S:
             return
         self._read_at = time.monotonic()
@@ -58,7 +58,7 @@ class LedgerView:
         self._estimate()
 
     def _estimate(self) -> None:
-        """Where this phase stands, and about how long everything still takes."""
+        """The progress of this phase, and an estimate of the time left for the whole run."""
         status, counts = self._status, self.counts
         if status.phase == "collection":
             status.done = counts.of("collection", "control_ticks")

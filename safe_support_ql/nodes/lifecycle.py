@@ -1,13 +1,13 @@
-"""The base of every node: parameters, guarded callbacks, a lifecycle that nothing can kill or leave half-done.
+"""The base class of every node: ROS parameters of all nodes, guarded callbacks, and a robust lifecycle.
 
-PARAMETERS is the one table of what every node declares. `fixed` ones can be set before `configure` only, the others
-while the node is not active; a change at another time, a wrong type or a value out of range is refused, all or
-nothing.
+PARAMETERS declares the ROS parameters of every node: another one goes there. `fixed` ones can be set only before
+`configure`, the others while the node is not active. A change at another time, a wrong type or a value out of range is
+refused, all or nothing.
 
-What rclpy 7.1 leaves to do: an invalid transition raises out of spin; exceptions in lifecycle
-callbacks are swallowed; Ctrl-C invalidates the context before anything can be published. Here invalid transitions are
-answered with success=false, an exception in a callback is logged once and the node deactivates (`fail` says what more),
-and a signal to stop deactivates, cleans up and only then ends the context.
+It corrects rclpy 7.1, in which an invalid transition raises out of spin, exceptions in lifecycle callbacks are lost,
+and Ctrl-C invalidates the context before anything can be published. Here an invalid transition is answered with
+success=false; an exception in a callback is logged and deactivates the node (see `fail`); a signal first deactivates
+and cleans up the node, and then ends the context.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from safe_support_ql import bringup, config
 from safe_support_ql.nodes.executor import ShortPathExecutor
 from safe_support_ql.recording.ledger import PHASES
 
-WAKE_S = 0.1  # a signal is noticed within this
+WAKE_S = 0.1  # longest time until a signal is noticed
 LEAVE_S = 5.0
-GATE_PRIORITY, ROBOT_PRIORITY = 40, 41  # of SCHED_FIFO, in real time: below the kernel's own threads
+GATE_PRIORITY, ROBOT_PRIORITY = 40, 41  # SCHED_FIFO priorities in real time, below the kernel's own threads
 
 
 @dataclass(frozen=True)
 class Declared:
-    """One parameter. Its type is that of `default`; numbers lie in [low, high], text in `options` if there are any."""
+    """One parameter with the type of `default`. Numbers lie in [low, high]; text is one of `options`, if there are."""
 
     name: str
     default: Any
@@ -59,19 +59,19 @@ class Declared:
 
 
 COMMON = (
-    Declared("config", "", "path of the configuration (YAML) that the run uses"),
+    Declared("config", "", "path of the run's configuration (YAML)"),
     Declared("run_dir", "", "folder of the run: journal, ledger, checkpoint, policy"),
     Declared("clock", "realtime", "lockstep: each state waits for its decision, and nothing is ever late",
              options=("realtime", "lockstep")),
     Declared("continuous", False, "continuous actions: a lattice shifted at each tick"),
-    Declared("seed", 0, "seed of everything this node draws", low=0, high=2**31 - 1),
-    Declared("robot_id", "robot", "which robot this is, for a fleet"),
-    Declared("stamped_cmd", True, "command with a header, where the robot has both types"),
+    Declared("seed", 0, "seed of all random draws of this node", low=0, high=2**31 - 1),
+    Declared("robot_id", "robot", "name of this robot in a fleet"),
+    Declared("stamped_cmd", True, "command with a header, if the robot has both types"),
 )  # fmt: skip
 
 OWN: dict[str, tuple[Declared, ...]] = {
     "simulator": (
-        Declared("phase", "collection", "what the ticks are counted as", fixed=False, options=PHASES),
+        Declared("phase", "collection", "phase that the ticks are counted for", fixed=False, options=PHASES),
         Declared("first_seed", 0, "seed of the first arena; the next episode takes the next", False, low=0, high=2**62),
         Declared("first_episode", 1, "number of the first episode after configure", low=1, high=2**32 - 1),
         Declared("episodes", 0, "stop after this many episodes; 0: endless", False, low=0, high=2**31 - 1),
@@ -80,13 +80,13 @@ OWN: dict[str, tuple[Declared, ...]] = {
     ),
     "safety_monitor": (
         Declared("first_sequence", 0, "number of the first decision, one after the journal's last", low=0, high=2**62),
-        Declared("recorder_required", True, "nothing but the plan until a recorder was heard"),
-        Declared("simulated", False, "a simulator may say on 'episode' that it put the robot somewhere else"),
+        Declared("recorder_required", True, "only the plan runs until a recorder is heard"),
+        Declared("simulated", False, "a simulator may announce on 'episode' that it moved the robot"),
     ),
     "behavior_policy": (),
     "inference": (
-        Declared("model", "", "path of policy.onnx; policy.json lies beside it"),
-        Declared("greedy", False, "the likeliest candidate instead of a draw", fixed=False),
+        Declared("model", "", "path of policy.onnx, with policy.json beside it"),
+        Declared("greedy", False, "request the likeliest candidate instead of a draw", fixed=False),
     ),
     "recorder": (),
     "learner": (),
@@ -95,13 +95,13 @@ PARAMETERS = {node: COMMON + own for node, own in OWN.items()}
 
 
 class ManagedNode(LifecycleNode):
-    """Subclasses fill in `configure`, `activate`, `deactivate`, `release` and raise to refuse; see the module."""
+    """Subclasses override `configure`, `activate`, `deactivate` and `release`, and raise to refuse; see the module."""
 
     def __init__(self, name: str) -> None:
-        """Declare the parameters of the node called `name`; all entities come in `configure`."""
+        """Declare the parameters of the node `name`; entities are created in `configure`."""
         super().__init__(name)
         self.active = False
-        self.leaving = False  # a signal came: no transition from outside any more
+        self.leaving = False  # after a signal: transitions from outside are refused
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._kind = name
         self._table = {item.name: item for item in PARAMETERS[name]}
@@ -118,29 +118,29 @@ class ManagedNode(LifecycleNode):
         """Read parameters, create entities. Raise ValueError or OSError with one clear line to refuse."""
 
     def activate(self) -> None:
-        """Begin. Raise to refuse."""
+        """Begin to act. Raise to refuse."""
 
     def deactivate(self) -> None:
-        """Stop; the last safe command goes out here."""
+        """Stop to act; the last safe command is sent here."""
 
     def release(self) -> None:
-        """Give back what `configure` took, which may have failed half-way. Topics and timers go by themselves."""
+        """Free what `configure` created, even if that failed half-way. Topics and timers are removed anyway."""
 
     def fail(self, error: Exception) -> None:
-        """An exception left a callback. Default: deactivate, because a node that fails once is not to be trusted."""
+        """Called after an exception in a callback. Default: deactivate, because the node can no longer be trusted."""
         if self.active:
             self.trigger_deactivate()
 
     def busy(self) -> bool:
-        """Whether a signal must wait, for at most LEAVE_S."""
+        """Whether the reaction to a signal must wait, for at most LEAVE_S."""
         return False
 
     def objection(self, transition: str) -> str:
-        """Why the transition of this label, asked for as a service, must wait; '' if it need not."""
+        """Why the requested transition with this label is refused at present; '' if it is allowed."""
         return ""
 
     def linger(self) -> float:
-        """Seconds to go on spinning after the deactivation at the end, for a stop that takes time."""
+        """Seconds to continue spinning after the last deactivation, until the robot has stopped."""
         return 0.0
 
     def get_state(self) -> str:
@@ -155,21 +155,21 @@ class ManagedNode(LifecycleNode):
         """The run's configuration. Raises ValueError naming what is wrong."""
         path = self.param("config")
         if not path:
-            raise ValueError("parameter 'config' is empty; give the path of a configuration (YAML)")
+            raise ValueError("parameter 'config' is empty, must be the path of a configuration (YAML)")
         return config.load(Path(path))
 
     def run_dir(self) -> Path:
         """The run's folder. Raises ValueError if there is none."""
         path = Path(self.param("run_dir"))
         if not self.param("run_dir") or not path.is_dir():
-            raise ValueError(f"parameter 'run_dir' is '{self.param('run_dir')}'; give an existing folder")
+            raise ValueError(f"parameter 'run_dir' is '{self.param('run_dir')}', must be an existing folder")
         return path
 
     def subscribe(
         self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile, native: bool = False,
         lasting: bool = False,
     ) -> Any:  # fmt: skip
-        """A guarded subscription that lives until cleanup, or longer. A `native` topic warns of an incompatible QoS."""
+        """A guarded subscription, removed at cleanup unless `lasting`. A `native` one warns of an incompatible QoS."""
         events = SubscriptionEventCallbacks(use_default_callbacks=native)
         entity = self.create_subscription(kind, topic, self._guarded(callback), qos, event_callbacks=events)
         if not lasting:
@@ -177,20 +177,20 @@ class ManagedNode(LifecycleNode):
         return entity
 
     def advertise(self, kind: Any, topic: str, qos: QoSProfile, native: bool = False) -> Any:
-        """A plain publisher that lives until cleanup: a lifecycle publisher would drop the last stop in silence."""
+        """A plain publisher, removed at cleanup: a lifecycle publisher would silently drop the last stop command."""
         events = PublisherEventCallbacks(use_default_callbacks=native)
         entity = self.create_publisher(kind, topic, qos, event_callbacks=events)
         self._own.append((self.destroy_publisher, entity))
         return entity
 
     def every(self, period: float, callback: Callable[[], None]) -> Any:
-        """A guarded timer on the steady clock that lives until cleanup."""
+        """A guarded timer on the steady clock, removed at cleanup."""
         entity = self.create_timer(period, self._guarded(callback), clock=self.steady)
         self._own.append((self.destroy_timer, entity))
         return entity
 
     def serve(self, kind: Any, name: str, callback: Callable[[Any, Any], Any], lasting: bool = False) -> Any:
-        """A service that lives until cleanup, or longer. On an exception the answer is `response` as it stands."""
+        """A service, removed at cleanup unless `lasting`. After an exception it answers with `response` as it is."""
 
         def guarded(request: Any, response: Any) -> Any:
             self._guarded(lambda: callback(request, response))()
@@ -205,7 +205,7 @@ class ManagedNode(LifecycleNode):
         def guarded(*arguments: Any) -> None:
             try:
                 callback(*arguments)
-            except Exception as error:  # the one place: whatever it is, the node must fail closed
+            except Exception as error:  # after any error, the node must fail closed
                 self._report(f"{getattr(callback, '__name__', 'callback')} failed", error)
                 self._attempt("fail", functools.partial(self.fail, error))
 
@@ -215,7 +215,7 @@ class ManagedNode(LifecycleNode):
         """Run `action`; report and return what it raises."""
         try:
             action()
-        except Exception as error:  # same place: a transition must end in a defined state
+        except Exception as error:  # after any error, a transition must end in a defined state
             self._report(what, error)
             return error
         return None
@@ -230,7 +230,7 @@ class ManagedNode(LifecycleNode):
     # --- transitions ---------------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """unconfigured -> inactive, or back with everything given back."""
+        """unconfigured -> inactive, or back with everything released."""
         if self._attempt("configure refused", self.configure) is None:
             return TransitionCallbackReturn.SUCCESS
         self._release()
@@ -239,7 +239,7 @@ class ManagedNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """inactive -> active, or back."""
         gc.collect()
-        gc.freeze()  # what lives now lives long: a collection in a control tick need not walk over it
+        gc.freeze()  # existing objects live long: garbage collection in a control tick need not visit them
         self.active = True
         if self._attempt("activate refused", self.activate) is None:
             return TransitionCallbackReturn.SUCCESS
@@ -247,13 +247,13 @@ class ManagedNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """active -> inactive; whatever goes wrong, the node is inactive afterwards."""
+        """active -> inactive, even after an error."""
         self.active = False
         self._attempt("deactivate", self.deactivate)
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """inactive -> unconfigured; whatever goes wrong, nothing is kept."""
+        """inactive -> unconfigured with everything released, even after an error."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -266,7 +266,7 @@ class ManagedNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """What rclpy itself raised: give everything back; unconfigured afterwards."""
+        """After an error of rclpy itself: release everything; the node is then unconfigured."""
         self.active = False
         self._release()
         return TransitionCallbackReturn.SUCCESS
@@ -282,7 +282,7 @@ class ManagedNode(LifecycleNode):
         label = request.transition.label
         asked = [item[1] for item in transitions if (label == item[1] if label else request.transition.id == item[0])]
         if self.leaving:
-            problem = "any more: the node was told to stop"
+            problem = "any more: the node is stopping"
         elif asked:
             problem = self.objection(asked[0])
         else:
@@ -301,11 +301,11 @@ class ManagedNode(LifecycleNode):
         for parameter in parameters:
             declared = self._table.get(parameter.name)
             if declared is None:
-                continue  # use_sim_time and the like
+                continue  # such as use_sim_time
             problem = _problem(declared, parameter.value)
             if self.active or (declared.fixed and state == "inactive"):
                 when = "before configure" if declared.fixed else "while inactive"
-                problem = f"parameter '{parameter.name}' can be set {when} only; the node is {state}"
+                problem = f"parameter '{parameter.name}' can be set only {when}; the node is {state}"
             if problem:
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
@@ -339,7 +339,7 @@ def _origin(error: Exception) -> str:
 
 
 def real_time_priority(priority: int) -> str:
-    """Put all threads of this process above everything without real-time priority; returns why not, '' if done.
+    """Give all threads of this process real-time priority; returns why that failed, '' if it worked.
 
     0 gives them ordinary priority again.
     """
@@ -355,7 +355,7 @@ def real_time_priority(priority: int) -> str:
 
 
 def run(make: Callable[[], ManagedNode]) -> int:
-    """Spin the node until a signal or its shutdown transition, then leave tidily. Returns the exit status."""
+    """Spin the node until a signal or its shutdown transition, then clean up. Returns the exit status."""
     stop = False
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
@@ -372,7 +372,7 @@ def run(make: Callable[[], ManagedNode]) -> int:
         return 2
     executor = ShortPathExecutor()
     executor.add_node(node)
-    node.create_timer(WAKE_S, lambda: None, clock=node.steady)  # Python sees a signal only between two waits
+    node.create_timer(WAKE_S, lambda: None, clock=node.steady)  # Python handles a signal only between two waits
     try:
         while not stop and node.get_state() != "finalized":
             executor.spin_once()
@@ -402,5 +402,5 @@ def main(make: Callable[[], ManagedNode]) -> None:
     """`run`, as the entry point of a process."""
     status = run(make)
     sys.stdout.flush()
-    # Threads of Fast DDS and torch need not be waited for: everything that counts was written and closed above.
+    # Do not wait for threads of Fast DDS and torch: everything that matters was written and closed above.
     os._exit(status)

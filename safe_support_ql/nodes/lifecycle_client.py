@@ -1,4 +1,4 @@
-"""Drives nodes by their lifecycle_msgs services, one call at a time, each with a timeout and a look at the process."""
+"""Calls the lifecycle and parameter services of nodes, each call with a timeout and a watch on the node's process."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from safe_support_ql.bringup import SPECS
 
 CONFIGURE_S = 120.0  # the monitor compiles its certificate
 CALL_S = 10.0
-ACTIVATE_S = 30.0  # a monitor waits for a dead predecessor to leave the graph
-LEARNER_CALL_S = 60.0  # a learner at idle priority answers late, and ends an update and saves first
+ACTIVATE_S = 30.0  # the monitor waits until a dead predecessor has left the graph
+LEARNER_CALL_S = 60.0  # the learner has idle priority, and first ends an update and saves
 
 
 class Fault(RuntimeError):
-    """The run cannot go on; one line that says why and what to do."""
+    """The run cannot continue; one line says why and what to do."""
 
 
 class Refused(ValueError):
-    """A node refused to be configured or activated: bad input, in its own words."""
+    """A node refused to be configured or activated because of bad input; its own message."""
 
 
 class Died(Exception):
@@ -33,7 +33,7 @@ class Died(Exception):
 
 
 class LifecycleClient:
-    """The services of the nodes of one run, by the name of the node."""
+    """Calls services of the nodes of one run by node name."""
 
     def __init__(
         self,
@@ -42,16 +42,16 @@ class LifecycleClient:
         watch: Callable[[str], Callable[[], bool]],
         last_words: Callable[[str], str],
     ) -> None:
-        """Calls go out from `node`.
+        """Calls are made by `node`.
 
-        `spin(until, seconds)` serves callbacks; `watch(node)` returns what says from then on whether the node's process
-        ended; `last_words(node)` is the end of its log, '' if it says nothing.
+        `spin(until, seconds)` serves callbacks; `watch(node)` returns a function that says whether the node's process
+        has ended since; `last_words(node)` is the last relevant line of its log, '' if there is none.
         """
         self._node, self._spin, self._watch, self._last_words = node, spin, watch, last_words
         self._clients: dict[str, Any] = {}
 
     def call(self, node: str, kind: Any, name: str, request: Any, timeout_s: float = CALL_S) -> Any:
-        """One service call. Raises Died where the process ends meanwhile, Fault where no answer comes."""
+        """One service call. Raises Died if the process ends before the answer, Fault if no answer comes."""
         client = self._clients.get(name)
         if client is None:
             client = self._clients[name] = self._node.create_client(kind, name)
@@ -62,8 +62,8 @@ class LifecycleClient:
                 self._spin(lambda: bool(client.service_is_ready()) or gone(), min(1.0, end - time.monotonic()))
                 continue
             future = client.call_async(request)
-            # A killed node's service looks ready until its lease ends, and a first request may meet half a connection:
-            # ask again, but only what can be asked twice.
+            # The service of a killed node looks ready until its lease ends, and a first request may be lost while
+            # nodes connect: repeat the calls that can be repeated.
             again = 2.0 if kind is GetState else end - time.monotonic()
             wait_s = max(0.1, min(again, end - time.monotonic()))
             self._spin(lambda f=future: f.done() or gone(), wait_s)  # type: ignore[misc]
@@ -85,7 +85,7 @@ class LifecycleClient:
         try:
             done = self.call(node, ChangeState, f"{node}/change_state", request, timeout_s).success
         except Fault:
-            done = False  # the answer may be what was lost
+            done = False  # perhaps only the answer was lost
         if not done and self.state(node) != goal:
             what = {Transition.TRANSITION_CONFIGURE: "configure", Transition.TRANSITION_ACTIVATE: "activate"}
             refused = f"{node} refused to {what.get(transition, 'change its state')}; see its log"
@@ -100,13 +100,13 @@ class LifecycleClient:
         self.change(node, Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE, ACTIVATE_S)
 
     def deactivate(self, node: str) -> None:
-        """active -> inactive; nothing to do where it is not active."""
+        """active -> inactive; does nothing if the node is not active."""
         patience = LEARNER_CALL_S if SPECS[node].restarts else CALL_S
         if self.state(node, patience) == State.PRIMARY_STATE_ACTIVE:
             self.change(node, Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE, patience)
 
     def set(self, node: str, **values: Any) -> None:
-        """Set parameters of an inactive node. Raises Fault with its words where it refuses one."""
+        """Set parameters of an inactive node. Raises Fault with the node's message if it refuses one."""
         request = SetParameters.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
         )

@@ -18,8 +18,7 @@ GREEN, ORANGE, RED, BLUE, WHITE = (
 
 
 def encode_markers(picture: Picture, frame_id: str, stamp_ns: int, state: str) -> MarkerArray:
-    """For RViz: occupied points, candidates (certified green, in the band orange, refused red), the planned backup
-    trajectory (blue), and the margins as text."""
+    """Occupied points, candidates (certified green, in the band orange, refused red), plan (blue), margins as text."""
 
     def marker(name: str, kind: int, places: Floats, colour: ColorRGBA, scale: float) -> Marker:
         made = Marker(ns=name, type=kind, action=Marker.ADD, color=colour)

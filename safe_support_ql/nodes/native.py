@@ -1,4 +1,4 @@
-"""The robot's own topics: vectors to native messages and back, by the attribute paths that a robot declares."""
+"""Converts vectors to messages of the robot's own topics and back, by the attribute paths that the robot declares."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def nanoseconds(stamp: Time) -> int:
 
 
 def message_class(name: str) -> Any:
-    """The class of 'package/msg/Type'. Raises ValueError naming it."""
+    """The class of 'package/msg/Type'. Raises ValueError naming it if it is not installed."""
     package, _, kind = name.replace("/msg/", "/").partition("/")
     try:
         return getattr(importlib.import_module(f"{package}.msg"), kind)
@@ -35,10 +35,10 @@ def message_class(name: str) -> Any:
 
 
 class ChannelCodec:
-    """Vectors <-> messages of one native input, by the attribute paths that the robot declares."""
+    """Vectors <-> messages of one native input."""
 
     def __init__(self, channel: Channel) -> None:
-        """Raises ValueError where the message type is not installed or lacks a field."""
+        """Raises ValueError if the message type is not installed or lacks a field."""
         self.channel = channel
         self.type = message_class(channel.type)
         self._message = self.type()
@@ -63,7 +63,7 @@ class ChannelCodec:
     def decode(self, message: Any) -> Floats:
         """The vector.
 
-        Raises ValueError where a constant or the length of an array differs, as in another robot's message, or where an
+        Raises ValueError if a constant or the length of an array differs, as in another robot's message, or if an
         attribute lies outside its limits.
         """
         for path, get, wanted in self._constants:
@@ -72,21 +72,21 @@ class ChannelCodec:
                 raise ValueError(f"{self.channel.name}: {path} is {_short(found)}, expected {_short(wanted)}")
         for path, get, (low, high, why) in self._limits:
             found = get(message)
-            if not low <= found <= high:  # so written, NaN is outside
+            if not low <= found <= high:  # written this way, NaN is outside
                 raise ValueError(f"{self.channel.name}: {path} is {found:.6g}, must lie in [{low:g}, {high:g}]: {why}")
         values = self._get(message)
         if not self._arrays:
             return np.array(values if isinstance(values, tuple) else (values,), np.float64)
         values = values if isinstance(values, tuple) else (values,)
         parts = [np.atleast_1d(np.asarray(value, np.float64)) for value in values]
-        # Each on its own: where one array is short and the next long, the sum is right and every number is another's.
+        # Check every array: if one is too short and another too long, their sum may still be right.
         for part, (path, length) in zip(parts, self._expected, strict=True):
             if part.size != length:
                 raise ValueError(f"{self.channel.name}: {path} has length {part.size}, expected {length}")
         return np.concatenate(parts)
 
     def encode(self, vector: Floats, stamp_ns: int) -> Any:
-        """The message; the same object each time, because publishing copies it."""
+        """The message; the same object at every call, because publishing copies it."""
         if self.stamped:
             self._message.header.stamp = stamp_of(stamp_ns)
         _write(self._set, vector, self.channel.length)
@@ -97,7 +97,7 @@ class CommandCodec:
     """Actions <-> the native command."""
 
     def __init__(self, command: CommandTopic, stamped: bool) -> None:
-        """`stamped` false: the type without a header, where there is one. Raises ValueError as ChannelCodec does."""
+        """`stamped` false: the type without a header, if there is one. Raises ValueError as ChannelCodec does."""
         plain = not stamped and bool(command.unstamped_type)
         kind, fields = (command.unstamped_type, command.unstamped_fields) if plain else (command.type, command.fields)
         self.type = message_class(kind)

@@ -1,9 +1,9 @@
-"""The one writer of the transition journal (journal.bin) and of the safety ledger (ledger.jsonl) in `run_dir`.
+"""The recorder node: the only writer of the journal (journal.bin) and the ledger (ledger.jsonl) in `run_dir`.
 
-Takes `candidates`, `decision`, `outcome`; publishes `recorder/heartbeat` every 0.2 s: every decision below this number
-is journalled or listed as a gap, so that a recorder that lags stops the robot as a silent one does. While a disk
-refuses (full, say) records wait in memory, heartbeats stop, and with them the robot. What is written, and how, is in
-recording/run_record.py; this node carries messages there and numbers back.
+It reads `candidates`, `decision` and `outcome`, and publishes `recorder/heartbeat` every 0.2 s: every decision below
+this number is journalled or listed as a gap. A recorder that lags therefore stops the robot, like a silent one. While
+the disk refuses, for example because it is full, records wait in memory, heartbeats stop, and so does the robot. What
+is written is in recording/run_record.py; this node passes messages to it and numbers back.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Recorder(lifecycle.ManagedNode):
         self.record: RunRecord | None = None
 
     def configure(self) -> None:
-        """Open, or continue, journal and ledger. Raises ValueError for another run's, OSError if unwritable."""
+        """Open, or continue, journal and ledger. Raises ValueError and OSError as RunWriter does."""
         settings = self.load_config()
         robot, continuous = settings.robot, self.param("continuous")
         self.codec = CandidateCodec(robot, continuous)
@@ -45,7 +45,7 @@ class Recorder(lifecycle.ManagedNode):
             "layout": candidate_layout(robot, continuous),
             "safety_sha256": settings.safety_hash,
         }
-        # A lost part costs its decision the record, and must not look like a recorder that lags.
+        # A lost part loses one record, and must not look like a recorder that lags.
         wait_s = min(WAIT_S, settings.gate.recorder_timeout_s / 2)
         self.record = RunRecord(self.run_dir(), header, robot.period, wait_s, self.get_logger(), self._report)
         self.heartbeat = self.advertise(UInt64, topics.HEARTBEAT, topics.LATEST)
@@ -56,18 +56,18 @@ class Recorder(lifecycle.ManagedNode):
         self.every(SYNC_S, self.on_second)
 
     def activate(self) -> None:
-        """From now on everything is written."""
+        """Start to record."""
         assert self.record is not None
         self.record.begin(self.param("robot_id"), self.param("clock"), self.param("seed"))
         self.on_heartbeat()
 
     def deactivate(self) -> None:
-        """Write what is there, complete or as a gap."""
+        """Write all decisions so far, complete or as a gap."""
         assert self.record is not None
         self.record.end()
 
     def busy(self) -> bool:
-        """A signal to all nodes at once: the monitor's last decisions, and their parts, are still to come."""
+        """Whether the monitor's last decisions, or their parts, may still come after a signal to all nodes."""
         return self.active and self.record is not None and self.record.busy()
 
     def release(self) -> None:
@@ -77,32 +77,32 @@ class Recorder(lifecycle.ManagedNode):
             record.close()
 
     def fail(self, error: Exception) -> None:
-        """Stop confirming: the gate goes to its plan. What can still be written is."""
+        """Stop confirming, so that the gate runs its plan. What can still be written is written."""
         if self.record is not None:
             self.record.failed = True
 
     def on_candidates(self, message: PointCloud2) -> None:
-        """Kept until its decision comes."""
+        """Keep a candidate set until its decision comes."""
         if self.active and self.record is not None:
             self.record.candidates(self.codec.decode(message))
 
     def on_decision(self, message: DiagnosticArray) -> None:
-        """Queued until its parts are there."""
+        """Queue a decision until its parts arrive."""
         if self.active and self.record is not None:
             self.record.decision(tables.decode_decision(message))
 
     def on_outcome(self, message: JointState) -> None:
-        """Counted at once; its reward waits for the decision."""
+        """Count an outcome; its reward waits for the decision."""
         if self.active and self.record is not None:
             self.record.outcome(*tables.decode_outcome(message))
 
     def on_second(self) -> None:
-        """Counters, fsync, another try after a refusal."""
+        """Write counters, fsync, and try again after a refusal of the disk."""
         if self.active and self.record is not None:
             self.record.each_second()
 
     def on_heartbeat(self) -> None:
-        """Write what is complete and confirm it, unless that is not possible."""
+        """Write the decisions that are complete and confirm them, if possible."""
         if not self.active or self.record is None:
             return
         confirmed = self.record.confirm()
@@ -112,7 +112,7 @@ class Recorder(lifecycle.ManagedNode):
 
 def main() -> None:
     """Run the node as a process."""
-    # A message for the recorder must not push the robot's chain off its core: no preemption on wake-up, in any thread.
+    # A message for the recorder must not preempt the other nodes: no preemption on wake-up, in any thread.
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     lifecycle.main(Recorder)
 

@@ -1,4 +1,4 @@
-"""Hands a topic on, unchanged or as a fault makes it."""
+"""Relays a topic for the fault campaign, unchanged or altered by a fault."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safe_support_ql.robots.base import Floats
 
 
 class RequestVector:
-    """The action inside a request, as a codec."""
+    """A codec for the action inside a request."""
 
     def decode(self, message: JointState) -> Floats:
         """The action."""
@@ -27,10 +27,10 @@ class RequestVector:
 
 
 class Relay:
-    """Hands one topic on. `alter` (message -> messages) is a fault; `began` when it met its first message."""
+    """Relays one topic. `alter` (message -> messages) is a fault; `began` is the time of its first message."""
 
     def __init__(self, node: Any, kind: Any, source: str, target: str, hear: Any, say: Any) -> None:
-        """From topic `source` to `target`, with the QoS of who speaks and who listens there."""
+        """From topic `source`, with QoS `hear`, to topic `target`, with QoS `say`."""
         self.output = node.create_publisher(kind, target, say)
         node.create_subscription(kind, source, self.on_message, hear)
         self.heard: Callable[[Any], None] = lambda message: None
@@ -39,13 +39,13 @@ class Relay:
         self.clear()
 
     def clear(self) -> None:
-        """Hand everything on."""
+        """End the fault: relay everything unchanged."""
         self.alter: Callable[[Any], list[Any] | None] | None = None
         self.once = False
         self.began: float | None = None
 
     def on_message(self, message: Any) -> None:
-        """To the other side, as it is or as the fault makes it. None from `alter`: the fault needs another message."""
+        """Publish the message, unchanged or altered. If `alter` returns None, the fault needs another message."""
         self.heard(message)
         if self.alter is None:
             self.last = message
@@ -62,6 +62,6 @@ class Relay:
             self.alter = None
 
     def flush(self) -> None:
-        """Delayed messages that are due."""
+        """Publish delayed messages that are due."""
         while self.waiting and self.waiting[0][0] <= time.monotonic():
             self.output.publish(self.waiting.popleft()[1])

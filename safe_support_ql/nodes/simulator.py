@@ -1,20 +1,19 @@
-"""The world behind the robot's own topics. The one carrier of reward, terminated and truncated, in `outcome`.
+"""The simulator node: the simulated world behind the robot's own topics, and the source of rewards and episode ends.
 
-Publishes the robot's channels, `episode`, `outcome`; takes `episode_ack`, `decision` and (real time) the native
-command. Parameters of its own: phase, first_seed, first_episode, episodes, ticks, gui. It stops by itself after `ticks`
-control ticks (the last one truncates its episode) or `episodes` episodes since activation; then `outcome` says done =
-1, every 0.5 s.
+It publishes the robot's channels, `episode` and `outcome`, and reads `episode_ack`, `decision` and (real time) the
+native command. Parameters of its own: phase, first_seed, first_episode, episodes, ticks, gui. It stops after `ticks`
+control ticks (the last one truncates its episode) or `episodes` episodes since activation; then every 0.5 s `outcome`
+has done = 1.
 
-Each episode starts with a handshake: `episode` is re-sent every 0.2 s until `episode_ack` echoes its key, and only
-then the first state goes out. An outcome carries the stamp of the state it came with.
+Each episode starts with a handshake: `episode` is re-sent every 0.2 s until `episode_ack` echoes its key; then the
+first state is sent. An outcome has the stamp of its state.
 
-Lock-step: stamps are simulated time. A state is published, physics holds until the decision with that stamp and
-episode arrives (a bare command moves nothing), everything is re-sent after 0.2 s, and after 2 s without a decision
-the node says so and deactivates. The final state of an episode is decided on too (it is s' of the last transition)
-and then left.
+Lock-step: stamps are simulated time. After a state is published, physics waits for the decision with its stamp and
+episode; a command alone moves nothing. Everything is re-sent after 0.2 s. After 2 s without a decision the node logs an
+error and deactivates. The final state of an episode is decided on as well, because it is s' of the last transition.
 
-Real time: stamps are ROS time. Physics follows the wall clock in small chunks, the newest command applies when it
-arrives, and the drive's own timeout stops a robot that nobody commands. Only between episodes physics rests.
+Real time: stamps are ROS time. Physics follows the wall clock in small steps, the newest command acts when it arrives,
+and the drive's own timeout stops a robot without commands. Physics rests only between episodes.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ from safe_support_ql.simulation.simulation import Simulation
 
 RESEND_S = 0.2
 GIVE_UP_S = 2.0
-DISCOVERY_S = 15.0  # the first handshake after activation also waits for the other side to be found
-FINAL_S = 0.5  # real time: how long a final state waits for its decision
+DISCOVERY_S = 15.0  # longer limit for the first handshake after activation, until DDS has found the monitor
+FINAL_S = 0.5  # real time: longest wait for the decision on a final state
 DONE_S = 0.5
-LATE_S = 0.25  # real time: farther behind the wall clock than this, the time in between is skipped
+LATE_S = 0.25  # real time: if physics is farther behind the wall clock than this, that time is skipped
 
 IDLE, HANDSHAKE, WAITING, RUNNING, DONE = "idle", "handshake", "waiting", "running", "done"
 
 
 class Simulator(lifecycle.ManagedNode):
-    """See the module. `mode` is one of the constants above; WAITING is for a decision, RUNNING is real-time physics."""
+    """See the module. `mode` is one of the constants above; WAITING: for a decision, RUNNING: real-time physics."""
 
     def __init__(self) -> None:
         """Declare parameters."""
@@ -77,9 +76,9 @@ class Simulator(lifecycle.ManagedNode):
         if not self.lockstep:
             self.commands = native.CommandCodec(robot.command, self.param("stamped_cmd"))
             self.subscribe(self.commands.type, robot.command.name, self.on_command, topics.LATEST)
-            # Small chunks, so that a command acts soon after it arrives.
+            # Small steps, so that a command acts soon after it arrives.
             self.every(min(robot.period / 8, 0.02), self.follow_the_clock)
-            lifecycle.real_time_priority(lifecycle.ROBOT_PRIORITY)  # no busy computer slows a robot down
+            lifecycle.real_time_priority(lifecycle.ROBOT_PRIORITY)  # a real robot is not slowed down by a busy computer
         self.every(RESEND_S / 4, self.watch)
 
     def activate(self) -> None:
@@ -93,9 +92,9 @@ class Simulator(lifecycle.ManagedNode):
         self.begin_episode()
 
     def deactivate(self) -> None:
-        """Physics rests; the robot gets the command of a drive whose commander is silent when it goes on."""
+        """Stop physics; when it continues, the drive obeys `silence` at first."""
         if self.mode == RUNNING and self.sim is not None:
-            # What was judged since the last whole tick counts, too.
+            # Count also what was judged since the last complete tick.
             for name in ("physics_steps", "unsafe_visits", "unsafe_substeps"):
                 self.values[name] = getattr(self.sim, name)
             self.send_outcome()
@@ -118,13 +117,15 @@ class Simulator(lifecycle.ManagedNode):
         self.episode_id += 1
         self.outcome = self.sim.reset(self.next_seed)
         self.next_seed += 1
-        self.commanded: deque[tuple[float, Any]] = deque()  # real time: (when it came, action) of what does not act yet
+        self.commanded: deque[tuple[float, Any]] = (
+            deque()
+        )  # real time: (arrival, action) of commands that do not act yet
         self.mode = HANDSHAKE
         self.since = time.monotonic()
         self.announce()
 
     def announce(self) -> None:
-        """Tell the monitor that the robot is elsewhere, whatever it saw last."""
+        """Announce to the monitor that the robot was moved, so that earlier states are void."""
         self.advance_stamp()
         self.key = secrets.randbits(62)
         self.announcement = tables.encode_episode(
@@ -136,7 +137,7 @@ class Simulator(lifecycle.ManagedNode):
         self.episodes.publish(self.announcement)
 
     def on_ack(self, message: UInt64) -> None:
-        """The monitor forgot the last episode: the first state may come."""
+        """The monitor has forgotten the last episode: send the first state."""
         if self.mode == HANDSHAKE and message.data == self.key:
             self.patience_s = GIVE_UP_S
             if not self.lockstep:
@@ -148,14 +149,14 @@ class Simulator(lifecycle.ManagedNode):
             self.publish_state(0)
 
     def publish_state(self, wall_us: int) -> None:
-        """Sense, and send the state with the outcome it came with."""
+        """Sense, and send the state with its outcome."""
         assert self.sim is not None
         before = time.perf_counter()
         self.state = self.sim.sense()
         sense_us = round(1e6 * (time.perf_counter() - before))
         outcome = self.outcome
         self.visit = outcome.visit or self.visit
-        # Another tick would be one too many: the episode ends here, by a limit and not by an event.
+        # Another tick would be one too many: truncate the episode here.
         out_of_ticks = 0 < self.tick_limit <= self.ticks and not outcome.terminated
         self.final = outcome.terminated or outcome.truncated or out_of_ticks
         self.finished += self.final
@@ -190,20 +191,20 @@ class Simulator(lifecycle.ManagedNode):
         self.send_state()
 
     def send_state(self) -> None:
-        """What the monitor waits for first, then what the recorder wants."""
+        """Send the channels first, because the monitor waits for them, then the outcome for the recorder."""
         self.sent = time.monotonic()
         for codec, output in zip(self.codecs, self.outputs, strict=True):
-            # A goal goes out with the first state, and again whenever something may have been lost.
+            # A goal is sent with the first state, and again whenever a message may have been lost.
             if not codec.channel.latched or self.values["first"] or self.sent - self.since > RESEND_S / 2:
                 output.publish(codec.encode(self.state[codec.channel.name], self.stamp_ns))
         self.send_outcome()
 
     def send_outcome(self) -> None:
-        """Cumulative counts, so a lost message loses no visit."""
+        """Send the outcome. Counts are cumulative, so a lost message loses no visit."""
         self.outcomes.publish(tables.encode_outcome(self.values, self.stamp_ns, self.visit))
 
     def leave_episode(self) -> None:
-        """The final state was decided on."""
+        """End the episode after the decision on its final state, and begin the next one, if any."""
         if not self.last:
             self.begin_episode()
             return
@@ -211,11 +212,11 @@ class Simulator(lifecycle.ManagedNode):
         self.values["done"] = 1
         self.send_outcome()
         if not self.lockstep:
-            self.announce()  # an end, not sensors that fell silent, which would latch
+            self.announce()  # the end of the run: without this, silent sensors would latch the gate
         self.get_logger().info(f"done: {self.ticks} ticks, {self.finished} episodes of {self.phase}")
 
     def advance_stamp(self) -> None:
-        """The stamp of the next state."""
+        """Set the stamp of the next state."""
         if self.lockstep:
             self.stamp_ns += self.period_ns
         else:
@@ -224,7 +225,7 @@ class Simulator(lifecycle.ManagedNode):
     # --- lock-step -----------------------------------------------------------------------------------------------
 
     def on_decision(self, message: DiagnosticArray) -> None:
-        """The decision on the state that waits; any other is a repetition or none of ours."""
+        """Advance physics if this is the decision on the present state; ignore repetitions and others."""
         if self.mode not in (WAITING, RUNNING):
             return
         verdict = tables.decode_decision(message)
@@ -245,7 +246,7 @@ class Simulator(lifecycle.ManagedNode):
         self.publish_state(wall_us)
 
     def watch(self) -> None:
-        """Re-send what may have been lost, and give up on what never comes."""
+        """Re-send what may have been lost, and give up after GIVE_UP_S."""
         now = time.monotonic()
         if self.mode == DONE and now - self.sent > DONE_S:
             self.sent = now
@@ -253,13 +254,13 @@ class Simulator(lifecycle.ManagedNode):
         if self.mode not in (HANDSHAKE, WAITING) or now - self.sent < RESEND_S:
             return
         if self.mode == WAITING and not self.lockstep and now - self.since > FINAL_S:
-            self.leave_episode()  # late is late; that its last state was not decided on shows in the journal
+            self.leave_episode()  # the journal shows that the final state was not decided on
             return
         if now - self.since > (self.patience_s if self.mode == HANDSHAKE else GIVE_UP_S):
             what = "acknowledged the episode" if self.mode == HANDSHAKE else "decided on the state it was sent"
             raise ValueError(
-                f"no safety_monitor {what} for {now - self.since:.1f} s; is it active, with the same 'clock' and with "
-                "'simulated' set?"
+                f"no safety_monitor {what} for {now - self.since:.1f} s; it must be active, with the same 'clock' and "
+                "with 'simulated' set"
             )
         if self.mode == HANDSHAKE:
             self.sent = now
@@ -270,12 +271,12 @@ class Simulator(lifecycle.ManagedNode):
     # --- real time -----------------------------------------------------------------------------------------------
 
     def on_command(self, message: Any) -> None:
-        """A command acts from the first physics step that begins after it came, never before."""
+        """Queue a command: it acts from the first physics step that begins after its arrival."""
         if self.mode in (RUNNING, WAITING):
             self.commanded.append((time.monotonic(), self.commands.decode(message)))
 
     def follow_the_clock(self) -> None:
-        """Physics up to now, a control tick closed at every period."""
+        """Advance physics to the present, and finish a control tick at every period."""
         if self.mode != RUNNING or not self.active:
             return
         assert self.sim is not None
@@ -301,7 +302,7 @@ class Simulator(lifecycle.ManagedNode):
             if self.steps % self.sim.substeps == 0:
                 self.outcome = self.sim.finish_tick()
                 self.ticks += 1
-                # The instant of the physics, as a sensor stamps it, however late it is published.
+                # As in a sensor, the stamp is the instant of the physics, even if the state is published later.
                 self.stamp_ns = self.offset_ns + round(1e9 * (self.started + self.steps / rate))
                 self.publish_state(round(1e6 * (time.perf_counter() - before)))
 

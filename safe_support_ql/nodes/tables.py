@@ -19,14 +19,14 @@ from safe_support_ql.safety.gate import REASONS, VERDICTS, Decision
 
 @dataclass(frozen=True)
 class Episode:
-    """An announced episode. `key` is new whenever a robot was put somewhere else, also by a restarted simulator."""
+    """An announced episode. `key` is new whenever the robot was moved, also by a restarted simulator."""
 
     key: int
     id: int
     phase: str
     seed: int
     robot_id: str
-    start_ns: int  # no input of this episode is older
+    start_ns: int  # stamp of its first state
 
 
 # --- as messages ------------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ LEVELS = {"ok": DiagnosticStatus.OK, "warn": DiagnosticStatus.WARN, "error": Dia
 def encode_status(
     name: str, stamp_ns: int, message: str, level: str, values: Mapping[str, object], hardware: str = ""
 ) -> DiagnosticArray:
-    """A DiagnosticArray of one status; floats are written so that they read back bit by bit."""
+    """A DiagnosticArray of one status; floats are written so that they are read back exactly."""
     status = DiagnosticStatus(
         level=LEVELS[level],
         name=name,
@@ -53,7 +53,7 @@ def encode_status(
 def decode_status(message: DiagnosticArray) -> dict[str, str]:
     """The values of the first status. Raises ValueError if there is none."""
     if not message.status:
-        raise ValueError("a DiagnosticArray without a status")
+        raise ValueError("DiagnosticArray: status is empty, must have one entry")
     return {item.key: item.value for item in message.status[0].values}
 
 
@@ -65,7 +65,7 @@ def _int(table: Mapping[str, str], key: str, what: str) -> int:
 
 
 def encode_decision(decision: Decision, certificate_us: int = 0) -> DiagnosticArray:
-    """See Verdict. Level: OK for what was asked, WARN for the plan, ERROR where nothing is proven or it is latched."""
+    """See Verdict. Level: OK if the request was executed, WARN for the plan, ERROR without proof or when latched."""
     plain = decision.reason in ("request", "plan_requested")
     level = "error" if decision.verdict == "no_proof" or decision.reason == "latched" else "ok" if plain else "warn"
     c, i = decision.candidates, decision.index
@@ -152,7 +152,7 @@ def decode_episode(message: DiagnosticArray) -> Episode:
 
 
 def encode_outcome(values: Mapping[str, float], stamp_ns: int, visit: str) -> JointState:
-    """A named vector of OUTCOME_NAMES; header.frame_id tells of the newest unsafe visit, '' if there was none."""
+    """A named vector of OUTCOME_NAMES; header.frame_id describes the newest unsafe visit, '' if there was none."""
     message = JointState(name=list(OUTCOME_NAMES))
     message.header.stamp = stamp_of(stamp_ns)
     message.header.frame_id = visit
@@ -161,7 +161,7 @@ def encode_outcome(values: Mapping[str, float], stamp_ns: int, visit: str) -> Jo
 
 
 def decode_outcome(message: JointState) -> tuple[OutcomeTable, int, str]:
-    """(values, stamp, visit). Raises ValueError where a name is missing."""
+    """(values, stamp, visit). Raises ValueError if a name is missing."""
     table = dict(zip(message.name, message.position, strict=False))
     missing = [name for name in OUTCOME_NAMES if name not in table]
     if missing:

@@ -1,4 +1,4 @@
-"""Who talks to whom: the names of topics and their quality of service.
+"""The names of all topics, who publishes and subscribes to them, and their quality of service: new topics go here.
 
 Relative topics (a namespace per robot works):
 
@@ -14,7 +14,7 @@ Relative topics (a namespace per robot works):
     learner/status       DiagnosticArray   learner -> conductor, panel
     gate_state           String, latched   safety_monitor: "<state>: <cause>"
     e_stop               Bool              anyone -> safety_monitor: true latches
-    markers              MarkerArray       safety_monitor -> RViz, 5 Hz while somebody looks
+    markers              MarkerArray       safety_monitor -> RViz, 5 Hz while there is a subscriber
     /diagnostics         DiagnosticArray   safety_monitor
 """
 
@@ -26,17 +26,17 @@ CANDIDATES, REQUEST, DECISION = "candidates", "request", "decision"
 EPISODE, EPISODE_ACK, OUTCOME = "episode", "episode_ack", "outcome"
 HEARTBEAT, LEARNER_STATUS, GATE_STATE, E_STOP = "recorder/heartbeat", "learner/status", "gate_state", "e_stop"
 MARKERS = "markers"
-DIAGNOSTICS = "/diagnostics"  # the one absolute name: tools look for it there
+DIAGNOSTICS = "/diagnostics"  # the only absolute name, because tools expect it
 
 
 def reliable(depth: int) -> QoSProfile:
-    """Reliable, volatile, keep last: a stopped subscriber blocks no publisher, so sequence numbers are counted."""
+    """Reliable, volatile, keep last: a stopped subscriber cannot block a publisher; numbers show lost messages."""
     return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 
 
 LATEST = reliable(1)
 CHAIN = reliable(10)
-RECORDED = reliable(1000)  # what must not be missed while a disk syncs or a certificate is compiled
+RECORDED = reliable(1000)  # for messages that must not be lost while a disk syncs or a certificate is compiled
 SENSOR = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Readers on the path of a tick: lock-step sends again what was lost, real time has a next one, and acknowledgements
 # wake two processes each.

@@ -29,10 +29,10 @@ def unheard_e_stop(kinds: str) -> Cause:
 
 
 class ClockWatch:
-    """A clock that jumps makes every stamp wrong; that inputs look old or new is only what follows."""
+    """Detects a jump of the clock, which makes every stamp wrong."""
 
     def __init__(self) -> None:
-        """Nothing is compared with the first look."""
+        """The first look has nothing to compare with."""
         self._ahead_ns: int | None = None
 
     def look(self, now_ns: int, steady_ns: int) -> Cause:
@@ -46,41 +46,41 @@ class ClockWatch:
 
 
 class DelayWatch:
-    """The gate notes a command for when it was decided. One that left later than that may take is noted wrongly.
+    """Detects commands that left late: the gate assumes that a command is sent soon after its decision.
 
-    So nothing is asked for until no state that was measured before can be certified upon any more.
+    Nothing may then be requested until every state that the gate may use was measured later.
     """
 
     def __init__(self, memory_ns: int) -> None:
-        """Certificates are built on what acted since their state was measured, `memory_ns` ago at most."""
+        """`memory_ns`: largest age of a state; certificates roll out the commands since then."""
         self._memory_ns = memory_ns
         self._unsure_until_ns = 0
 
     def sent(self, decided_ns: int) -> None:
-        """A command left just now."""
+        """A command was sent just now."""
         now = time.monotonic_ns()
         if now - decided_ns > TRANSPORT_NS:
             self._unsure_until_ns = now + TRANSPORT_NS + self._memory_ns
 
     def unsure(self, steady_ns: int) -> bool:
-        """Whether certificates may lack what acted."""
+        """Whether certificates may assume wrong times of earlier commands."""
         return steady_ns < self._unsure_until_ns
 
 
 class RecorderWatch:
-    """A recorder that was heard once and is lost for too long; one that was never heard may still start."""
+    """Detects a recorder that was heard once and is lost for too long; one that was never heard may still start."""
 
     def __init__(self) -> None:
-        """None was heard yet."""
+        """No recorder was heard yet."""
         self.heard = False
         self._lost_since_ns = 0
 
     def begin(self) -> None:
-        """A new gate; whether a recorder was heard is kept."""
+        """Begin with a new gate; `heard` is kept."""
         self._lost_since_ns = 0
 
     def on_heartbeat(self, gate: Gate) -> None:
-        """The gate took a heartbeat."""
+        """The gate has received a heartbeat."""
         self.heard = True
         if not gate.recorder_problem(time.monotonic_ns()):
             self._lost_since_ns = 0
@@ -99,9 +99,9 @@ class RecorderWatch:
 
 
 class PublisherWatch:
-    """Who else publishes the command, and who publishes what the monitor cannot hear.
+    """Detects other publishers of the command, and publishers whose type the monitor cannot receive.
 
-    DDS matches nobody with a publisher of another type, and lets neither side know.
+    DDS does not connect a publisher of another type, and reports that to neither side.
     """
 
     def __init__(self, node: Node, command: str, codecs: Sequence[ChannelCodec]) -> None:
@@ -109,7 +109,7 @@ class PublisherWatch:
         self._node, self._command, self._codecs = node, command, codecs
 
     def strangers(self) -> list[str]:
-        """Full names of others that publish the command."""
+        """Full names of other nodes that publish the command."""
         own = (self._node.get_name(), self._node.get_namespace())
         infos = self._node.get_publishers_info_by_topic(self._command)
         names = [(info.node_name, info.node_namespace) for info in infos]
@@ -122,10 +122,10 @@ class PublisherWatch:
         return ", ".join(self.strangers())
 
     def foreign_but_ghosts(self, hurry: Callable[[], bool]) -> str:
-        """Who else publishes the command, once whoever has this node's own name had the time to leave the graph.
+        """Other publishers of the command, after waiting until a killed predecessor has left the graph.
 
-        A killed predecessor stays there for its lease; nobody can tell it from a living namesake before that is over.
-        Nobody waits where `hurry` says so.
+        It stays there for its lease, and cannot be distinguished from a living node of the same name before. `hurry`
+        returns whether to stop waiting.
         """
         own = f"{self._node.get_namespace().rstrip('/')}/{self._node.get_name()}"
         end, told = time.monotonic() + GHOST_S, False

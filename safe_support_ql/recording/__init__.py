@@ -1,1 +1,1 @@
-"""What a run writes down: files and their names, journal, ledger, the join of topics, counts, seeds. NumPy only."""
+"""What a run records, and how it is read again: file names, journal, ledger, counts, seeds, summary. NumPy only."""

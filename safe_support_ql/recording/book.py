@@ -1,4 +1,4 @@
-"""The book: counts per phase since the run began, kept over crash and resume."""
+"""Counts per phase since the run began, kept over crash and resume: another number to count goes here."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ CUMULATIVE = ("control_ticks", "physics_steps", "unsafe_visits", "unsafe_substep
 
 
 class Book:
-    """The counts per phase. The simulator's are cumulative, so differences count, and a lost message costs none."""
+    """The counts per phase. The simulator sends cumulative counts, so a lost message loses no count."""
 
     def __init__(self, events: list[dict[str, Any]]) -> None:
         """Continue from the events of a ledger."""
         self.phases: dict[str, Totals] = {}
         self.session = -1
-        self.seen = dict.fromkeys(CUMULATIVE, 0)  # of the session, at its last outcome
-        self.sequence = -1  # last decision that is counted
+        self.seen = dict.fromkeys(CUMULATIVE, 0)  # counts of this session at its last outcome
+        self.sequence = -1  # number of the last counted decision
         for event in events:
             if event["event"] == "counters":
                 known = {name: event[name] for name in Totals.__dataclass_fields__ if name in event}
@@ -56,18 +56,18 @@ class Book:
         return self.phases.setdefault(phase, Totals())
 
     def outcome(self, phase: str, table: Mapping[str, float]) -> int:
-        """Count what the simulator did since its last outcome; returns new unsafe visits."""
+        """Count what happened in the simulator since its last outcome; returns the number of new unsafe visits."""
         if int(table["session"]) != self.session:
             self.session, self.seen = int(table["session"]), dict.fromkeys(CUMULATIVE, 0)
         totals, before = self.totals(phase), self.seen["unsafe_visits"]
         for name in CUMULATIVE:
-            now = max(self.seen[name], int(table[name]))  # a repeated one counts nothing
+            now = max(self.seen[name], int(table[name]))  # a repeated outcome adds nothing
             setattr(totals, name, getattr(totals, name) + now - self.seen[name])
             self.seen[name] = now
         return self.seen["unsafe_visits"] - before
 
     def decision(self, phase: str, verdict: Verdict, journalled: bool) -> None:
-        """Count a decision that is accounted for."""
+        """Count a decision that is in the journal or listed as a gap."""
         totals = self.totals(phase)
         totals.decisions += 1
         totals.gaps += not journalled
@@ -90,7 +90,7 @@ class Book:
         }
 
     def recount(self, records: NDArray[np.void]) -> None:
-        """After a crash: count, as it was counted, what was journalled after the last `counters` event."""
+        """After a crash: count the records that were journalled after the last `counters` event."""
         for record in records[records["sequence"].astype(np.int64) > self.sequence]:
             totals = self.totals(PHASES[record["phase"]])
             totals.decisions += 1

@@ -1,11 +1,11 @@
-"""The bounds of docs/method.md: what a number of events or successes says about their rate."""
+"""Exact statistical bounds on a rate or a proportion, as in docs/method.md."""
 
 from __future__ import annotations
 
 
 def rate_upper_bound(events: int, hours: float, confidence: float = 0.95) -> float:
     """One-sided exact Poisson upper bound on a rate per hour; for zero events 3.0/hours at 95 %."""
-    from scipy import stats  # a second to import, which no node that only writes a ledger should pay
+    from scipy import stats  # its import takes a second, so nodes that only write a ledger must not import it
 
     return float(stats.chi2.ppf(confidence, 2 * events + 2) / 2 / hours) if hours > 0 else float("inf")
 

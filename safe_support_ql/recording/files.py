@@ -1,4 +1,4 @@
-"""The files of a run's folder, each name spelt once, and the one way to replace a file as a whole."""
+"""The names of all files in a run's folder (add another one here), and how a file is replaced atomically."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-CONFIG, SESSION = "config.yaml", "session.json"  # what was asked for
+CONFIG, SESSION = "config.yaml", "session.json"  # settings of the run
 JOURNAL, LEDGER = "journal.bin", "ledger.jsonl"  # what happened
 CHECKPOINT, POLICY = "checkpoint.pt", "policy.onnx"  # what was learned
-SUMMARY, PICTURE = "summary.json", "report.png"  # what it amounts to
+SUMMARY, PICTURE = "summary.json", "report.png"  # results
 LOGS, CURVES = "logs", "tensorboard"  # folders
-RUN_LOCK, RECORDER_LOCK = ".lock", ".recorder.lock"  # whoever conducts the run, whoever writes journal and ledger
+RUN_LOCK, RECORDER_LOCK = ".lock", ".recorder.lock"  # held by the conductor, and by the writer of journal and ledger
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name, fsync, rename: a reader sees the old file or the new one, never half of one.
+    """Write under a temporary name, fsync, rename: a reader sees the old file or the new one, never a part of it.
 
-    Raises OSError; the old file is then still there.
+    Raises OSError; the old file is then unchanged.
     """
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
@@ -35,5 +35,5 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """`value` as an indented JSON file, whole or not at all. Raises OSError, and ValueError for a NaN or infinity."""
+    """Write `value` as indented JSON, atomically. Raises OSError, and ValueError for a NaN or infinity."""
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -1,4 +1,4 @@
-"""The join: one decision, its candidate set and what arrived with its state come on three topics, in any order."""
+"""Joins the decision, the candidate set and the outcome of a tick, which arrive on three topics in any order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from safe_support_ql.recording.parts import OutcomeTable, Verdict
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import REASONS, VERDICTS
 
-WAIT_S = 1.0  # for the parts of a decision that come on other topics
+WAIT_S = 1.0  # how long a decision waits for its parts on the other topics
 KEPT_SETS = 5000
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """What came with a state, summed over the states since the last recorded one."""
+    """The outcome of a state, summed over all states since the last recorded one."""
 
     phase: int = 0
     first: bool = False
@@ -31,20 +31,20 @@ class Arrived:
 
 @dataclass(frozen=True)
 class Joined:
-    """One decision with all its parts, or (`gap` says why) one that cannot be journalled."""
+    """One decision with all its parts, or one that cannot be journalled; `gap` then says why."""
 
     verdict: Verdict
     candidates: CandidateSet | None = None
     arrived: Arrived = Arrived()
     gap: str = ""
-    mistake: Exception | None = None  # of this node: the gap is the least of it
+    mistake: Exception | None = None  # a programming error of this node, more serious than the gap
 
 
 class Join:
-    """Puts together, in the order of decision numbers, what comes on three topics in any order."""
+    """Joins what arrives on the three topics, in the order of decision numbers."""
 
     def __init__(self, last_sequence: int = -1, wait_s: float = WAIT_S) -> None:
-        """`last_sequence`: the last number that is accounted for; it and lower ones are repetitions.
+        """`last_sequence`: the last number that is journalled or listed; it and lower numbers are repetitions.
 
         `wait_s`: how long a decision waits for its parts.
         """
@@ -61,17 +61,17 @@ class Join:
 
     @property
     def next(self) -> int:
-        """Every decision below this number was taken, or skipped and told of."""
+        """Every decision below this number was taken, or reported as skipped."""
         return self._queue[0][0].sequence if self._queue else self.last + 1
 
     def candidates(self, candidates: CandidateSet) -> None:
-        """A candidate set, perhaps again."""
+        """Add a candidate set; repetitions are harmless."""
         self._sets[candidates.id, candidates.stamp_ns] = candidates
         if len(self._sets) > KEPT_SETS:
             self._sets.popitem(last=False)
 
     def outcome(self, table: OutcomeTable, stamp_ns: int) -> None:
-        """What arrived with a state, perhaps again."""
+        """Add the outcome of a state; repetitions are harmless."""
         if table["session"] != self._session:
             self._outcomes.clear()
             self._session = table["session"]
@@ -80,13 +80,13 @@ class Join:
             self._outcomes.popitem(last=False)
 
     def decision(self, verdict: Verdict, now: float) -> tuple[int, int] | None:
-        """A decision, perhaps again. Returns the numbers [first, last] that were skipped before it, if any.
+        """Add a decision; repetitions are harmless. Returns the numbers (first, last) that were skipped before it.
 
         Raises ValueError if the numbers went back: they would no longer be unique.
         """
         what = (verdict.id, verdict.episode, verdict.stamp_ns, verdict.action.tobytes())
         if verdict.sequence <= self.last:
-            # What was seen before a restart of this node is not known: its last number may come once more.
+            # After a restart of this node, earlier decisions are unknown; the last one may be sent again.
             known = self._seen.get(verdict.sequence, what if verdict.sequence == self.last else None)
             if known == what:
                 return None
@@ -103,13 +103,13 @@ class Join:
         return skipped
 
     def take(self, now: float) -> list[Joined]:
-        """Decisions that are complete, or have waited for their parts too long, in order."""
+        """Decisions that are complete or have waited too long for their parts, in order."""
         done = []
         while self._queue:
             verdict, since = self._queue[0]
             try:
                 joined = self._join(verdict, late=now - since > self._wait_s)
-            except Exception as error:  # its number must not vanish, nor block those behind it
+            except Exception as error:  # its number must neither vanish nor block the following ones
                 joined = Joined(verdict, gap=said(error), mistake=error)
             if joined is None:
                 break
@@ -136,9 +136,9 @@ class Join:
     def _what_arrived(self, verdict: Verdict) -> Arrived | None:
         state, last = (verdict.episode, verdict.stamp_ns), self._state
         if state == last:
-            # Decided on twice (real time): nothing new arrived, so no transition leads into it.
+            # The state was decided on twice (real time): nothing new arrived, so no transition leads into it.
             return Arrived(self._arrived.phase, first=True)
-        if state[0] == 0:  # a real robot: nobody announces episodes or pays rewards
+        if state[0] == 0:  # a real robot: there are no episodes and no rewards
             return Arrived(PHASES.index("simulate"), first=last is None or last[0] != 0)
         if state not in self._outcomes:
             return None
@@ -154,12 +154,12 @@ class Join:
 
 
 def said(error: Exception) -> str:
-    """Kind and text of an error, for the reason of a gap."""
+    """Type and text of an error, as the reason of a gap."""
     return f"{type(error).__name__}: {error}"
 
 
 def make_record(dtype: np.dtype[np.void], joined: Joined) -> NDArray[np.void]:
-    """The journal record [1] of a complete decision. Raises ValueError where its parts contradict each other."""
+    """The journal record [1] of a complete decision. Raises ValueError if its parts contradict each other."""
     verdict, candidates, arrived = joined.verdict, joined.candidates, joined.arrived
     assert candidates is not None
     index, last = verdict.index, len(candidates.margin) - 1
@@ -167,7 +167,7 @@ def make_record(dtype: np.dtype[np.void], joined: Joined) -> NDArray[np.void]:
         raise ValueError(f"decision {verdict.sequence}: executed candidate {index} of {last + 1}")
     actions, margin = candidates.actions.copy(), candidates.margin.copy()
     certified, band = candidates.certified.copy(), candidates.band.copy()
-    if index == last and not np.isfinite(margin[last]):  # a foreign action that the gate certified and appended
+    if index == last and not np.isfinite(margin[last]):  # a requested action that the gate certified and appended
         actions[last], margin[last] = verdict.action, verdict.margin
         certified[last], band[last] = verdict.certified, verdict.band
     if not np.array_equal(actions[index], verdict.action):

@@ -1,12 +1,12 @@
-"""The transition journal: fixed-size records, appended by one writer, each with a sequence number and a checksum.
+"""The format of journal.bin, its writer and its readers: fixed-size records with sequence number and checksum.
 
 Record n holds decision n (observation, candidates, what was executed and why) and what ARRIVED with its state: the
 reward and end of the transition into it. Transition n is therefore (record n, record n + 1) unless record n + 1 begins
 an episode or the numbers jump. File: one JSON line (format, dimensions, hashes, tables of codes), then the records.
 
 The tables name every code in the file: `verdicts`, `reasons` and `phases` in the order of their codes, `flags` with
-their bits. Records in memory have the codes of TABLES; reading and writing translate, so that a tuple that is reordered
-in this program changes no file.
+their bits. Records in memory have the codes of TABLES. Reading and writing translate them, so a new order of a tuple in
+this program changes no file.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ FORMAT_1 = "safe_support_ql journal 1"  # without tables
 HEADER_BYTES = 4096
 CERTIFIED, BAND, PLAN, USED = 1, 2, 4, 8  # bits of `flags`
 OFFERED = 32
-INTERVENED = 16  # at the executed candidate: it ran although a request asked for another
+INTERVENED = 16  # set at the executed candidate if it ran although a request asked for another action
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What the codes of a record mean: names in the order of their codes, and the bit of each flag."""
+    """The meaning of a record's codes: names in the order of their codes, and the bit of each flag."""
 
     verdicts: tuple[str, ...]
     reasons: tuple[str, ...]
@@ -57,7 +57,7 @@ TABLES = Tables(
         "offered": OFFERED,
     },
 )
-# Frozen: files of format 1 do not say what their codes mean.
+# Never change these: files of format 1 do not name their codes.
 FORMAT_1_TABLES = Tables(
     ("certified", "certified_band", "plan_held", "no_proof"),
     (
@@ -105,7 +105,7 @@ def pack(
     dtype: np.dtype[np.void], sequence: int, candidates: CandidateSet, executed: int, verdict: int, reason: int,
     phase: int, reward: float, first: bool, terminated: bool, truncated: bool, intervention: bool,
 ) -> NDArray[np.void]:  # fmt: skip
-    """One record [1]: a decision and what arrived with its state. Codes are those of TABLES."""
+    """One record [1] of a decision and of what arrived with its state, with the codes of TABLES."""
     record = np.zeros(1, dtype)
     used = np.isfinite(candidates.margin)
     flags = CERTIFIED * candidates.certified + BAND * candidates.band + PLAN * candidates.is_plan + USED * used
@@ -121,7 +121,7 @@ def pack(
 
 
 class Translation:
-    """Codes of one set of tables as those of another; `whole` says whether each has its counterpart."""
+    """Translates the codes of one set of tables into another; `whole`: every code has a counterpart."""
 
     def __init__(self, source: Tables, target: Tables) -> None:
         self._source = source
@@ -135,7 +135,7 @@ class Translation:
         self.unknown = [name for known, others in pairs for name in known if name not in others]
 
     def __call__(self, records: NDArray[np.void]) -> NDArray[np.void]:
-        """Records [n] in the codes of the target. Raises ValueError for a code that has no counterpart there."""
+        """Records [n] with the codes of the target. Raises ValueError for a code without a counterpart."""
         if self._same:
             return records
         translated = records.copy()
@@ -159,7 +159,7 @@ def _code(code: int, source: tuple[str, ...], target: tuple[str, ...]) -> int:
 
 
 def _bits(flags: int, source: Mapping[str, int], target: Mapping[str, int]) -> int:
-    """The bits of `flags` under the names of `target`, -1 where one has no name there."""
+    """`flags` with the bits of `target`, -1 if a flag does not exist there."""
     bits, left = 0, flags
     for name, bit in source.items():
         if flags & bit and name in target:
@@ -168,10 +168,10 @@ def _bits(flags: int, source: Mapping[str, int], target: Mapping[str, int]) -> i
 
 
 class JournalWriter:
-    """Appends records. Opening an existing file continues it: a torn last record is cut off, the rest is kept."""
+    """Appends records. An existing file is continued: an incomplete last record is cut off, the rest is kept."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        """Open `path`; its header must equal `header` ('observation', 'candidates', 'action', what identifies a run).
+        """Open `path`. `header` holds 'observation', 'candidates', 'action' and what identifies the run.
 
         Raises ValueError if the file belongs to another run, OSError if it cannot be written.
         """
@@ -181,7 +181,7 @@ class JournalWriter:
         if len(line) >= HEADER_BYTES:
             raise ValueError(f"{path}: header of {len(line)} bytes is longer than {HEADER_BYTES}")
         self._translate = Translation(TABLES, TABLES)
-        self._file = open(path, "a+b")  # lives as long as the writer
+        self._file = open(path, "a+b")  # open as long as the writer lives
         self.last_sequence = -1
         if self._file.tell() < HEADER_BYTES:
             self._file.truncate(0)
@@ -204,14 +204,14 @@ class JournalWriter:
         self._translate = Translation(TABLES, tables)
         if self._translate.unknown:
             raise ValueError(
-                f"{self.path}: its header has no code for {', '.join(self._translate.unknown)}: an older version began "
-                "it; start a new run"
+                f"{self.path}: its header has no code for {', '.join(self._translate.unknown)}: it is of an older "
+                "version; start a new run"
             )
         records = _read_whole(self.path, self.type)
         whole = (self.path.stat().st_size - HEADER_BYTES) // self.type.itemsize
         if whole - len(records) > 1:
             raise ValueError(
-                f"{self.path}: record {len(records)} is damaged and {whole - len(records) - 1} follow it; "
+                f"{self.path}: record {len(records)} is damaged, with {whole - len(records) - 1} after it; "
                 "keep a copy and start a new run"
             )
         self._file.truncate(HEADER_BYTES + len(records) * self.type.itemsize)
@@ -219,13 +219,13 @@ class JournalWriter:
             self.last_sequence = int(records["sequence"][-1])
 
     def append(self, records: NDArray[np.void]) -> None:
-        """Write records [n] with their checksums and hand them to the system. Raises OSError (a full disk)."""
+        """Write records [n] with their checksums and flush them. Raises OSError, for example on a full disk."""
         self._file.write(b"".join(_sealed(record) for record in self._translate(records)))
         self._file.flush()
         self.last_sequence = int(records["sequence"][-1])
 
     def sync(self) -> None:
-        """fsync, so that a power loss costs nothing written before. Raises OSError."""
+        """fsync: a power loss then loses nothing written before. Raises OSError."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -234,7 +234,7 @@ class JournalWriter:
         self._file.close()
 
     def abandon(self) -> None:
-        """Close without fsync, on a disk that refuses; what is left in the buffer is still tried. Raises OSError."""
+        """Close without fsync after the disk refused; the rest of the buffer is tried once more. Raises OSError."""
         self._file.close()
 
 
@@ -244,13 +244,13 @@ def _sealed(record: np.void) -> bytes:
 
 
 def _identity(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What a header says of its run: neither of the format nor of its codes."""
+    """The part of a header that identifies its run, without format and tables."""
     own = {"format", *asdict(TABLES)}
     return {key: value for key, value in header.items() if key not in own}
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a journal. Raises ValueError if `path` is none, OSError if it cannot be read."""
+    """The header of a journal. Raises ValueError if `path` is not a journal, OSError if it cannot be read."""
     with open(path, "rb") as file:
         raw = file.read(HEADER_BYTES)
     try:
@@ -263,7 +263,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_tables(path: Path, header: Mapping[str, Any]) -> Tables:
-    """What the codes in the journal at `path` with this header mean. Raises ValueError where the header is damaged."""
+    """The tables in this header of the journal at `path`. Raises ValueError if the header is damaged."""
     if header["format"] == FORMAT_1:
         return FORMAT_1_TABLES
     try:
@@ -274,7 +274,7 @@ def read_tables(path: Path, header: Mapping[str, Any]) -> Tables:
 
 
 def _read_whole(path: Path, dtype: np.dtype[np.void], start: int = 0) -> NDArray[np.void]:
-    """Records from number `start` of the file on, up to the first that is torn or damaged, in the file's own codes."""
+    """Records from index `start` on, up to the first incomplete or damaged one, with the file's own codes."""
     with open(path, "rb") as file:
         file.seek(HEADER_BYTES + start * dtype.itemsize)
         raw = file.read()
@@ -291,7 +291,7 @@ class JournalReader:
     """Follows a journal that is being written; `position` counts the records read so far."""
 
     def __init__(self, path: Path, position: int = 0) -> None:
-        """Raises ValueError if `path` is no journal, OSError if it cannot be read."""
+        """Raises ValueError if `path` is not a journal, OSError if it cannot be read."""
         self.path = path
         self.header = read_header(path)
         self.type = record_type(self.header["observation"], self.header["candidates"], self.header["action"])
@@ -299,9 +299,9 @@ class JournalReader:
         self._translate = Translation(read_tables(path, self.header), TABLES)
 
     def read(self) -> NDArray[np.void]:
-        """Records that are new since the last call, possibly none, in the codes of TABLES.
+        """Records that are new since the last call, possibly none, with the codes of TABLES.
 
-        Raises ValueError for a code whose name this program does not know.
+        Raises ValueError for a code whose name is unknown to this program.
         """
         records = _read_whole(self.path, self.type, self.position)
         try:
@@ -312,14 +312,14 @@ class JournalReader:
         return translated
 
     def stored_bytes(self) -> int:
-        """Bytes of the file after its header, whether or not they make whole records."""
+        """Bytes of the file after its header, incomplete records included."""
         return self.path.stat().st_size - HEADER_BYTES
 
 
 def unaccounted(
     journalled: NDArray[np.unsignedinteger[Any]], listed: list[tuple[int, int]], last: int
 ) -> list[tuple[int, int]]:
-    """Decision numbers from 0 to `last` that are neither journalled (ascending) nor listed, as [first, last] pairs."""
+    """Decision numbers from 0 to `last` that are neither journalled (ascending) nor listed, as (first, last) pairs."""
     numbers = journalled.astype(np.int64)
     ends = np.append(np.flatnonzero(np.diff(numbers) > 1), len(numbers) - 1) if len(numbers) else np.empty(0, np.int64)
     starts = np.concatenate([[0], ends[:-1] + 1]) if len(numbers) else ends

@@ -1,4 +1,4 @@
-"""The safety ledger: append-only JSON lines with sequence numbers."""
+"""The format of ledger.jsonl, its writer and its reader: append-only JSON lines with sequence numbers; the phases."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ PHASES = ("collection", "evaluation_behavior", "evaluation_policy", "evaluation_
 
 
 class LedgerWriter:
-    """Appends events. Opening an existing ledger continues its numbers; a torn last line is cut off."""
+    """Appends events. An existing ledger is continued: its numbers go on, and an incomplete last line is cut off."""
 
     def __init__(self, path: Path) -> None:
         """Open `path`. Raises OSError if it cannot be written."""
         self.path = path
-        self._file = open(path, "a+b")  # lives as long as the writer
+        self._file = open(path, "a+b")  # open as long as the writer lives
         events, good = _scan(path.read_bytes())
         self._file.truncate(good)
         self.next_sequence = int(events[-1]["seq"]) + 1 if events else 0
 
     def append(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Write one event and flush it. Raises OSError (a full disk)."""
+        """Write one event and flush it. Raises OSError, for example on a full disk."""
         line = json.dumps({"seq": self.next_sequence, "event": event, **fields}) + "\n"
         self._file.write(line.encode())
         self._file.flush()
         self.next_sequence += 1
 
     def sync(self) -> None:
-        """fsync: a power loss costs nothing before this. Raises OSError."""
+        """fsync: a power loss then loses nothing written before. Raises OSError."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -39,13 +39,13 @@ class LedgerWriter:
         self._file.close()
 
     def abandon(self) -> None:
-        """Close without fsync, on a disk that refuses; what is left in the buffer is still tried. Raises OSError."""
+        """Close without fsync after the disk refused; the rest of the buffer is tried once more. Raises OSError."""
         self._file.close()
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """Events of a ledger up to a torn last line. Raises ValueError where a line or a number is missing in between."""
-    content = path.read_bytes()  # once: it may grow meanwhile
+    """Events of a ledger up to an incomplete last line. Raises ValueError if a line or number before it is missing."""
+    content = path.read_bytes()  # read once, because it may grow
     events, good = _scan(content)
     if b"\n" in content[good:]:
         raise ValueError(f"{path}: line {len(events) + 1} is damaged; everything before it is intact")
@@ -56,7 +56,7 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
 
 
 def _scan(content: bytes) -> tuple[list[dict[str, Any]], int]:
-    """Whole events from the start, and the number of bytes they take."""
+    """Complete events from the start, and their length in bytes."""
     events: list[dict[str, Any]] = []
     good = 0
     for line in content.splitlines(keepends=True):

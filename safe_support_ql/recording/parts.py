@@ -1,4 +1,4 @@
-"""What a record is made from, as it arrives: the decision and the outcome that came with its state, as plain data."""
+"""The fields of a decision and of an outcome as they travel between nodes: another message field goes here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from safe_support_ql.robots.base import Singles
 
 @dataclass(frozen=True)
 class Verdict:
-    """A decision as it travels: a gate.Decision without its candidates, which were published under `id`."""
+    """A gate.Decision as a message holds it: without its candidates, which are published under `id`."""
 
     sequence: int
-    id: int  # 0: blind, there were no candidates
+    id: int  # of the candidate set; 0: no inputs, so no candidates
     episode: int
     stamp_ns: int
     action: Singles
@@ -23,15 +23,15 @@ class Verdict:
     state: str
     intervention: bool
     empty_support: bool
-    certified: bool  # the executed candidate's flags, which an appended one brings along
+    certified: bool  # this and the next three describe the executed candidate, which may be an appended one
     band: bool
     margin: float
     centre: int
-    certificate_us: int  # time the monitor spent on the certificate, for benchmarks
+    certificate_us: int  # duration of the certificate, for benchmarks
 
 
 OUTCOME_NAMES = (
-    "session",  # a number drawn by each simulator process: counts below start from zero with it
+    "session",  # a random number of the simulator process: the counts below start from zero with it
     "episode",
     "phase",  # index into ledger.PHASES
     "seed",
@@ -47,11 +47,11 @@ OUTCOME_NAMES = (
     "physics_steps",
     "unsafe_visits",
     "unsafe_substeps",
-    "phase_ticks",  # since the last activation, as is the next
+    "phase_ticks",  # this and the next count since the last activation
     "phase_episodes",
-    "executed",  # number of the newest decision that moved the robot, -1: none; a dead monitor's last word
-    "done",  # 1: the asked ticks or episodes are done, nothing more comes
-    "wall_us",  # physics and ground truth of this tick, for benchmarks
-    "sense_us",  # sensors of this tick
+    "executed",  # number of the newest executed decision, -1: none; it is known even if the monitor died
+    "done",  # 1: all requested ticks or episodes are done
+    "wall_us",  # computing time of physics and ground truth in this tick, for benchmarks
+    "sense_us",  # computing time of the sensors in this tick
 )
-OutcomeTable = dict[str, float]  # by OUTCOME_NAMES
+OutcomeTable = dict[str, float]  # its keys are OUTCOME_NAMES

@@ -1,9 +1,9 @@
-"""The record of one run: what arrives is joined, counted and written; what is written is confirmed.
+"""Records one run: joins and counts what arrives, writes journal and ledger events, and confirms what is written.
 
-Events of the ledger: run_start; phase; counters (each second and at the end of a phase: everything since the run
-began, per phase, kept over crash and resume); episode (how one ended); visit (margins and truth); gap (decision
-numbers that are not in the journal, and why; before they are confirmed); latch; run_end. Every decision number is in
-the journal or in a gap.
+Events of the ledger: run_start; phase; counters (each second and at the end of a phase: the counts of a phase since the
+run began, kept over crash and resume); episode (how one ended); visit (margins and truth); gap (decision numbers that
+are not in the journal, and why; written before they are confirmed); latch; run_end. Every decision number is in the
+journal or in a gap.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from safe_support_ql.recording.parts import OutcomeTable, Verdict
 from safe_support_ql.recording.run_writer import Logger, RunWriter
 from safe_support_ql.safety.candidates import CandidateSet
 
-QUIET_S = 0.5  # without a decision: then the monitor has ended
-TELL_S = 1.0  # at most one line of each kind in this time
+QUIET_S = 0.5  # after this time without a decision, the monitor has ended
+TELL_S = 1.0  # least time between two log lines of one kind
 
 
 class RunRecord:
@@ -32,10 +32,10 @@ class RunRecord:
         self, folder: Path, header: Mapping[str, Any], period: float, wait_s: float, logger: Logger,
         report: Callable[[str, Exception], None],
     ) -> None:  # fmt: skip
-        """Open, or continue, the record in `folder`.
+        """Open, or continue, the record in `folder`. Raises ValueError and OSError as RunWriter does.
 
-        `header` identifies the run, as JournalWriter takes it; `period`: seconds a control tick; `wait_s`: how long a
-        decision waits for its parts; `report` takes what this program did wrong, and where. Raises as RunWriter does.
+        `header` as for JournalWriter; `period` of a control tick in seconds; `wait_s`: how long a decision waits for
+        its parts; `report` is called with programming errors.
         """
         self._header, self._period, self._logger, self._report = header, period, logger, report
         self.writer = RunWriter(folder, header, logger)
@@ -51,7 +51,7 @@ class RunRecord:
         self.join = Join(last, wait_s)
         for pair in unaccounted(records["sequence"], listed, last):
             self.writer.gap(*pair, "lost when the recorder died")
-        self.failed = False  # by its own mistake, which no free disk mends: only a restart does
+        self.failed = False  # by a programming error: unlike a full disk, only a restart helps
         self.phase = ""
         self._heard_at = 0.0
         self._signalled_at = 0.0
@@ -61,7 +61,7 @@ class RunRecord:
         self._contradiction_told_at = -TELL_S
 
     def begin(self, robot_id: str, clock: str, seed: int) -> None:
-        """From now on everything is written."""
+        """Start to write: everything from now on is recorded."""
         self.writer.note(
             "run_start",
             {
@@ -76,18 +76,18 @@ class RunRecord:
         self.writer.write()
 
     def end(self) -> None:
-        """Write what is there, complete or as a gap."""
+        """Write all decisions so far, complete or as a gap."""
         self._finish(self.join.take(float("inf")))
-        if self._executed > self.join.last:  # by a monitor that died before it could tell everyone
+        if self._executed > self.join.last:  # by a monitor that died before its decision was received
             self.writer.gap(self.join.last + 1, self._executed, "not received")
         self._count()
         self.writer.note("run_end", {"time": time.time()})
         self.writer.finish()
 
     def busy(self) -> bool:
-        """After a signal to all nodes at once: whether the monitor's last decisions, or their parts, may still come."""
+        """Whether the monitor's last decisions, or their parts, may still come after a signal to all nodes at once."""
         now = time.monotonic()
-        # What came before the signal may still lie unread: quiet begins with the signal at the earliest.
+        # Messages from before the signal may still be unread: quiet begins with the signal at the earliest.
         self._signalled_at = self._signalled_at or now
         waiting = self.join.next <= self.join.last
         return waiting or now - max(self._heard_at, self._signalled_at) < QUIET_S
@@ -95,12 +95,12 @@ class RunRecord:
     # --- what comes in -------------------------------------------------------------------------------------------
 
     def candidates(self, candidates: CandidateSet) -> None:
-        """Kept until its decision comes."""
+        """Keep a candidate set until its decision comes."""
         self.join.candidates(candidates)
         self.advance()
 
     def decision(self, verdict: Verdict) -> None:
-        """Queued until its parts are there. Raises ValueError where decision numbers went back."""
+        """Queue a decision until its parts arrive. Raises ValueError if decision numbers went back."""
         self._heard_at = time.monotonic()
         skipped = self.join.decision(verdict, self._heard_at)
         if skipped is not None:
@@ -114,7 +114,7 @@ class RunRecord:
         self.advance()
 
     def outcome(self, table: OutcomeTable, stamp_ns: int, visit: str) -> None:
-        """Counted at once; its reward waits for the decision. `visit`: the newest unsafe one in words."""
+        """Count an outcome; its reward waits for the decision. `visit` describes the newest unsafe visit."""
         phase = PHASES[int(table["phase"])]
         if phase != self.phase:
             if self.phase:
@@ -158,28 +158,28 @@ class RunRecord:
     # --- what goes out -------------------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Write what is complete."""
+        """Write the decisions that are complete."""
         self._finish(self.join.take(time.monotonic()))
         self.writer.write()
 
     def confirm(self) -> int | None:
-        """Write what is complete: every decision below the returned number is then journalled or listed as a gap.
+        """Write the decisions that are complete; all below the returned number are then journalled or listed as a gap.
 
-        None where nothing may be confirmed: the disk refuses or is slow, or this program made a mistake.
+        None if nothing may be confirmed: the disk refuses or is slow, or there was a programming error.
         """
-        self._finish(self.join.take(time.monotonic()))  # some may have waited too long, and no message tells
+        self._finish(self.join.take(time.monotonic()))  # some may have waited too long since the last message
         self.writer.note_gaps()
         self.writer.write()
         return self.join.next if self.writer.safe and not self.failed else None
 
     def each_second(self) -> None:
-        """Counters, fsync in the background, and another try after a refusal."""
+        """Write counters, fsync in the background, and try again after a refusal of the disk."""
         self.advance()
         self._count()
         self.writer.each_second()
 
     def close(self) -> None:
-        """Close the files and let the folder go."""
+        """Close the files and release the lock."""
         self.writer.close()
 
     def _count(self) -> None:
@@ -189,7 +189,7 @@ class RunRecord:
             self.writer.note("counters", {"time": time.time(), **self.book.event(self.phase, self._period)})
 
     def _finish(self, done: list[Joined]) -> None:
-        """Turn joined decisions into records and gaps. A mistake of this program costs a record, never a number."""
+        """Turn joined decisions into records and gaps. A programming error may lose a record, but never a number."""
         for joined in done:
             number, why, mistake = joined.verdict.sequence, joined.gap, joined.mistake
             try:

@@ -1,7 +1,7 @@
-"""Journal and ledger of one run on a disk that may be slow, refuse, or be full; one writer a run.
+"""Writes journal and ledger of one run to a disk that may be slow, full or refusing: one writer per run.
 
-It writes first and counts afterwards. Both files are fsynced in the background. While the disk refuses, records and
-events wait in memory, and each second it is tried again.
+Both files are fsynced in the background. While the disk refuses, records and events wait in memory, and writing is
+tried again each second.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from safe_support_ql.recording.files import JOURNAL, LEDGER, RECORDER_LOCK
 from safe_support_ql.recording.journal import JournalReader, JournalWriter
 from safe_support_ql.recording.ledger import LedgerWriter, read_ledger
 
-SLOW_SYNC_S = 5.0  # a disk that needs longer is as good as full: nothing is confirmed
+SLOW_SYNC_S = 5.0  # a disk that needs longer to sync counts as full: nothing is confirmed
 MOST_UNSAVED = 50_000  # records kept in memory while the disk refuses
 
 
 class Logger(Protocol):
-    """Where it is said what cannot be written down."""
+    """Where messages go."""
 
     def info(self, message: str) -> Any:
-        """Worth knowing."""
+        """Information."""
 
     def error(self, message: str) -> Any:
-        """Somebody must do something."""
+        """A problem that the user must solve."""
 
 
 class RunWriter:
-    """See the module. `trouble` is what the disk said when it refused, '' while it takes everything."""
+    """See the module. `trouble` is the error of a disk that refuses, '' while it accepts everything."""
 
     def __init__(self, folder: Path, header: Mapping[str, Any], logger: Logger) -> None:
-        """Open, or continue, the files in `folder`; `header` as JournalWriter takes it.
+        """Open, or continue, the files in `folder`; `header` as for JournalWriter.
 
-        Raises ValueError for another run's or damaged ones, and where another recorder writes there; OSError if they
-        cannot be written.
+        Raises ValueError if they are damaged or belong to another run, or if another recorder writes to them; OSError
+        if they cannot be written.
         """
         self.folder, self._header, self._logger = folder, header, logger
-        # Two of them would overwrite each other's lines. The command line's own lock is another: it starts this one.
+        # Two recorders would overwrite each other's lines. The command line holds another lock: it starts this node.
         self._lock = filelock.FileLock(folder / RECORDER_LOCK)
         try:
             self._lock.acquire(blocking=False)
@@ -55,7 +55,7 @@ class RunWriter:
         with contextlib.ExitStack() as undo:
             undo.callback(self._lock.release)
             if (folder / LEDGER).exists():
-                read_ledger(folder / LEDGER)  # refuses a damaged one, of which a LedgerWriter would cut off the rest
+                read_ledger(folder / LEDGER)  # refuses a damaged ledger, whose end LedgerWriter would cut off
             self.journal = JournalWriter(folder / JOURNAL, header)
             undo.callback(self.journal.close)
             self.ledger = LedgerWriter(folder / LEDGER)
@@ -64,8 +64,8 @@ class RunWriter:
         self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self._gaps: list[dict[str, Any]] = []
         self.trouble = ""
-        self.syncing: deque[tuple[float, concurrent.futures.Future[None]]] = deque()  # since when, oldest first
-        # One thread, so that a slow disk delays neither heartbeats nor what waits to be received.
+        self.syncing: deque[tuple[float, concurrent.futures.Future[None]]] = deque()  # (start, sync), oldest first
+        # A thread of its own, so that a slow disk delays neither heartbeats nor the receipt of messages.
         self.pool = concurrent.futures.ThreadPoolExecutor(1)
 
     def recorded(self) -> tuple[list[dict[str, Any]], NDArray[np.void]]:
@@ -79,7 +79,7 @@ class RunWriter:
         self.unsaved.append(record)
 
     def gap(self, first: int, last: int, why: str) -> None:
-        """Numbers that the journal will not hold; neighbours become one event."""
+        """Note numbers that will not be in the journal; neighbours become one event."""
         if self._gaps and self._gaps[-1]["last"] == first - 1 and self._gaps[-1]["why"] == why:
             self._gaps[-1]["last"] = last
         else:
@@ -96,16 +96,16 @@ class RunWriter:
         self._gaps = []
 
     def forget_surplus(self) -> None:
-        """List as gaps the oldest records that the disk has refused for too long."""
+        """If too many records wait in memory, drop the oldest and list them as gaps."""
         surplus = self.unsaved[: max(0, len(self.unsaved) - MOST_UNSAVED)]
         self.unsaved = self.unsaved[len(surplus) :]
-        for record in surplus:  # one by one: a number in between may be listed already
+        for record in surplus:  # one by one, because numbers in between may be listed already
             self.gap(int(record["sequence"][0]), int(record["sequence"][0]), "the disk refused for too long")
 
     # --- writing -------------------------------------------------------------------------------------------------
 
     def write(self) -> None:
-        """Hand over to the system what waits; on a refusal it stays in memory and is tried again each second."""
+        """Write what waits in memory; if the disk refuses, it stays there and is tried again each second."""
         if self.trouble:
             return
         try:
@@ -119,7 +119,7 @@ class RunWriter:
             self._refused(error)
 
     def each_second(self) -> None:
-        """Write what waits and fsync in the background, or try again after a refusal."""
+        """Write and fsync in the background, or try again after a refusal."""
         if self.trouble:
             self._recover()
             return
@@ -133,20 +133,20 @@ class RunWriter:
             self.begin_sync()
 
     def begin_sync(self) -> None:
-        """fsync both in the background, after one that runs already: it may have begun before the newest write."""
+        """fsync both files in the background, even if a sync runs: that may have begun before the newest write."""
         if self.syncing and not self.syncing[-1][1].running() and not self.syncing[-1][1].done():
             return  # one is waiting to begin
         self.syncing.append((time.monotonic(), self.pool.submit(_sync, self.journal, self.ledger)))
 
     @property
     def safe(self) -> bool:
-        """Whether the disk takes what is written, and soon enough."""
+        """Whether the disk accepts writes, and soon enough."""
         now = time.monotonic()
         slow = any(now - since > SLOW_SYNC_S and not future.done() for since, future in self.syncing)
         return not self.trouble and not slow
 
     def finish(self) -> None:
-        """Write and fsync all there is, now."""
+        """Write and fsync everything now."""
         self.write()
         if self.trouble:
             self._logger.error(f"{len(self.unsaved)} records and {len(self.waiting)} events could not be saved")
@@ -157,7 +157,7 @@ class RunWriter:
             self._refused(error)
 
     def close(self) -> None:
-        """Close both files and let the folder go, whatever one of them raises."""
+        """Close both files and release the lock, even if one of them raises."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._lock.release)
             stack.callback(self.ledger.close)
@@ -169,7 +169,7 @@ class RunWriter:
         self._logger.error(f"cannot write in {self.folder}: {error}; the robot runs its backup plan until it can")
 
     def _recover(self) -> None:
-        """Open both files afresh, which cuts off what a refused write left half-done."""
+        """Open both files again, which cuts off an incomplete write."""
         refused = self.ledger.next_sequence
         try:
             self.journal.abandon()
@@ -181,7 +181,7 @@ class RunWriter:
         last = self.journal.last_sequence
         self.unsaved = [record for record in self.unsaved if int(record["sequence"][0]) > last]
         if self.waiting and self.ledger.next_sequence > refused:
-            self.waiting.popleft()  # closing the file wrote what was left of its line
+            self.waiting.popleft()  # closing the file wrote the rest of its line
         self.trouble = ""
         self.write()
         if not self.trouble:

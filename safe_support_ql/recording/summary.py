@@ -1,7 +1,7 @@
-"""What a run amounts to, read from its ledger alone: progress to resume from, summary.json, what was accounted for.
+"""Reads a run's results from ledger and journal: progress to resume from, summary.json, and what is missing.
 
-Top-level numbers of summary.json are of the whole run, evaluation included; `phases` has each on its own. The row
-`reference` of `evaluation` is added by whoever evaluates it (`add_evaluation`).
+The top-level numbers of summary.json are for the whole run, evaluation included; `phases` has those of each phase. The
+row `reference` of `evaluation` is added later (`add_evaluation`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Counts:
     phase: str = ""  # the phase of the newest event
 
     def add(self, events: Iterable[Event]) -> None:
-        """Take newer events in."""
+        """Add newer events."""
         for event in events:
             if event["event"] == "counters":
                 self.phases[event["phase"]] = dict(event)
@@ -41,7 +41,7 @@ class Counts:
                 self.phase = event["phase"]
 
     def of(self, phase: str, name: str) -> float:
-        """One count of one phase, 0 before there is any."""
+        """One count of one phase, 0 before its first event."""
         return float(self.phases.get(phase, {}).get(name, 0))
 
     def total(self, name: str) -> float:
@@ -54,7 +54,7 @@ class Counts:
         return {name: count / max(1, sum(sums.values())) for name, count in sums.items()}
 
     def empty_share(self) -> float:
-        """Share of decisions where only the plan was left."""
+        """Share of decisions with an empty support."""
         return self.total("empty_supports") / max(1.0, self.total("decisions"))
 
 
@@ -66,7 +66,7 @@ class Tail:
         self._position = 0
 
     def read(self) -> list[dict[str, Any]]:
-        """Whole lines that are new."""
+        """Events since the last call."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(self._position)
@@ -80,18 +80,18 @@ class Tail:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, and with which numbers it goes on."""
+    """Where a run stands, and the numbers it continues with."""
 
     ticks: int = 0  # of collection
-    training_seed: int | None = None  # of the next arena; None: none was used yet
+    training_seed: int | None = None  # of the next arena; None before the first
     first_episode: int = 1
-    first_sequence: int = 0  # one after the last decision that is journalled, listed as a gap or counted
+    first_sequence: int = 0  # one after the last decision that is journalled, listed or counted
     evaluated: Mapping[str, int] = field(default_factory=dict)  # phase -> held-out episodes since the last collection
     collected_at: float = 0.0  # Unix time of the last tick of collection, within a second
 
 
 def progress(run_dir: Path) -> Progress:
-    """From ledger and journal. Raises ValueError where one is damaged, OSError where one cannot be read."""
+    """The progress of a run. Raises ValueError if ledger or journal is damaged, OSError if it cannot be read."""
     events = read_ledger(run_dir / LEDGER) if (run_dir / LEDGER).exists() else []
     episodes = [event for event in events if event["event"] == "episode"]
     seeds = [int(event["seed"]) for event in episodes if event["phase"] == "collection"]
@@ -100,19 +100,19 @@ def progress(run_dir: Path) -> Progress:
     for event in _since_collection(events):
         if event["event"] == "episode":
             evaluated[event["phase"]] = evaluated.get(event["phase"], 0) + 1
-    # Counters go on while the learner extracts: what counts is when the last tick was made.
+    # Counters are written during extraction as well; only the time of the last tick matters.
     collected_at, ticks = 0.0, 0
     for event in events:
         if event["event"] == "counters" and event["phase"] == "collection" and event["control_ticks"] > ticks:
             collected_at, ticks = float(event["time"]), int(event["control_ticks"])
     last = _last_record(run_dir / JOURNAL)
-    # What a power loss took from the journal alone was counted: its number is not used again.
+    # A power loss may take a counted decision from the journal; its number is not used again.
     sequences = [int(event["sequence"]) for event in events if event["event"] == "counters"]
     sequences += [int(event["last"]) for event in events if event["event"] == "gap"]
     if last is not None:
         numbers.append(int(last["episode"]))
         sequences.append(int(last["sequence"]))
-    # The episode after the last finished one was begun and cut off: the next one is the one after that.
+    # The episode after the last finished one was interrupted; continue with the one after that.
     return Progress(
         ticks=ticks,
         training_seed=max(seeds) + 2 if seeds else None,
@@ -124,26 +124,26 @@ def progress(run_dir: Path) -> Progress:
 
 
 def _last_record(path: Path) -> np.void | None:
-    """The last whole record of a journal, None if it holds none. Raises ValueError if it is no journal."""
+    """The last complete record of a journal, None if it has none. Raises ValueError if it is not a journal."""
     if not path.exists() or path.stat().st_size < HEADER_BYTES:
         return None
     reader = JournalReader(path)
     whole = reader.stored_bytes() // reader.type.itemsize
-    reader.position = max(0, whole - 2)  # the very last one may be torn
+    reader.position = max(0, whole - 2)  # the last one may be incomplete
     records = reader.read()
     return records[-1] if len(records) else None
 
 
 def _since_collection(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What came after the last event of collection: a policy trained on more data is evaluated anew."""
+    """Events after the last one of collection: a policy trained on more data is evaluated again."""
     last = max((i for i, event in enumerate(events) if event.get("phase") == "collection"), default=-1)
     return events[last + 1 :]
 
 
 def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[str, Any]:
-    """The content of summary.json. `must_reach`: success is reaching the goal, and otherwise lasting to the time limit.
+    """The content of summary.json. `must_reach`: see Robot.
 
-    Raises ValueError where the ledger is damaged, OSError where it cannot be read.
+    Raises ValueError if the ledger is damaged, OSError if it cannot be read.
     """
     events = read_ledger(run_dir / LEDGER)
     counts = Counts()
@@ -164,7 +164,7 @@ def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[st
             "unsafe_rate_upper95_per_hour": _finite(rate_upper_bound(visits, hours)),
             "episodes": episodes,
             "unsafe_episodes": unsafe,
-            # The upper end of a two-sided 90 % interval is a one-sided 95 % bound, as the rate beside it is.
+            # The upper end of a two-sided 90 % interval is a one-sided 95 % bound, like the bound on the rate.
             "unsafe_episode_upper95": proportion_interval(unsafe, episodes, 0.9)[1],
             "verdicts": {name: int(counts.phases[phase]["verdicts"].get(name, 0)) for name in VERDICTS},
         }
@@ -192,14 +192,14 @@ def _finite(value: float) -> float | None:
 
 
 def _trials(events: list[dict[str, Any]], phase: str) -> tuple[int, int]:
-    """(episodes, those with an unsafe visit) of one phase; the trials of docs/method.md, each with a seed of its own.
+    """(episodes, episodes with an unsafe visit) of one phase: the trials of docs/method.md, one seed each.
 
-    One that a stop cut off is a trial only if it was unsafe already.
+    An interrupted episode is a trial only if it had an unsafe visit.
     """
     episodes = unsafe = 0
     visited = False
     for event in events:
-        if event["event"] == "run_start" and visited:  # the resumed run began another
+        if event["event"] == "run_start" and visited:  # the resumed run began another episode
             episodes, unsafe, visited = episodes + 1, unsafe + 1, False
         if event.get("phase") != phase:
             continue
@@ -210,9 +210,9 @@ def _trials(events: list[dict[str, Any]], phase: str) -> tuple[int, int]:
 
 
 def _wall(events: list[dict[str, Any]], phase: str = "") -> float:
-    """Wall-clock seconds that were recorded; with `phase`, those in which that phase made ticks.
+    """Wall-clock seconds of the run, or those in which `phase` made ticks.
 
-    Time between a stop and a resume does not count.
+    Time between a stop and a resume is not counted.
     """
     total, before, ticks = 0.0, None, -1
     for event in events:
@@ -230,7 +230,7 @@ def _wall(events: list[dict[str, Any]], phase: str = "") -> float:
 
 
 def _evaluation(events: list[dict[str, Any]], phase: str, must_reach: bool) -> dict[str, Any]:
-    """One row of `evaluation`, from the episodes since the last collection."""
+    """One row of `evaluation`, over the episodes since the last collection."""
     new = _since_collection(events)
     old, all_ = Counts(), Counts()
     old.add(events[: len(events) - len(new)])
@@ -251,34 +251,34 @@ def _evaluation(events: list[dict[str, Any]], phase: str, must_reach: bool) -> d
 
 
 def add_evaluation(run_dir: Path, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Put another row ('reference', say) into summary.json; returns the whole. Raises ValueError without one."""
+    """Add a row such as 'reference' to summary.json; returns its new content. Raises ValueError if it is missing."""
     path = run_dir / SUMMARY
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         content["evaluation"][name] = dict(row)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is no summary of a run ({error}); finish the run first") from None
+        raise ValueError(f"{path}: is not the summary of a run ({error}); finish the run first") from None
     write_json(path, content)
     return content
 
 
 @dataclass(frozen=True)
 class LedgerReport:
-    """`safe-support-ql ledger`: what the ledger says, and whether it and the journal account for every decision."""
+    """What `safe-support-ql ledger` shows: the summary, and whether every decision is journalled or listed."""
 
     summary: dict[str, Any]
     events: int
     journalled: int
-    gaps: list[tuple[int, int, str]]  # listed in the ledger: first, last, why; neighbours of one reason as one
+    gaps: list[tuple[int, int, str]]  # listed in the ledger: first, last, why
     missing: list[tuple[int, int]]  # neither journalled nor listed
     damaged_bytes: int  # at the end of the journal
     latches: list[str]
     visits: list[str]
-    ended: bool  # the recorder closed it; otherwise the newest seconds come from the journal alone
+    ended: bool  # the recorder closed it; otherwise the last seconds are in the journal only
 
 
 def _joined(gaps: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """The recorder lists a long silence in pieces."""
+    """`gaps` with neighbours of one reason joined: the recorder lists a long gap in pieces."""
     joined: list[tuple[int, int, str]] = []
     for first, last, why in gaps:
         if joined and joined[-1][1:] == (first - 1, why):
@@ -288,7 +288,7 @@ def _joined(gaps: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
 
 
 def verify(run_dir: Path, robot: str, seed: int, must_reach: bool) -> LedgerReport:
-    """Check the numbers of ledger and journal. Raises ValueError or OSError naming the file that is damaged."""
+    """Verify the numbers of ledger and journal. Raises ValueError or OSError naming the damaged file."""
     ledger, journal = run_dir / LEDGER, run_dir / JOURNAL
     events = read_ledger(ledger)
     if not events:

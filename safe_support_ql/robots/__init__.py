@@ -1,4 +1,4 @@
-"""What one robot is: a folder here, or a package of its own, and one YAML. `make` is the only way to get one."""
+"""Finds a robot by name and makes it: one folder here or one installed package per robot, and one YAML for each."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.claims import Claims
 
-# Entry points of installed packages: <robot> = <package that is laid out as the folders here>, with <robot>.yaml in it.
+# Entry points of installed packages: <robot> = <package with the layout of the folders here and a <robot>.yaml>.
 GROUP = "safe_support_ql.robots"
 
 
 def names() -> tuple[str, ...]:
-    """Robots that exist: the folders here, and what installed packages announce."""
+    """All robots: the folders here, and the entry points of installed packages."""
     return tuple(sorted({*_own(), *_installed()}))
 
 
@@ -31,7 +31,7 @@ def make(name: str, parameters: Mapping[str, Any], where: str = "parameters") ->
 
 
 def claims_of(robot: Robot) -> Claims:
-    """What `robot` claims, from the module `claims` of its package; nothing where there is no such module."""
+    """What `robot` claims, from the module `claims` of its package; no claims if that module does not exist."""
     module = f"{_package(robot.name)}.claims"
     if importlib.util.find_spec(module) is None:
         return Claims()
@@ -40,7 +40,7 @@ def claims_of(robot: Robot) -> Claims:
 
 
 def claimed(robot: Robot, part: str, by: str) -> Any:
-    """That part of the robot's claims. Raises ValueError where it has none: what `by` needs, and where to write it."""
+    """One part of the robot's claims. If it is missing, raises ValueError: what `by` needs, and where to write it."""
     claims = claims_of(robot)
     found = getattr(claims, part)
     if found is None:
@@ -53,7 +53,7 @@ def claimed(robot: Robot, part: str, by: str) -> Any:
 
 
 def folder(name: str) -> Path | None:
-    """The folder of a robot that is a package of its own, None for one of this package. Raises ValueError."""
+    """The folder of an installed robot, None for a robot of this package. Raises ValueError for an unknown one."""
     if name in _own():
         return None
     spec = importlib.util.find_spec(_package(name))
@@ -63,9 +63,9 @@ def folder(name: str) -> Path | None:
 
 
 def provenance(name: str) -> str:
-    """What a robot from outside is bound to: its distribution, version and the sha256 of its sources; '' for our own.
+    """Distribution, version and sha256 of the sources of an installed robot; '' for a robot of this package.
 
-    Policies and falsifications of this package's robots are bound to this package's own version and sources.
+    Policies and falsifications of a robot are valid for these sources only.
     """
     root = folder(name)
     if root is None:
@@ -101,5 +101,5 @@ def _module(name: str, part: str) -> ModuleType:
         return importlib.import_module(f"{package}.{part}")
     except ModuleNotFoundError as error:
         if error.name is None or not f"{package}.{part}".startswith(error.name):
-            raise  # something that it imports
+            raise  # a module that it imports is missing
         raise ValueError(f"robot '{name}': there is no module {package}.{part}") from None

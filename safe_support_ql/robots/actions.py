@@ -1,4 +1,4 @@
-"""Where the candidate actions of a decision come from: a lattice, one that is shifted each time, or a robot's draws."""
+"""Where the candidate actions of a decision come from: a fixed lattice, a shifted lattice, or a source like them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Singles = NDArray[np.float32]
 
 
 class CandidateSource(Protocol):
-    """Candidates for one decision. A policy is served only the `layout` that it was trained for."""
+    """Candidates for one decision. A policy serves only the `layout` that it was trained with."""
 
     @property
     def size(self) -> int:
-        """Number n of candidates, the same each time."""
+        """Number n of candidates, the same at every decision."""
 
     @property
     def layout(self) -> str:
-        """How they come about, in a few words."""
+        """How they are made, in a few words."""
 
     def __call__(self, rng: np.random.Generator, state: Floats) -> Singles:
         """Candidates [n, A] at state[S]."""
@@ -54,7 +54,7 @@ class Lattice:
 class ShiftedLattice:
     """Cells of equal size over [low, high], shifted together by a fresh uniform offset.
 
-    The offset makes the quadrature unbiased for any Q, and shows Q and the policy every action in the box.
+    The offset makes the quadrature unbiased for any Q, and over time Q and the policy see every action in the box.
     """
 
     low: tuple[float, ...]
@@ -63,7 +63,7 @@ class ShiftedLattice:
 
     @property
     def size(self) -> int:
-        """One candidate a cell."""
+        """One candidate per cell."""
         return int(np.prod(self.points))
 
     @property
@@ -72,7 +72,7 @@ class ShiftedLattice:
         return f"shifted lattice {self.size}"
 
     def __call__(self, rng: np.random.Generator, state: Floats) -> Singles:
-        """One draw a dimension."""
+        """One random offset per dimension."""
         axes = [
             low + (np.arange(points) + rng.random()) * (high - low) / points
             for low, high, points in zip(self.low, self.high, self.points, strict=True)

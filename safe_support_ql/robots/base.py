@@ -1,4 +1,4 @@
-"""The interface of a robot: vectors in, certificate pieces, observation, task. NumPy only."""
+"""The interface that every robot implements: estimate, observation, residuals, task and model. NumPy only."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Inputs = Mapping[str, Floats]  # channel name -> its vector
-LATE = 1.25  # control periods: so long after the last one a cycle begins in real time, even without a new state
+LATE = 1.25  # control periods: in real time, a cycle starts at most this long after the previous one
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the monitor knows at one instant: state[S], points[M, d] (occupied, robot frame) and what the task needs.
+    """What the monitor knows at one instant: state[S], points[M, d] (occupied, robot frame) and task vector.
 
-    `objection` says why nothing may be certified on it, such as a sensor that shows too little; '' where nothing does.
+    `objection` says why nothing may be certified from it, for example because a sensor shows too little; '' if nothing
+    speaks against it.
     """
 
     state: Floats
@@ -34,18 +35,18 @@ class Estimate:
 
 
 def outside(values: Floats, low: Floats, high: Floats) -> Floats:
-    """How far each of values[n] lies outside [low, high]; 0 inside."""
+    """How far each of values[n] lies outside [low[n], high[n]]; 0 inside."""
     return np.asarray(np.maximum(np.maximum(low - values, values - high), 0.0))
 
 
 class Robot(ABC):
-    """One robot. Instances hold parameters only: no state, no global names."""
+    """One robot. An instance holds parameters, no state."""
 
     name: str
-    parameters: DataclassInstance  # everything that a user may set, declared with `param`
+    parameters: DataclassInstance  # every setting of the robot, declared with `param`
     world: WorldSpec
-    passive_stop: bool  # whether it is safe without commands: a base that brakes by itself is, a balancing robot is not
-    must_reach: bool  # success is to reach the goal; else it is to last until the time limit without an unsafe visit
+    passive_stop: bool  # whether it is safe without commands: true if it brakes by itself, false if it must balance
+    must_reach: bool  # success means reaching the goal; otherwise, no unsafe visit until the time limit
     channels: tuple[Channel, ...]
     command: CommandTopic
     state_names: tuple[str, ...]
@@ -56,11 +57,11 @@ class Robot(ABC):
     observation_scale: Singles  # [D], typical magnitude of each entry
     action_low: Floats
     action_high: Floats
-    silence: Floats  # [A], the command that the drive obeys while nobody sends one
+    silence: Floats  # [A], the command that the drive obeys after its timeout
     lattice: tuple[tuple[float, ...], ...]  # discrete values per action dimension
     continuous_points: tuple[int, ...]  # lattice points per dimension when actions are continuous
     model: Model
-    frame_id: str = "base_link"  # of what is drawn
+    frame_id: str = "base_link"  # frame of the markers
 
     @property
     def period(self) -> float:
@@ -68,7 +69,7 @@ class Robot(ABC):
         return 1.0 / self.world.control_hz
 
     def candidates(self, continuous: bool) -> CandidateSource:
-        """Where candidate actions come from: `lattice`, or `continuous_points` cells shifted over the whole range."""
+        """The source of candidate actions: `lattice`, or `continuous_points` cells shifted over the whole range."""
         if continuous:
             return ShiftedLattice(
                 tuple(self.action_low.tolist()), tuple(self.action_high.tolist()), self.continuous_points
@@ -77,24 +78,24 @@ class Robot(ABC):
 
     @abstractmethod
     def estimate(self, inputs: Inputs) -> Estimate:
-        """State from one vector per channel. Raises ValueError, naming the channel, on a value no robot could send."""
+        """Estimate from one vector per channel. Raises ValueError naming the channel if a value is impossible."""
 
     @abstractmethod
     def at_rest(self) -> Estimate:
-        """What `estimate` makes of the robot at rest, with nothing within reach of its sensors."""
+        """The estimate for the robot at rest, with nothing within range of its sensors."""
 
     @abstractmethod
     def observation(
         self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: Floats, threshold: float
     ) -> Singles:
-        """Observation[D] of Q and the policy. The last command, the plan's centre[R] and the threshold are in it."""
+        """Observation[D] for Q and the policy; it includes the last command, the plan's centre[R] and the threshold."""
 
     @abstractmethod
     def relative(self, before: Inputs, now: Inputs) -> Floats:
-        """State[S] at `now` in the frame in which the estimate at `before` stood, to compare with a prediction."""
+        """State[S] at `now`, in the frame of the estimate at `before`, for comparison with a prediction."""
 
     def residuals(self, before: Inputs, now: Inputs, low: Floats, high: Floats) -> dict[str, float]:
-        """How far the robot is at `now` from where it should be, by name, in units of W; above 1 is beyond W.
+        """Residuals at `now` by name, in units of W; above 1 is beyond W.
 
         low[S], high[S] bound the predictions of the members for `now`, in the frame of `before`.
         """
@@ -107,15 +108,15 @@ class Robot(ABC):
         )
 
     def disagreements(self, states: Sequence[Inputs]) -> dict[str, float]:
-        """How far sensors contradict each other about the way through `states`, oldest first, in units of W.
+        """How far the sensors disagree about the motion through `states`, oldest first; by name, in units of W.
 
-        By name; empty where one sensor alone tells of motion. Unlike `residuals` it depends on no command.
+        Empty if only one sensor measures motion. Unlike `residuals`, it does not depend on commands.
         """
         return {}
 
     @abstractmethod
     def truth_margins(self, truth: Floats) -> Floats:
-        """h[n] at ground truth (its world's vector, see simulation/); the safe set is all h >= 0."""
+        """True margins h[n] at ground truth (the world's vector, see simulation/); the safe set is all h >= 0."""
 
     @abstractmethod
     def reward(self, before: Floats, action: Floats, after: Floats, goal: Floats) -> tuple[float, bool]:
@@ -126,32 +127,31 @@ class Robot(ABC):
         """Actions[N, A] of the scripted controller (goal seeking; LQR to the goal) for observations[N, D]."""
 
     def towards(self, observation: Singles, truth: Floats, target: Floats) -> Singles:
-        """`observation`[D] with its goal moved to `target` (x, y) in metres, for robots whose world has a map.
+        """`observation`[D] with its goal moved to `target` (x, y) [m] on the map, for robots whose world has one.
 
-        `truth` is the world's vector, which knows where the robot stands on that map.
+        `truth` is the world's vector, which holds the robot's pose on that map.
         """
         return observation
 
     @abstractmethod
     def in_motion(self, state: Floats, centre: Floats) -> bool:
-        """Whether a fault that shows in motion alone would show at state[S], with the plan about centre[R]."""
+        """Whether the robot moves enough at state[S], under the plan about centre[R], to show a fault of its motion."""
 
     def objection(self) -> str:
-        """Why no certificate holds with these parameters, and what would be right; '' where one does.
+        """Why no certificate holds with these parameters, and what would be right; '' if one holds.
 
-        A configuration with an objection is refused. Experiments that delete margins on purpose make their robots
-        without asking.
+        A configuration with an objection is refused. Experiments that delete margins on purpose skip this test.
         """
         return ""
 
     def place(self, states: Floats) -> Floats:
-        """Where states [N, S] are drawn: [N, 3] in metres, in `frame_id`. Nothing is decided by it."""
+        """Positions [N, 3] in metres, in `frame_id`, at which states [N, S] are drawn as markers."""
         return np.zeros((len(states), 3))
 
     def initial_state(self, rng: np.random.Generator) -> Floats:
-        """Start state [S] of an episode, for robots whose world has no arena to draw it."""
+        """Start state [S] of an episode, for robots whose world has no arena."""
         raise ValueError(f"{self.name}: the start is drawn by the arena")
 
     def draw_goal(self, rng: np.random.Generator) -> Floats:
-        """Goal vector of an episode, for robots whose world has no arena to draw it."""
+        """Goal vector of an episode, for robots whose world has no arena."""
         raise ValueError(f"{self.name}: the goal is drawn by the arena")

@@ -1,7 +1,7 @@
-"""What a robot claims about its certificate and how that is tried: data and pure functions in its own claims.py.
+"""The kinds of claims a robot can make about its certificate, and how they are tested: a new kind goes here.
 
-`claims(robot)` of that module returns Claims. experiments/ interprets them and knows no robot; every part may be left
-out, and an experiment refuses a robot that lacks the part it needs.
+The claims of one robot are in its own claims.py, whose function `claims(robot)` returns Claims. experiments/ tests them
+and knows no robot by name. Every part is optional; an experiment refuses a robot that lacks the part it needs.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ Truth = Mapping[str, Any]  # errors of the adversary's world by name
 Monitor = Callable[[Any], Robot]  # parameters -> the robot as its monitor knows it
 
 
-# --- the adversary: the model's own arithmetic with chosen errors on top ------------------------------------------
+# --- the adversary: the model's own arithmetic plus chosen errors -------------------------------------------------
 
 
 class TrueWorld(ABC):
-    """The world of the adversary, in which every error is exactly zero but those of `truth`.
+    """The world of the adversary: every error is exactly zero except those in `truth`.
 
     Two names mean the same for every robot: 'old', the age in periods of the state that the monitor is given, and
     'dies', the seconds for which the drive holds the last command of a monitor that dies.
     """
 
-    attacks: int  # ticks that ask for the action of least margin; then only the plan runs
+    attacks: int  # ticks that request the action of least margin; after them only the plan runs
 
     def __init__(self, robot: Robot, truth: Truth, rng: np.random.Generator) -> None:
-        """A start drawn from `rng`; subclasses draw `attacks` last."""
+        """Draw a start from `rng`; subclasses draw `attacks` last."""
         self.robot, self.truth, self.rng = robot, truth, rng
 
     @abstractmethod
@@ -43,47 +43,47 @@ class TrueWorld(ABC):
 
     @abstractmethod
     def tick(self, action: Floats, checks: int = 0) -> float:
-        """Smallest true margin over one control period, or `checks` of the certificate, under action[A]."""
+        """Smallest true margin under action[A] over one control period, or over `checks` checks of the certificate."""
 
     @abstractmethod
     def settled(self, centre: tuple[float, ...]) -> bool:
-        """Whether the plan about `centre` has ended: nothing can be lost any more."""
+        """Whether the plan about `centre` has come to its end, so that no true margin can shrink any more."""
 
     @abstractmethod
     def actions(self) -> Floats:
-        """Actions [K, A] along a line, among which the one of least margin is asked for."""
+        """Actions [K, A] along a line; the one of least margin is requested."""
 
     def attacking(self, tick: int) -> bool:
-        """Whether something is asked for in this tick."""
+        """Whether an action is requested in this tick."""
         return tick < self.attacks
 
     def age(self, tick: int) -> int:
-        """How many periods old the state is that the monitor is given in this tick."""
+        """Age in periods of the state that the monitor is given in this tick."""
         return int(self.truth.get("old", 0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adversary:
-    """Its world, and every error that the certificate covers, in the names of that world's `truth`."""
+    """The adversary's world, and every error that the certificate covers, by the names in that world's `truth`."""
 
     world: Callable[[Robot, Truth, np.random.Generator], TrueWorld]
-    monitor: Monitor  # the shipped robot, all margins in place, as it senses in that world
+    monitor: Monitor  # the shipped robot with all margins, as it senses in that world
     unit: str  # of the margins that `world` returns
-    error_forms: Mapping[str, tuple[Truth, ...]]  # each error at its bound, in each of its directions
+    error_forms: Mapping[str, tuple[Truth, ...]]  # each error at its bound, in each direction
     corners: Mapping[str, Truth]  # all errors at their bounds, for every corner of the certified box of parameters
-    about_one: tuple[str, ...] = ()  # names in truth that are factors; all others count from zero
-    no_error: tuple[str, ...] = ()  # names in truth that say what the adversary does
-    compares: bool = True  # whether what `world` senses can be compared with predictions, so that the gate may latch
+    about_one: tuple[str, ...] = ()  # names in truth that are factors; without error they are 1, all others 0
+    no_error: tuple[str, ...] = ()  # names in truth that are no errors but say what the adversary does
+    compares: bool = True  # whether predictions can be compared with what `world` senses, so that the gate may latch
 
 
 @dataclass(frozen=True)
 class Case:
-    """One margin: with it the adversary finds no unsafe visit, without it at least one.
+    """One row of the table of margins: with the margin the adversary finds no unsafe visit, without it at least one.
 
-    The monitor has the parameters `common` over those of Margins.zero, and with the margin `own` as well. `truth`: the
-    world's errors. `share` says which part of the tightening the monitor has with the margin: its 'own', 'none'
-    where the margin is part of the rollout itself, 'own and common' (without the margin that of `common`), or the
-    'rest' that is left where all parameters are zero.
+    The monitor has the parameters Margins.zero, overridden by `common`; with the margin, also by `own`. `truth` holds
+    the world's errors. `share` says which part of the tightening the monitor keeps with the margin: its 'own', 'none'
+    if the margin is part of the rollout itself, 'own and common' (without the margin only that of `common`), or the
+    'rest' that remains if all parameters are zero.
     """
 
     margin: str
@@ -94,14 +94,14 @@ class Case:
     own: Mapping[str, Any] = field(default_factory=dict)
     common: Mapping[str, Any] = field(default_factory=dict)
     share: Literal["own", "none", "own and common", "rest"] = "own"
-    why_not: str = ""  # why there is no scenario; then nothing is run
-    monitor: Monitor | None = None  # instead of Margins.monitor
-    unguarded: Monitor | None = None  # without the margin, where that takes more than other parameters
+    why_not: str = ""  # why there is no scenario; if set, nothing is run
+    monitor: Monitor | None = None  # replaces Margins.monitor
+    unguarded: Monitor | None = None  # the monitor without the margin, if other parameters alone do not remove it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Margins:
-    """The table of margins. `zero`: the parameters with which there is none."""
+    """The table of margins. `zero`: the parameters that switch all margins off."""
 
     zero: Mapping[str, Any]
     monitor: Monitor
@@ -113,22 +113,22 @@ class Margins:
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """What of the model is estimated from a manoeuvre. A factor of 1 is the nominal model.
+    """The physical parameters that are estimated from a manoeuvre, as factors on the nominal model.
 
-    What a manoeuvre cannot tell apart is one factor: more force and less mass accelerate a cart alike.
+    Parameters that a manoeuvre cannot distinguish share one factor: a stronger force and a lighter cart look the same.
     """
 
     names: tuple[str, ...]
     mismatches: tuple[tuple[str, str], ...]  # per factor (m, n): range (1 - m)/(1 + n) .. (1 + m)/(1 - n)
     member: Callable[[Floats, Floats], Floats]  # (nominal member, factors) -> member
-    measured: tuple[int, ...]  # state coordinates that the robot measures; the others are ground truth
-    scale: tuple[str, ...]  # per state coordinate: the parameter that says how large a difference counts as one
-    angle: int | None = None  # the one that wraps around
+    measured: tuple[int, ...]  # state coordinates that the robot measures; the others come from ground truth
+    scale: tuple[str, ...]  # per state coordinate: the parameter that is the unit of its differences
+    angle: int | None = None  # index of the coordinate that wraps around
 
 
 @dataclass(frozen=True, kw_only=True)
 class Creep:
-    """The margin for what is left to drive once the speed is below a parameter; `position`: coordinates of truth."""
+    """The margin for the distance driven after the speed fell below a parameter; `position`: indices in truth."""
 
     margin: str
     below: str
@@ -137,7 +137,7 @@ class Creep:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranges:
-    """The margin for the error of a range, against the distance that is constraint `constraint`.
+    """The margin for the error of a range. The number `constraint` names the constraint that is a distance.
 
     Points farther away than `near` metres do not decide a plan.
     """
@@ -149,18 +149,18 @@ class Ranges:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSpec:
-    """The margins by parameter name. `growth` holds the parts of w_bar, scaled together.
+    """What calibration needs: the margins by parameter name. `growth` holds the parts of w_bar, scaled together.
 
-    `placed(robot, start, x, map)` is the truth vector of state x[S], predicted in the robot's own frame, where the true
-    start was `start` and the world has that map; None where the state is the truth.
+    `placed(robot, start, x, map)` turns x[S], predicted in the robot's own frame, into a truth vector, given the true
+    start `start` and the map of the world; None if the state is the truth vector already.
     """
 
     model: tuple[str, ...] = ()
     growth: tuple[str, ...]
-    others: tuple[str, ...]  # also part of the tightening; set to zero where `model` or `growth` are looked at alone
+    others: tuple[str, ...]  # other parts of the tightening; set to zero while `model` or `growth` are scaled
     errors: Mapping[str, int]  # e_0: parameter -> index in state and truth
-    speed: int  # index in truth of the speed that says "moving"
-    moving: float  # m/s, from where on it does
+    speed: int  # index of the speed in truth
+    moving: float  # m/s, the speed from which the robot counts as moving
     creep: Creep | None = None
     ranges: Ranges | None = None
     ends_in_terminal: bool = False  # no deviation grows in S_f, so the tightening is read where S_f was reached
@@ -175,10 +175,10 @@ class CalibrationSpec:
 class Search:
     """How `falsify` begins its episodes in the simulated world.
 
-    `numbers`: how many numbers within [-1, 1] an attack has beyond those that all robots share, by name.
+    `numbers`: name -> how many numbers in [-1, 1] an attack has in addition to those that all robots share.
     `begin(world, robot, numbers, rng)` is called after a reset: it moves the start close to the boundary and changes
-    the world as the attack's numbers say. `remembers`: half of the episodes start from true states that earlier ones
-    met near the boundary; then episodes are no independent trials.
+    the world according to the attack's numbers. `remembers`: half of the episodes start from true states near the
+    boundary that earlier episodes met; episodes are then not independent trials.
     """
 
     numbers: Mapping[str, int] = field(default_factory=dict)
@@ -188,13 +188,13 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelSpec:
-    """What the viability kernel takes: a model that is odd, with n positions, their n rates, and one input."""
+    """What the viability kernel needs: a model that is odd, with n positions, their n rates, and one input."""
 
     limits: Floats  # [n]: the safe set is |position| <= these
-    rates: Floats  # [n], from which nobody stops inside the safe set
+    rates: Floats  # [n], too fast to stop inside the safe set
     effort: float  # |input| is at most this
-    inputs: Callable[[Floats], dict[str, Floats]]  # state[2 n] -> what the sensors say there, by channel
-    truths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # worlds inside W: fields of world.drive
+    inputs: Callable[[Floats], dict[str, Floats]]  # state[2 n] -> what the sensors measure there, by channel
+    truths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # covered worlds: fields of world.drive
 
 
 # --- all of it ----------------------------------------------------------------------------------------------------
@@ -204,8 +204,8 @@ class KernelSpec:
 class Claims:
     """What a robot claims; each part is optional.
 
-    `errors`: channel -> bound on |measured - true| of each entry. `mismatches`: worlds inside the ensemble by name, as
-    the fields of world.drive that differ. `beyond`: worlds outside of the claim, which the gate has to notice.
+    `errors`: channel -> bound on |measured - true| of each entry. `mismatches`: worlds that the ensemble covers, by
+    name, as the fields of world.drive that differ. `beyond`: worlds outside the claim, which the gate has to detect.
     """
 
     errors: Mapping[str, Floats] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Plane geometry that runs both vectorised and compiled."""
+"""Plane geometry that robots share: distance to points, and matching of two lidar scans."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
-BESIDE = 3  # rays on either side that a line is laid through
-BREAK = 0.25  # m, a larger step between neighbouring ranges is the edge of something
+BESIDE = 3  # rays on either side of a point that its line is fitted to
+BREAK = 0.25  # m, a larger step between neighbouring ranges is the edge of an object
 FAR_OFF = 0.10  # m, a point farther from its line disagrees
-NOISE = 0.015  # m, of a point's distance from its line
-KNOWN = 4.0  # information (points along a direction) below which it counts as unseen
-FEW = 20  # of fewer points, a share would say little
+NOISE = 0.015  # m, standard deviation of a point's distance from its line
+KNOWN = 4.0  # a direction with less information (points along it) counts as unseen
+FEW = 20  # least denominator of a share of points
 ROUNDS = 6
-SETTLED = 1e-4  # m and rad, a smaller step is the last one
+SETTLED = 1e-4  # m and rad, the search ends with a step smaller than this
 
 
 def nearest(x: Any, y: Any, points: Any) -> Any:
@@ -36,21 +36,21 @@ def _nearest_compiled(x: Any, y: Any, points: Any) -> Any:
 
 
 def match_scans(before: Any, now: Any, angles: Any, guess: Any, reach: float) -> tuple[Any, Any, float]:
-    """How a lidar moved between two scans of a standing world: (pose[3], deviation[3], share of points that disagree).
+    """How a lidar moved between two scans of a static world: (pose[3], deviation[3], share of points that disagree).
 
-    before[N], now[N]: ranges in metres, infinite where nothing was hit, NaN where a ray says nothing; angles[N] evenly
-    spaced over the circle. Pose (x [m], y [m], yaw [rad]) is that of `now` in the frame of `before`, found from
+    before[N], now[N]: ranges in metres, infinite where nothing was hit, NaN where a ray has no information; angles[N]
+    evenly spaced over the circle. Pose (x [m], y [m], yaw [rad]) is that of `now` in the frame of `before`, found from
     `guess`[3] by Gauss-Newton steps on the distances of the new points to lines through the old ones (point-to-line ICP
-    with the association by bearing; Censi, "An ICP variant using a point-to-line metric", 2008). The deviation is
-    infinite along what the scans do not show, as the way along a corridor. Points disagree that lie off every line, or
-    that are no longer there though nearer than `reach` [m].
+    with association by bearing; Censi, "An ICP variant using a point-to-line metric", 2008). The standard deviation
+    is infinite in directions that the scans do not determine, for example along a corridor. A point disagrees if it
+    lies off every line, or if it was nearer than `reach` [m] and has disappeared.
     """
     n, step = len(angles), float(angles[1] - angles[0])
     rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     seen = np.isfinite(now)
     points = np.where(seen, now, 0.0)[:, None] * rays
     old = np.where(np.isfinite(before), before, 0.0)[:, None] * rays
-    # A line through a point and those beside it, where they are one surface and not two behind each other.
+    # Fit a line to a point and its neighbours if they belong to one surface, and not to two at different distances.
     window = (np.arange(-BESIDE, BESIDE + 1)[:, None] + np.arange(n)) % n
     ranges, beside = before[window], old[window]
     with np.errstate(invalid="ignore"):  # a comparison with NaN is false
@@ -83,7 +83,7 @@ def match_scans(before: Any, now: Any, angles: Any, guess: Any, reach: float) ->
     spread = np.where(known, 1.0 / np.maximum(values, KNOWN), np.inf)
     with np.errstate(invalid="ignore"):
         deviation = np.sqrt(np.nansum(np.where(axes**2 > 1e-6, axes**2 * spread, 0.0), axis=1)) * NOISE
-    # The other way round: a surface that rays now pass through is gone.
+    # Conversely, an old surface that rays now pass through has disappeared.
     back = (centre - pose[:2]) @ np.array([[cos, -sin], [sin, cos]])
     away = np.hypot(back[:, 0], back[:, 1])
     ray = np.round((np.arctan2(back[:, 1], back[:, 0]) - angles[0]) / step).astype(int)

@@ -1,4 +1,4 @@
-"""A robot's world and topics, declared as data; simulation/ and nodes/ interpret it and know no robot by name."""
+"""Data types in which a robot declares its topics and its simulated world: channel, command, drive, lidar, arena."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import ClassVar, Literal, Self
 
 @dataclass(frozen=True)
 class Channel:
-    """One native input topic, seen as a float64 vector.
+    """One native input topic, read as a float64 vector.
 
     `fields` are attribute paths read in order ('pose.pose.position.x'); a path ending in '[]' is an array of `length`.
-    `constants` are attributes that must hold a value (frame ids, joint names, scan geometry): a message that says
-    otherwise is refused, because it describes another robot. `limits` are attributes that must lie in [low, high], and
-    why. `max_age` in seconds: older than that is no input; a latched channel (a goal) has no age and waits for a first
-    message only.
+    `constants` are attributes with a required value (frame ids, joint names, scan geometry): a message with another
+    value is refused, because it describes another robot. `limits`: attribute -> (low, high, why it must lie between).
+    A message older than `max_age` seconds counts as missing; a `latched` channel (a goal) needs one message only, of
+    any age.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Channel:
     length: int = 0
     constants: dict[str, object] = field(default_factory=dict)
     latched: bool = False
-    finite: bool = True  # a scan may hold infinities and NaN, which mean something; nothing else may
+    finite: bool = True  # false for scans, in which infinities and NaN have a meaning
     limits: dict[str, tuple[float, float, str]] = field(default_factory=dict)
 
     @property
@@ -35,13 +35,13 @@ class Channel:
 
 @dataclass(frozen=True)
 class CommandTopic:
-    """The native command: `fields` are written in the order of the action; '[]' writes the whole action as an array."""
+    """The native command: `fields` are written in the order of the action; '[]' takes the whole action as an array."""
 
     name: str
     type: str
     fields: tuple[str, ...]
     frame_id: str = ""
-    unstamped_type: str = ""  # the same command without a header, where users' drives want that (`stamped_cmd: false`)
+    unstamped_type: str = ""  # the same command without a header, for drives that need it (`stamped_cmd: false`)
     unstamped_fields: tuple[str, ...] = ()
 
 
@@ -83,7 +83,7 @@ class DifferentialDrive(Drive):
     turn_acceleration: float  # rad/s^2, slew limit
     dead_zone: float  # m/s; a slower speed command counts as zero, as a real drive's stiction makes it
     odometry_drift: float = 0.01  # relative, standard deviation per metre and per radian
-    # True distance and turn per assumed one, of drive and odometry alike: wheels or a track of another size.
+    # True distance and turn per assumed one, for drive and odometry: wheels or a track of another size.
     ground_speed: float = 1.0
     ground_turn: float = 1.0
 
@@ -96,7 +96,7 @@ class DifferentialDrive(Drive):
 class JointDrive(Drive):
     """A URDF from pybullet_data (or a path), `driven` joints under `control`, the others free; default motors are off.
 
-    Raises ValueError, naming the field, if the drive could not move.
+    Raises ValueError naming the field if the drive could not move.
     """
 
     world = "safe_support_ql.simulation.joints:JointWorld"
@@ -108,10 +108,10 @@ class JointDrive(Drive):
     max_force: float = 0.0  # N or N m, of each motor that holds a velocity
     gain: float = 1.0  # effort per commanded effort, or velocity per commanded velocity
     damping: float = 0.04  # 1/s, of every link's velocity; 0.04 is Bullet's default
-    urdf_edits: tuple[tuple[str, str], ...] = ()  # text of the URDF and what stands there instead, each found
+    urdf_edits: tuple[tuple[str, str], ...] = ()  # (text in the URDF, its replacement); the text must occur
 
     def __post_init__(self) -> None:
-        """Check what the types leave open."""
+        """Refuse values that the types allow but no drive can have."""
         if self.control not in ("effort", "velocity"):
             raise ValueError(f"control is {self.control!r}, must be 'effort' or 'velocity'")
         if self.control == "velocity" and self.max_force <= 0.0:
@@ -120,14 +120,14 @@ class JointDrive(Drive):
 
 @dataclass(frozen=True)
 class Lidar:
-    """A planar scan; `noise` is the standard deviation in metres, truncated at three of it."""
+    """A planar scan; `noise` is the standard deviation in metres, truncated at three times that."""
 
     rays: int
     range_min: float
     range_max: float
     height: float
     noise: float
-    tilt: float = 0.0  # rad, downwards ahead
+    tilt: float = 0.0  # rad, positive if the scan points down in front of the robot
 
     def exactly_sensed(self) -> Lidar:
         """The same scan without noise."""
@@ -136,20 +136,20 @@ class Lidar:
 
 @dataclass(frozen=True)
 class ObstacleArena:
-    """A walled square with random static obstacles of constant cross-section, one arena a seed."""
+    """A walled square with random static obstacles of constant cross-section, one arena per seed."""
 
     side: float
     count: tuple[int, int]
-    half_width: tuple[float, float]  # m, of an obstacle: the smallest and the largest
+    half_width: tuple[float, float]  # m, of the smallest and the largest obstacle
     height: float
     start_goal_distance: float
-    corridor: float  # m, half the least gap between two obstacles: what every path between them keeps free
+    corridor: float  # m, half the least gap between two obstacles
     goal_radius: float
 
 
 @dataclass(frozen=True)
 class WorldSpec:
-    """Everything the simulator needs. `sensors` maps a channel's name to what fills it, see simulation/."""
+    """Everything the simulator needs. `sensors`: channel name -> simulated sensor that fills it, see simulation/."""
 
     physics_hz: int
     control_hz: int
@@ -161,5 +161,5 @@ class WorldSpec:
     sensors: dict[str, str] = field(default_factory=dict)
 
     def exactly_sensed(self) -> WorldSpec:
-        """The same world, its sensors without errors of their own."""
+        """The same world with sensors that measure exactly."""
         return replace(self, drive=self.drive.exactly_sensed(), lidar=self.lidar and self.lidar.exactly_sensed())

@@ -1,4 +1,4 @@
-"""Random arenas: walls and static obstacles of constant cross-section, one arena a seed, and routes through them."""
+"""Random arenas with walls and static obstacles, one arena per seed, and the shortest routes through them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safe_support_ql.robots.world import ObstacleArena
 
 CELL = 0.1  # m, of the planning grid
 TRIES = 1000
-DISC_CORNERS = 48  # of the polygon that a disc is drawn as
+DISC_CORNERS = 48  # corners of the polygon that shows a disc
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Arena:
         return np.asarray(np.minimum(nearest, self.half_side - np.maximum(np.abs(x), np.abs(y))))
 
     def outlines(self) -> list[Floats]:
-        """The corners [N, 2] of each obstacle, in metres and in order, to draw them."""
+        """The corners [N, 2] of each obstacle in metres, in order, for drawing."""
         around = np.arange(DISC_CORNERS) * (2 * np.pi / DISC_CORNERS)
         disc = np.stack([np.cos(around), np.sin(around)], axis=1)
         box = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
@@ -57,10 +57,9 @@ class Arena:
 
 
 def make_arena(spec: ObstacleArena, seed: int) -> Arena:
-    """The arena of `seed`. Obstacles leave each other and the walls gaps of twice `spec.corridor`.
+    """The arena of `seed`. Gaps between obstacles, and to the walls, are at least twice `spec.corridor`.
 
-    So a path of that centre clearance leads past every one of them. Raises ValueError if that many
-    obstacles find no room.
+    There is thus a path around every obstacle. Raises ValueError if there is no room for that many obstacles.
     """
     rng = np.random.default_rng(seed)
     for _ in range(TRIES):
@@ -74,12 +73,12 @@ def _draw(spec: ObstacleArena, rng: np.random.Generator) -> Arena | None:
     half = spec.side / 2
     count = int(rng.integers(spec.count[0], spec.count[1] + 1))
     obstacles = np.zeros((0, 5))
-    radii = np.zeros(0)  # of the circles around the obstacles
+    radii = np.zeros(0)  # radii of circles around the obstacles
     for _ in range(TRIES):
         if len(obstacles) == count:
             break
         size, yaw = rng.uniform(*spec.half_width), rng.uniform(-np.pi, np.pi)
-        # Discs, squares, and bars as thin as declared.
+        # Discs, squares, and bars of the declared smallest width.
         width = (0.0, size, spec.half_width[0])[rng.integers(3)]
         radius = float(np.hypot(size, width))
         room = half - radius - 2 * spec.corridor
@@ -100,7 +99,7 @@ def _draw(spec: ObstacleArena, rng: np.random.Generator) -> Arena | None:
 
 
 class Route:
-    """Shortest paths to the goal of an arena, on a grid, `corridor` metres clear where possible; for the reference."""
+    """Shortest paths to the goal of an arena on a grid, `corridor` metres from obstacles if possible."""
 
     def __init__(self, arena: Arena, corridor: float) -> None:
         """Solve the distance field once (about 50 ms)."""
@@ -110,7 +109,7 @@ class Route:
         n = len(self._xs)
         grid_x, grid_y = np.meshgrid(self._xs, self._xs, indexing="ij")
         clearance = arena.clearance(grid_x, grid_y)
-        # Cells closer than the corridor stay passable at a price, so that a driver pushed off its route finds back.
+        # Cells closer to obstacles stay passable at a cost, so that a driver can return to its route.
         price = 1.0 + 20.0 * np.maximum(corridor - clearance, 0.0) / corridor + 1000.0 * (clearance < 0.2)
         index = np.arange(n * n).reshape(n, n)
         edges: list[tuple[Any, Any, Any]] = []
@@ -129,7 +128,7 @@ class Route:
         return int(np.clip(np.floor((value + self.arena.half_side) / CELL), 0, len(self._xs) - 1))
 
     def target(self, x: float, y: float, lookahead: float) -> Floats:
-        """A point (x, y) on the route, about `lookahead` metres ahead and in straight reach, or the goal."""
+        """A point (x, y) on the route, about `lookahead` metres ahead and reachable on a straight line, or the goal."""
         cell = self._index[self._cell(x), self._cell(y)]
         best = self.arena.goal
         n = len(self._xs)

@@ -1,4 +1,4 @@
-"""The world of a differential drive: a base with contact physics among the obstacles of an arena.
+"""The PyBullet world of a DifferentialDrive: a base among the obstacles of an arena, with odometry and lidar.
 
 Truth: (x, y, yaw, v, w, clearance of the footprint). Sensors: 'odometry' (x, y, qz, qw, v, w), 'lidar' (ranges in
 metres) and 'goal' (x, y).
@@ -17,7 +17,7 @@ from safe_support_ql.simulation.world import World
 
 
 class DriveWorld(World):
-    """A two-wheeled base with contact physics among the obstacles of an arena."""
+    """See the module."""
 
     def __init__(self, robot: Robot, gui: bool = False) -> None:
         """Build the floor and the base; obstacles come with `reset`."""
@@ -105,7 +105,7 @@ class DriveWorld(World):
         self._scale = np.ones(2)
 
     def set_state(self, state: Floats) -> None:
-        """See World; of (x, y, yaw, v, w, clearance), the clearance follows from the map. The odometry starts there."""
+        """See World. The clearance in `state` is ignored: it follows from the map. The odometry starts there."""
         x, y, yaw, v, w = state[:5].tolist()
         self.client.resetBasePositionAndOrientation(
             self.body, [x, y, self._height], self.client.getQuaternionFromEuler([0, 0, yaw])
@@ -156,7 +156,7 @@ class DriveWorld(World):
         return (v - w * half_track) / radius, (v + w * half_track) / radius
 
     def _assumed(self) -> tuple[float, float]:
-        """(wheel radius, track) in metres as driver and odometry believe them to be."""
+        """(wheel radius, track) in metres, as drive and odometry assume them."""
         drive = self.drive
         return drive.wheel.size[0] / drive.ground_speed, drive.track * drive.ground_turn / drive.ground_speed
 
@@ -167,7 +167,7 @@ class DriveWorld(World):
     def quick_truth(self, enough: float) -> Floats:
         """See World.
 
-        The distance to static obstacles changes by no more than the distance driven, so most sub-steps need no new one.
+        The clearance changes by no more than the distance driven, so most sub-steps need no new computation.
         """
         return self._truth(enough)
 
@@ -212,7 +212,7 @@ class DriveWorld(World):
         start = np.tile([position[0], position[1], self.lidar.height], (len(rays), 1))
         end = start.copy()
         end[:, :2] += rays * self.lidar.range_max
-        if self.lidar.tilt:  # about the base's y axis: what is ahead goes down
+        if self.lidar.tilt:  # about the base's y axis
             forward, (level, down) = self._rays[:, :1], (np.cos(self.lidar.tilt), np.sin(self.lidar.tilt))
             end[:, :2] -= forward * (1.0 - level) * np.array([cos, sin]) * self.lidar.range_max
             end[:, 2:] -= forward * down * self.lidar.range_max

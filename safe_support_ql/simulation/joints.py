@@ -1,4 +1,4 @@
-"""The world of a URDF whose joints are driven by effort or by velocity.
+"""The PyBullet world of a JointDrive: a URDF whose joints are driven by effort or by velocity.
 
 Truth: (positions, velocities) of the declared joints. Sensors: 'joints' (positions, velocities), without noise, and
 'goal' (as the robot draws it).
@@ -18,7 +18,7 @@ from safe_support_ql.simulation.world import World
 
 
 class JointWorld(World):
-    """A URDF with some driven joints; every default motor is switched off, because those hold passive joints."""
+    """See the module. All default motors are switched off, because they would brake free joints."""
 
     def __init__(self, robot: Robot, gui: bool = False) -> None:
         """Load the URDF. `robot` draws initial states and goals."""
@@ -45,7 +45,7 @@ class JointWorld(World):
         assert isinstance(spec.drive, JointDrive)
         self.drive = spec.drive
         for name, mass in (self._masses | spec.drive.link_masses).items():
-            if mass != self._loaded[name]:  # what does not change is left alone: Bullet would compute its inertia anew
+            if mass != self._loaded[name]:  # do not set an unchanged mass: Bullet would compute its inertia again
                 self.client.changeDynamics(self.body, self._links[name], mass=mass)
                 self._loaded[name] = mass
         self.client.changeDynamics(self.body, -1, linearDamping=spec.drive.damping, angularDamping=spec.drive.damping)
@@ -57,7 +57,7 @@ class JointWorld(World):
         text = found.read_text()
         for old, new in drive.urdf_edits:
             if old not in text:
-                raise ValueError(f"{drive.urdf}: holds no '{old}' to replace")
+                raise ValueError(f"{drive.urdf}: must contain '{old}', which urdf_edits replaces")
             text = text.replace(old, new)
         with tempfile.NamedTemporaryFile("w", suffix=".urdf") as file:
             file.write(text)
@@ -78,7 +78,7 @@ class JointWorld(World):
         self._forget_command()
 
     def step(self) -> None:
-        """Effort or velocity of the driven joints, then physics."""
+        """Apply effort or velocity to the driven joints, then step physics."""
         wanted = list(self.drive.gain * self._commanded())
         if self.drive.control == "effort":
             self.client.setJointMotorControlArray(self.body, self._driven, self.client.TORQUE_CONTROL, forces=wanted)

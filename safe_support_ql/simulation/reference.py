@@ -1,4 +1,4 @@
-"""The reference: a scripted driver that knows the map, behind the same gate; it shows that certified paths exist."""
+"""The reference policy: the scripted controller with the map, behind the same gate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOOKAHEAD = 0.8  # m
 
 
 class Reference:
-    """Asks for the certified candidate nearest to what the robot's controller would do with the map."""
+    """Requests the certified candidate nearest to the action of the robot's controller with the map."""
 
     def __init__(self, robot: Robot, world: World) -> None:
         """`world` is read for ground truth at every call."""
@@ -33,6 +33,6 @@ class Reference:
             if self._route is None or self._route.arena is not arena:
                 self._route = Route(arena, declared.corridor)
             truth = self._world.truth()
-            # The robot's own controller goes to the next point of the route as if that were the goal.
+            # The controller drives to the next point of the route as if it were the goal.
             observation = self._robot.towards(observation, truth, self._route.target(truth[0], truth[1], LOOKAHEAD))
         return self._robot.controller(observation[None])[0]

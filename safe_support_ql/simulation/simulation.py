@@ -1,4 +1,4 @@
-"""Episodes in a world: rewards, ends and the count of unsafe visits, judged on ground truth at every sub-step."""
+"""Episodes in a world: rewards, ends of episodes and unsafe visits, judged on ground truth at every sub-step."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from safe_support_ql.robots.base import Floats, Robot
 from safe_support_ql.simulation.world import make_world
 
-VISIT_LIMIT_S = 1.0  # an unsafe visit that lasts this long ends the episode while it still goes on
+VISIT_LIMIT_S = 1.0  # an unsafe visit that lasts this long ends the episode
 ENOUGH = 0.3  # m; a larger clearance need not be exact
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one control tick brought. Counters are cumulative over the life of the Simulation.
+    """The outcome of one control tick. Counters are cumulative over the life of the Simulation.
 
-    `reward`, `terminated`, `truncated` belong to the transition that ended now; `min_margin` is the smallest h_i met in
-    this episode; `visit` describes a visit that began in this tick ('' if none).
+    `reward`, `terminated` and `truncated` belong to the transition that ended now; `min_margin` is the smallest true
+    margin of this episode; `visit` describes a visit that began in this tick, '' if none did.
     """
 
     seed: int
@@ -49,7 +49,7 @@ class Simulation:
         self.control_ticks = self.physics_steps = self.unsafe_visits = self.unsafe_substeps = 0
 
     def reset(self, seed: int) -> Outcome:
-        """A new episode, a function of `seed` alone."""
+        """Begin a new episode, which depends on `seed` only."""
         self.seed = seed
         self._rng = np.random.default_rng([seed, 1])
         self.world.reset(self._rng, seed)
@@ -65,17 +65,17 @@ class Simulation:
         return self._outcome(True, 0.0, False, False)
 
     def sense(self) -> dict[str, Floats]:
-        """One vector per channel, with noise. Call once per tick: odometry integrates between calls."""
+        """One vector per channel, with noise. Call it once per tick, because the odometry integrates between calls."""
         return self.world.sense(self._rng)
 
     def command(self, action: Floats) -> None:
-        """The newest command to the drive."""
+        """Send a command to the drive."""
         self._action = np.array(action, np.float64)
         self.tick_margins = np.full(len(self.robot.model.certificate.margin_names), np.inf)
         self.world.command(self._action)
 
     def advance(self, substeps: int) -> None:
-        """Physics, and the safe set judged after each sub-step."""
+        """Step physics, and judge the safe set after each sub-step."""
         for _ in range(substeps):
             self.world.step()
             self.physics_steps += 1
@@ -101,7 +101,7 @@ class Simulation:
         self._visit_over = self._visit_over or self._unsafe_for * self.world.dt >= VISIT_LIMIT_S
 
     def finish_tick(self) -> Outcome:
-        """Close the control tick: reward and end of the transition since the last call."""
+        """Finish the control tick: reward and end of the transition since the last call."""
         after = self.world.truth()
         reward, reached = self.robot.reward(self._before, self._action, after, self.world.goal)
         self._before = after
@@ -113,7 +113,7 @@ class Simulation:
         return outcome
 
     def tick(self, action: Floats) -> Outcome:
-        """One whole control tick under `action`."""
+        """Simulate one complete control tick under `action`."""
         self.command(action)
         self.advance(self.substeps)
         return self.finish_tick()

@@ -1,4 +1,4 @@
-"""What every PyBullet world has: a server of its own, the newest command and its timeout, truth, sensors.
+"""The base class of every PyBullet world: its server, the newest command and its timeout, truth, sensors.
 
 Each kind of drive in robots/world.py names its world, in a file beside this one or in a robot's own package, which
 says what its truth vector and its sensors hold.
@@ -24,7 +24,7 @@ from safe_support_ql.simulation.arena import Arena
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """PyBullet announces itself on both standard streams, from C, and would cut other people's tables in two."""
+    """Suppress the messages that PyBullet writes to both standard streams from C code."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
@@ -33,7 +33,7 @@ def silence() -> Iterator[None]:
     try:
         yield
     finally:
-        ctypes.CDLL(None).fflush(None)  # what C still holds goes nowhere as well
+        ctypes.CDLL(None).fflush(None)  # discard what is still in C's buffers
         for stream, old in zip((1, 2), kept, strict=True):
             os.dup2(old, stream)
             os.close(old)
@@ -48,7 +48,7 @@ SOLVER_ITERATIONS = 20  # PyBullet's default of 50 costs a third more time and m
 
 
 class World(ABC):
-    """One robot in its world. `step` is one physics sub-step; `goal` is that of the episode."""
+    """One robot in its world. `goal` is the goal of the episode."""
 
     def __init__(self, robot: Robot, gui: bool = False) -> None:
         """Connect to a PyBullet server of its own."""
@@ -66,31 +66,31 @@ class World(ABC):
 
     @property
     def map(self) -> Arena | None:
-        """The obstacles of the episode, None where the world has none."""
+        """The arena of the episode, None if the world has none."""
         return None
 
     @abstractmethod
     def reset(self, rng: np.random.Generator, seed: int) -> None:
-        """A new start and goal."""
+        """Set a new start and goal."""
 
     @abstractmethod
     def step(self) -> None:
-        """One physics sub-step under the newest command, or the drive's own stop once that is too old."""
+        """Simulate one physics sub-step under the newest command, or under `silence` once that is too old."""
 
     @abstractmethod
     def truth(self) -> Floats:
         """Ground truth now, exact."""
 
     def quick_truth(self, enough: float) -> Floats:
-        """Like `truth`, but the clearance may be a lower bound where that is at least `enough` metres."""
+        """Like `truth`, but a clearance of `enough` metres or more may be a lower bound."""
         return self.truth()
 
     @abstractmethod
     def set_state(self, state: Floats) -> None:
-        """Put the robot at `state`, a truth vector; no command acts."""
+        """Put the robot at `state`, a truth vector, without any command."""
 
     def set_arena(self, arena: Arena) -> None:
-        """Replace the map by `arena` and put the robot at its start. Raises ValueError where the world has no map."""
+        """Replace the map by `arena` and put the robot at its start. Raises ValueError if the world has no map."""
         raise ValueError(f"{self.robot.name}: its world has no map")
 
     @abstractmethod
@@ -98,12 +98,12 @@ class World(ABC):
         """One vector per channel."""
 
     def command(self, action: Floats) -> None:
-        """The newest command; it holds until the next or the drive's timeout."""
+        """Set the newest command; it acts until the next one or the drive's timeout."""
         self._action = np.array(action, np.float64)
         self._since_command = 0.0
 
     def _commanded(self) -> Floats:
-        """What the drive obeys in this sub-step: its command, or the robot's `silence` after the drive's timeout."""
+        """The command that acts in this sub-step: the newest one, or `silence` after the drive's timeout."""
         obeyed = self._action if self._since_command < self.spec.drive.timeout - 1e-9 else self.robot.silence
         self._since_command += self.dt
         return obeyed
@@ -113,7 +113,7 @@ class World(ABC):
 
     @abstractmethod
     def become(self, spec: WorldSpec) -> None:
-        """Change while it moves: friction, masses, drive and sensors from now on as in `spec`; shapes stay."""
+        """Change friction, masses, drive and sensors to those of `spec` during an episode; shapes stay."""
 
     def close(self) -> None:
         """Disconnect."""

@@ -68,5 +68,5 @@ def test_draws_follow_the_weights() -> None:
     with np.errstate(divide="ignore"):
         draws = np.bincount([sample(np.log(weight).astype(np.float32), rng) for _ in range(4000)], minlength=4) / 4000
     np.testing.assert_allclose(draws, weight, atol=0.03)
-    with pytest.raises(ValueError, match="not 1"):
+    with pytest.raises(ValueError, match="must sum to 1"):
         sample(np.log(np.array([0.2, 0.2], np.float32)), rng)

@@ -36,7 +36,7 @@ def test_defaults_give_way_to_what_the_user_sets() -> None:
 def test_a_damaged_configuration_is_named(refused: Refused, tmp_path: Path, command: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("robot: [diff_drive\n")
-    assert "mine.yaml: is no YAML" in refused(command, "--config", str(path))
+    assert "mine.yaml: is not YAML" in refused(command, "--config", str(path))
     path.write_text("robot: cart_pole\n")
     assert "--robot says 'diff_drive'" in refused(command, "--config", str(path), "--robot", "diff_drive")
 
@@ -58,7 +58,7 @@ def test_reading_a_run_writes_nothing(begun: bringup.Run) -> None:
         ("session.json", b"[]", "session.json: is damaged ("),
         ("session.json", b'{"colour": 1}', "'colour'"),
         ("config.yaml", None, "config.yaml: cannot be read (No such file or directory)"),
-        ("config.yaml", b"robot: [x", "config.yaml: is no YAML"),
+        ("config.yaml", b"robot: [x", "config.yaml: is not YAML"),
     ],
 )
 def test_every_command_opens_a_run_in_the_same_way(

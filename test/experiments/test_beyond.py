@@ -12,7 +12,7 @@ from safe_support_ql.experiments import beyond
 @pytest.mark.parametrize(
     ("robot", "errors"),
     [
-        ("diff_drive", ("motion_mismatch, way", "margin_speed", "lidar_noise")),
+        ("diff_drive", ("motion_mismatch, distance", "margin_speed", "lidar_noise")),
         ("cart_pole", ("length_mismatch", "gain_mismatch", "turn_error")),
     ],
 )

@@ -32,7 +32,7 @@ def test_shipped_margins_cover_a_few_manoeuvres(name: str) -> None:
             t = np.minimum(np.arange(1, len(one.alone)), one.end)
             assert (one.alone[1:, 0] <= model["margin_model"] + model["margin_growth"] * t * dt + 1e-9).all()
         (between,) = [line for line in result.lines if line.name == "[clearance between checks]"]
-        assert between.shipped == pytest.approx(0.0225), "half the way between two checks, and no other margin"
+        assert between.shipped == pytest.approx(0.0225), "half the distance between two checks, and no other margin"
     assert "too small" in table(result) and "Population" in table(result)
 
 
@@ -59,7 +59,7 @@ def test_the_ensemble_is_estimated(name: str, world: str, factor: str, expected:
 def test_the_verdict_on_a_parameter() -> None:
     assert Factor("a", (0.8, 1.2), (0.9, 1.1), 3).verdict == "yes"
     assert Factor("a", (0.8, 1.2), (0.79, 1.1), 3).verdict == "NO"
-    assert Factor("a", (0.8, 1.2), (np.nan, np.nan), 0).verdict == "untold"
+    assert Factor("a", (0.8, 1.2), (np.nan, np.nan), 0).verdict == "not shown"
 
 
 def test_an_unknown_world_is_refused() -> None:

@@ -132,13 +132,11 @@ def test_each_expectation_has_its_own_proof(expect: Expect, given: dict[str, obj
     ("at", "moved_s", "again"),
     [(0.5, 0.1, False), (4.005, 0.1, True), (None, 0.1, True), (None, faults.SHOWN_S, False)],
 )
-def test_a_lie_about_the_motion_is_told_again_to_a_robot_that_stood(
-    at: float | None, moved_s: float, again: bool
-) -> None:
+def test_a_false_motion_is_played_again_if_the_robot_stood(at: float | None, moved_s: float, again: bool) -> None:
     lie = replace(FAULT, cause=faults.MISMATCH, seconds=faults.MISMATCH_S, limit_s=faults.MISMATCH_S)
     told = [] if at is None else [(at, "latched", "mismatch: v is off by 2.0 times what the models leave open")]
     assert faults.hidden(lie, seen(decisions=told, moved_s=moved_s)) is again
-    assert not faults.hidden(FAULT, seen(decisions=[])), "any other fault shows at a robot that stands, too"
+    assert not faults.hidden(FAULT, seen(decisions=[])), "any other fault shows while the robot stands"
 
 
 def test_an_alteration_leaves_what_came_before_alone() -> None:

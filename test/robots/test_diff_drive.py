@@ -244,7 +244,7 @@ def test_truth_at_every_bound_stays_safe_on_the_stored_plan() -> None:
     [
         ({"obstacle_half_width_min": 0.05, "speed": 2.5, "acceleration": 1.2}, "half of the"),
         ({"acceleration": 0.1, "terminal_speed": 0.05, "margin_terminal": 0.008}, "must cover"),
-        ({"drive_timeout": 0.1}, "drive_timeout is 0.1 s, must be 0.2 s"),
+        ({"drive_timeout": 0.1}, "drive_timeout is 0.1 s, must be at least 0.2 s"),
     ],
 )
 def test_settings_that_would_undo_a_guarantee_are_refused(changes: dict[str, float], words: str) -> None:
@@ -260,14 +260,14 @@ def test_a_lidar_that_reports_its_largest_range_sees_free_space() -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "turn", "beyond"),
+    ("distance", "turn", "beyond"),
     [(1.0, 1.0, ""), (1.2, 0.8, ""), (0.8, 1.2, ""), (0.0, 1.0, "x by"), (2.0, 1.0, "x by"), (1.0, 2.0, "yaw by")],
 )
-def test_odometry_and_scans_must_tell_of_one_way(way: float, turn: float, beyond: str) -> None:
-    """True way and turn are `way` and `turn` times what the odometry says of 0.2 m/s and 0.5 rad/s."""
+def test_odometry_and_scans_must_agree_on_the_motion(distance: float, turn: float, beyond: str) -> None:
+    """True distance and turn are `distance` and `turn` times those of the odometry at 0.2 m/s and 0.5 rad/s."""
     assert ROBOT.world.arena is not None
     arena, rng = make_arena(ROBOT.world.arena, TESTS.start + 1_000_100), np.random.default_rng(0)
-    said, true = np.array([0.02, 0.05]), np.array([0.02 * way, 0.05 * turn])
+    said, true = np.array([0.02, 0.05]), np.array([0.02 * distance, 0.05 * turn])
     odometry, pose, states = np.zeros(3), np.array([*arena.start[:2], 0.3]), []
     for _ in range(4):
         scan = cast(arena, *pose) + rng.uniform(-0.01, 0.01, P.scan_rays)

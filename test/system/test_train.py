@@ -136,7 +136,7 @@ def test_ctrl_c_keeps_everything_and_the_run_resumes(start: Callable[..., Comman
     run.process.send_signal(signal.SIGINT)
     assert run.wait(40) == 130, run.text()
     folder = run.folder()
-    assert "to go on: " in run.text() and "safe-support-ql train --resume runs/" in run.text()
+    assert "to continue: " in run.text() and "safe-support-ql train --resume runs/" in run.text()
     assert (folder / "checkpoint.pt").exists() or run.ticks() < 50
     before = run.ticks()
     assert 0 < before < 500

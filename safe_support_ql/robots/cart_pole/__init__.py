@@ -1,1 +1,1 @@
-"""pybullet_data's cart-pole: hold the cart at a goal while the pole stays up."""
+"""The cart-pole of pybullet_data: keep the cart at a goal and the pole upright."""

@@ -1,4 +1,4 @@
-"""The cart-pole in the adversary's world."""
+"""The cart-pole in the adversary's world: how each error that its certificate covers acts on it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from safe_support_ql.robots.claims import Adversary, TrueWorld, Truth
 from safe_support_ql.robots.model import Floats
 
 STATES = ("position", "angle", "speed", "turn")
-STARTS = 0.8  # of the spread of starts: at its ends the start itself is the nearest to the boundary
+STARTS = 0.8  # of the range of starts: at its ends, the start itself would be the state nearest to the boundary
 
 
 class Pole(TrueWorld):
     """The true cart-pole: the model's nominal member times `truth['factors']`, exactly.
 
-    `truth`: 'factors' (cart mass, pole mass, length, gain), 'e0' and 'w' [4] on state and tick, 'late' (s) of every
-    command; and what it does: 'starts' (share of the spread), 'between' (margins between two checks count as well).
+    `truth`: 'factors' (cart mass, pole mass, length, gain), 'e0' [4] on the measured state, 'w' [4] per tick, 'late'
+    (s) for every command; and no errors: 'starts' (share of the range), 'between' (true margins between two checks
+    count as well).
     """
 
     def __init__(self, robot: Any, truth: Truth, rng: np.random.Generator) -> None:
-        """Start anywhere in the safe set, not too fast; the signs of the errors are drawn once."""
+        """Start anywhere in the safe set, not too fast; the signs of the errors are drawn once per episode."""
         super().__init__(robot, truth, rng)
         self.x = truth.get("starts", 1.0) * rng.uniform(-1.0, 1.0, 4) * np.array([1.0, 0.2, 0.8, 0.5])
         self.signs = rng.choice([-1.0, 1.0], 8)
@@ -35,7 +36,7 @@ class Pole(TrueWorld):
         self.member = nominal * np.array([cart, pole, length, pole * length**2, gain, 1.0, 1.0])
         self.before = 0.0
         attacks = int(rng.integers(1, 6))
-        self.attacks = 1 if truth.get("old") else attacks  # k needs the state that is: only a candidate's may be old
+        self.attacks = 1 if truth.get("old") else attacks  # only a candidate's state may be old: k needs the newest
 
     def sense(self) -> dict[str, Floats]:
         """The state with its error, and a goal."""
@@ -68,16 +69,16 @@ class Pole(TrueWorld):
         return bool(model.certificate.terminal(tuple(self.x), centre, model.certificate.constants))
 
     def actions(self) -> Floats:
-        """Every force."""
+        """Forces over the whole range."""
         return np.linspace(self.robot.action_low[0], self.robot.action_high[0], 81)[:, None]
 
     def age(self, tick: int) -> int:
-        """Plans are handed new states."""
+        """The plan gets new states."""
         return super().age(tick) if self.attacking(tick) else 0
 
 
 def adversary(p: Parameters) -> Adversary:
-    """With the errors that the certificate of `p` covers."""
+    """The adversary with the errors that the certificate of `p` covers."""
     return Adversary(
         world=Pole,
         monitor=CartPole,
@@ -101,14 +102,14 @@ def _error_forms(p: Parameters) -> dict[str, tuple[Truth, ...]]:
     }
     e0, w = bounds(p)
     for i, state in enumerate(STATES):
-        named[f"{state}_error"] = [{"e0": e0 * np.eye(4)[i]}]  # its sign is drawn in every episode
+        named[f"{state}_error"] = [{"e0": e0 * np.eye(4)[i]}]  # the sign is drawn in every episode
         named[f"{state}_disturbance"] = [{"w": w * np.eye(4)[i]}]
     named["command_delay"] = [{"late": p.command_delay}]
     return {name: tuple({"starts": STARTS, **truth} for truth in truths) for name, truths in named.items()}
 
 
 def _corners(p: Parameters) -> dict[str, Truth]:
-    """By the signs of (cart mass, pole mass, length, gain)."""
+    """All errors at their bounds, by the signs of (cart mass, pole mass, length, gain)."""
     e0, w = bounds(p)
     rest: Truth = {"starts": STARTS, "e0": e0, "w": w, "late": p.command_delay}
     signs = product((1, -1), repeat=4)

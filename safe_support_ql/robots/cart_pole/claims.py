@@ -1,4 +1,4 @@
-"""What the cart-pole claims, and how that is tried; see robots/claims.py."""
+"""What the cart-pole claims: error bounds, worlds, calibration, search, kernel; the types are in robots/claims.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safe_support_ql.robots.world import JointDrive
 
 
 def claims(robot: CartPole) -> Claims:
-    """With the robot's parameters."""
+    """The claims of `robot`."""
     p, drive = robot.parameters, robot.world.drive
     assert isinstance(drive, JointDrive)
     return Claims(
@@ -41,7 +41,7 @@ def claims(robot: CartPole) -> Claims:
         margins=MARGINS,
         adversary=adversary(p),
         calibration=CALIBRATION,
-        # `drift` moves nothing here; without it the attacks of a seed would be others.
+        # `drift` has no effect here, but without it a seed would give other attacks.
         search=Search(numbers={"drift": 2}, remembers=True),
         kernel=KernelSpec(
             limits=np.array([p.position_limit, p.angle_limit]),
@@ -64,7 +64,7 @@ def _scaled(p: Parameters, joints: tuple[str, ...], mass: float, gain: float) ->
 
 
 def member(nominal: Floats, factors: Floats) -> Floats:
-    """(cart, pole, centre, inertia, gain, damping, dt); inertia follows mass and length."""
+    """`nominal` [7] (see model.step) with factors (force per cart mass, pole mass, length); inertia follows."""
     authority, mass, length = factors
     return nominal * np.array([1.0, mass, length, mass * length**2, authority, 1.0, 1.0])
 

@@ -1,4 +1,4 @@
-"""What each margin of the cart-pole is for: with it no unsafe visit, without it at least one, everything else exact."""
+"""The cart-pole's table of margins: for each, an error that is safe with the margin and unsafe without it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ ZERO: Mapping[str, Any] = {
 
 
 def unclipped(x: tuple[Any, ...], centre: tuple[float, ...], constants: tuple[float, ...]) -> tuple[Any, ...]:
-    """The plan before the actuator's limit."""
+    """The backup policy before it is clipped to the actuator's range."""
     return (-(constants[3] * (x[0] - centre[0]) + constants[4] * x[1] + constants[5] * x[2] + constants[6] * x[3]),)
 
 
 def without_clipping(parameters: Parameters) -> CartPole:
-    """A monitor that rolls out that plan."""
+    """A monitor whose rollouts use `unclipped`."""
     robot = CartPole(parameters)
     robot.model = replace(robot.model, certificate=replace(robot.model.certificate, backup=unclipped))
     return robot
 
 
-AT_EDGE = "forces of least margin from random states, then the plan until S_f"
+AT_EDGE = "forces of least margin from random states; then the plan until S_f"
 
 
 def _cases() -> tuple[Case, ...]:
     nominal = Parameters()
-    # A part of every margin for errors: without it none of them is meant to hold while the plan saturates.
+    # Part of every margin for errors: without them, no margin covers the time while the plan saturates.
     growth = {"saturated_ticks": nominal.saturated_ticks, "nonlinearity": nominal.nonlinearity}
     states = (("position", "x", "m"), ("angle", "theta", "rad"), ("speed", "x'", "m/s"), ("turn", "theta'", "rad/s"))
     cases = [
@@ -75,7 +75,7 @@ def _cases() -> tuple[Case, ...]:
             {"late": nominal.command_delay}, {"command_delay": nominal.command_delay}, growth,
         ),
         Case(
-            "saturated_ticks, nonlinearity", "theta is pushed in every tick, while the plan saturates, too",
+            "saturated_ticks, nonlinearity", "theta is pushed in every tick, also while the plan saturates",
             "errors grow as in the unsaturated loop", AT_EDGE,
             {"w": np.array([0.0, nominal.angle_disturbance, 0.0, 0.0])}, growth,
             {"angle_disturbance": nominal.angle_disturbance}, share="own and common",
@@ -90,33 +90,33 @@ def _cases() -> tuple[Case, ...]:
         ),
         Case(
             "age of the state, input_age", "the state behind an action is four periods old", "a state counts as new",
-            "a force of least margin upon an old state, from random ones; then the plan, whose states are new",
+            "from random states, a force of least margin for an old state; then the plan with new states",
             {"old": 4}, share="none",
         ),
         Case(
             "max_skew_s", "", "", "",
-            why_not="one message holds the whole state, so nothing in it is apart in time; an old goal is no danger",
+            why_not="one message holds the whole state, so all of it has one time; an old goal is no danger",
         ),
         Case(
             "lidar", "", "", "",
-            why_not="it has none: joint_states is its only sensor, and the rows *_error bound that",
+            why_not="it has none: joint_states is its only sensor, and the rows *_error cover its errors",
         ),
         Case(
             "W of the comparison", "", "", "",
-            why_not="no parameter: computed from *_error and *_disturbance; decides what counts as a mismatch and "
-            "whether a plan counts as held, and no certificate reads it",
+            why_not="no parameter: computed from *_error and *_disturbance; it decides what counts as a mismatch and "
+            "whether a plan counts as held, and is not part of a certificate",
         ),
         Case(
             "between_members", "", "", "",
-            why_not="a reserve for models between the members: no scenario was found in which deleting it is unsafe",
+            why_not="a reserve for models between the members; no scenario was found in which deleting it is unsafe",
         ),
         Case(
             "drive_timeout", "", "", "",
-            why_not="no passive safe state: without commands the pole falls, with or without it (uncoverable)",
+            why_not="no passive safe state: without commands the pole falls, with or without this margin (uncoverable)",
         ),
         Case(
             "band, band_budget", "", "", "",
-            why_not="decide when the plan takes over, not whether the plan is safe; without them it certifies less",
+            why_not="decide when the plan takes over, not whether it is safe; without them less is certified",
         ),
     ]  # fmt: skip
     return tuple(cases)

@@ -1,4 +1,4 @@
-"""How the cart-pole moves and is kept safe: dynamics as PyBullet integrates them, LQR backup policy, S_f, margins.
+"""The model of the cart-pole: dynamics as PyBullet integrates them, LQR backup policy, terminal set, tightening, W.
 
 Safe set: |x| and |theta| within limits. Backup policy k: LQR about one of several rest positions (centres), clipped as
 the actuator clips it. Terminal set S_f: an ellipsoid about the centre, invariant for every member of the ensemble.
@@ -18,17 +18,17 @@ from scipy.optimize import minimize
 from safe_support_ql.robots.cart_pole.parameters import Parameters
 from safe_support_ql.robots.model import Certificate, Detection, Dynamics, Floats, Model
 
-GRAVITY = 9.81  # m/s^2, what the simulator sets
+GRAVITY = 9.81  # m/s^2, as in the simulator
 PHYSICS_HZ = 250
 CONTROL_HZ = 50
 
 
 @register_jitable  # a plain function in Python, compiled where compiled code calls it
 def accelerations(q: Any, v: Any, w: Any, force: Any, member: tuple[Any, ...]) -> tuple[Any, Any]:
-    """(x'', theta'') of the cart-pole with Bullet's link damping; member as in step.
+    """(x'', theta'') of the cart-pole with Bullet's link damping; member as in `step`.
 
     Lagrange's equations; damping as in btMultiBody's articulated-body pass: force -d m v (1 + |v|) on each link's
-    centre of mass and torque -d I w (1 + |w|), with d the damping of 0.04 / s. Pinned to PyBullet by a test.
+    centre of mass and torque -d I w (1 + |w|), with d the damping. A test compares it with PyBullet.
     """
     cart, pole, length, inertia, gain, damping, _ = member
     s, c = np.sin(q), np.cos(q)
@@ -46,11 +46,11 @@ def accelerations(q: Any, v: Any, w: Any, force: Any, member: tuple[Any, ...]) -
 
 
 def step(x: tuple[Any, ...], u: tuple[Any, ...], member: tuple[Any, ...], dt: float) -> tuple[Any, ...]:
-    """The state after dt seconds of the force u held, as PyBullet integrates it.
+    """The state after dt seconds under the constant force u, as PyBullet integrates it.
 
-    member = (cart mass, pole mass, pole centre, pole inertia, gain, damping, physics step). Bullet takes dt / h
-    semi-implicit Euler steps of h; this takes one midpoint step whose moments (mean time, mean square and cubic time of
-    those h-steps) are Bullet's: the same to third order, with two force evaluations, and exact for dt = h. h = 0 is
+    member = (cart mass, pole mass, pole centre, pole inertia, gain, damping, physics step h). Bullet takes dt / h
+    semi-implicit Euler steps of length h. This takes one midpoint step with the same moments (mean time, mean square
+    and cubic time of those steps): equal to third order, with two force evaluations, and exact for dt = h. h = 0 is
     continuous time, as on hardware.
     """
     p, q, v, w = x
@@ -70,12 +70,15 @@ def backup(x: tuple[Any, ...], centre: tuple[float, ...], constants: tuple[float
 
 
 def margins(x: tuple[Any, ...], points: Any, constants: tuple[float, ...]) -> tuple[Any, ...]:
-    """(track [m], lean [rad]) left before the safe set ends."""
+    """True margins (track [m], lean [rad])."""
     return constants[0] - np.abs(x[0]), constants[1] - np.abs(x[1])
 
 
 def terminal(x: tuple[Any, ...], centre: tuple[float, ...], constants: tuple[float, ...]) -> Any:
-    """Inside {z' P z <= rho} about `centre`, shrunk where the track ends; constants[7:] = (P[10], rho, room, reach)."""
+    """Inside {z' P z <= rho} about `centre`, shrunk near the end of the track.
+
+    constants[7:] = (P[10], rho, room, reach).
+    """
     _, _, _, _, _, _, _, p00, p01, p02, p03, p11, p12, p13, p22, p23, p33, rho, room, reach = constants
     p, q, v, w = x[0] - centre[0], x[1], x[2], x[3]
     value = (
@@ -87,18 +90,19 @@ def terminal(x: tuple[Any, ...], centre: tuple[float, ...], constants: tuple[flo
 
 
 def nominal(p: Parameters) -> Floats:
-    """The nominal member, see step."""
+    """The nominal member [7], see `step`."""
     return np.array(
         [p.cart_mass, p.pole_mass, p.pole_centre, p.pole_inertia, 1.0, p.damping, 1.0 / PHYSICS_HZ]
     )  # fmt: skip
 
 
 def _ensemble(p: Parameters) -> Floats:
-    """Nominal and four corners [5, 7].
+    """The nominal member and four corners [5, 7].
 
-    Authority per command (gain / cart mass) and the pole's speed (length) are each at both ends. A heavy pole makes
-    every corner worse, because it pushes the cart; a light one adds nothing. That the corners stand for the box is
-    measured, not proved: a test draws models from the box, and `between_members` is the margin for what they lose.
+    The corners combine both ends of the acceleration per command (gain / cart mass) and of the pole's length. The pole
+    is heavy in all of them: that is worse, because it pushes the cart; a light pole adds nothing. That the corners
+    stand for the whole box is measured, not proved: a test draws models from the box, and `between_members` covers
+    what those lose.
     """
     rows = [nominal(p)]
     for weak, long in ((1, -1), (1, 1), (-1, -1), (-1, 1)):
@@ -117,7 +121,7 @@ def bounds(p: Parameters) -> tuple[Floats, Floats]:
 
 
 def _linear(member: Floats) -> tuple[Floats, Floats]:
-    """A[4, 4], B[4] of one control period about rest, by central differences of step."""
+    """A[4, 4], B[4] of one control period about rest, by central differences of `step`."""
     size = 1e-5
 
     def column(i: int) -> Floats:
@@ -136,10 +140,10 @@ def lqr(member: Floats, weights: Floats, force_weight: float) -> Floats:
 
 
 def _common_lyapunov(loops: list[Floats]) -> tuple[Floats, float]:
-    """(P[4, 4], rate): ||A z||_P <= rate ||z||_P for every closed loop A, the smallest rate that descent finds.
+    """(P[4, 4], rate): ||A z||_P <= rate ||z||_P for every closed loop A, with the smallest rate that descent finds.
 
-    The rate is quasi-convex in P, so descent on its softened maximum from the nominal solution does; the exact rate is
-    then computed, so a poor search can cost size of S_f but never its invariance.
+    The rate is quasi-convex in P, so descent on its softened maximum from the nominal solution is enough. The exact
+    rate is computed at the end: a poor search makes S_f smaller, but never breaks its invariance.
     """
     start = solve_discrete_lyapunov(loops[0].T, np.eye(4))
     unit = np.sqrt(np.diag(start))  # states in these units make P well conditioned
@@ -168,12 +172,13 @@ def _common_lyapunov(loops: list[Floats]) -> tuple[Floats, float]:
 
 
 def _tubes(p: Parameters, member: Floats, gain: Floats, ticks: int) -> Floats:
-    """Bounds [ticks + 1, 2] of |error| in (x, theta) of a rollout against the truth of the same `member`.
+    """Bounds [ticks + 1, 2] of |error| in (x, theta) of a rollout against the true motion of the same `member`.
 
-    For the candidate's own tick, and while k saturates, errors grow open loop (A), then as A - B K: the largest over
-    every number of open ticks up to saturated_ticks. |C Phi| e_0 for the start, |C Phi| w_bar for each tick, and
-    |C Phi B| |K| e_0 for each closed one, because k acts on the measured state. Entry by entry, so there is no
-    Lipschitz constant to lose on. Late commands are late_swings impulses of full swing at their worst moment.
+    During the candidate's own tick, and while k saturates, errors grow open loop (A), afterwards with A - B K. The
+    bound is the largest over all numbers of open ticks up to saturated_ticks. It sums |C Phi| e_0 for the start,
+    |C Phi| w_bar for each tick, and |C Phi B| |K| e_0 for each closed tick, because k acts on the measured state. It
+    is taken entry by entry, which is tighter than a Lipschitz constant. Late commands are late_swings impulses of full
+    swing at their worst moment.
     """
     a, b = _linear(member)
     e0, w = bounds(p)
@@ -183,12 +188,12 @@ def _tubes(p: Parameters, member: Floats, gain: Floats, ticks: int) -> Floats:
     settled = [np.eye(4)]
     for _ in range(ticks):
         settled.append((a - np.outer(b, gain)) @ settled[-1])
-    closed = np.array(settled)[:, :2]  # what an error does to (x, theta) t closed ticks later
+    closed = np.array(settled)[:, :2]  # effect of an error on (x, theta) t closed ticks later
     steady = np.abs(closed) @ w + np.abs(closed @ b) * measured
     worst = np.zeros((ticks + 1, 2))
     for open_ticks in range(1, p.saturated_ticks + 1):
         bound, impulse = np.zeros((ticks + 1, 2)), np.zeros((ticks + 1, 2))
-        for u in range(open_ticks + 1):  # an error that enters after tick u; the first one is that of the start
+        for u in range(open_ticks + 1):  # an error that enters after tick u; u = 0 is the error of the start
             before = np.array(opened[: open_ticks - u + 1])[:, :2]
             after = closed[1 : ticks - open_ticks + 1] @ opened[open_ticks - u]
             path = np.concatenate([before, after])
@@ -203,7 +208,7 @@ def _tubes(p: Parameters, member: Floats, gain: Floats, ticks: int) -> Floats:
 
 
 def build_model(p: Parameters) -> Model:
-    """The model with `p`. Raises ValueError naming the parameter where no certificate exists."""
+    """The model with parameters `p`. Raises ValueError naming the parameter if no certificate exists."""
     dt = 1.0 / CONTROL_HZ / p.checks_per_tick
     substeps = PHYSICS_HZ // CONTROL_HZ
     if substeps % p.checks_per_tick:
@@ -222,13 +227,14 @@ def build_model(p: Parameters) -> Model:
     tube = np.max([_tubes(p, member, gain, ticks) for member in members], axis=0)
     limits = np.array([p.position_limit, p.angle_limit])
     e0, w = bounds(p)
-    # Between two checks dt apart a coordinate passes its larger end by at most dt^2 / 8 of its acceleration.
+    # Between two checks dt apart, a coordinate exceeds the larger of its values there by at most dt^2 / 8 of its
+    # acceleration.
     corner = (np.array(p.angle_limit), 0.0, 0.0, -p.force_limit)
     fastest = np.max([np.abs(accelerations(*corner, tuple(member))) for member in members], axis=0)
     margin = tube + dt**2 / 8 * fastest + p.between_members * limits
 
-    # S_f: the largest {z' P z <= rho} with |theta| inside its limit less the tube, and |K z|, measured with error,
-    # inside the actuator's; |x| is a matter of the centre.
+    # S_f: the largest {z' P z <= rho} in which |theta| stays inside its tightened limit, and |K z| of the measured
+    # state inside the actuator's range. `terminal` handles |x|, which depends on the centre.
     spread = np.linalg.inv(lyapunov)
     lean = (p.angle_limit - margin[-1, 1]) / np.sqrt(spread[1, 1])
     effort = (p.force_limit - np.abs(gain) @ e0) / np.sqrt(gain @ spread @ gain)
@@ -244,11 +250,12 @@ def build_model(p: Parameters) -> Model:
         )
     constants = (*limits, p.force_limit, *gain, *lyapunov[np.triu_indices(4)], radius**2, room, reach)
 
-    checks = -(-np.arange(ticks * p.checks_per_tick + 1) // p.checks_per_tick)  # the tick each check is part of
-    # What an error of the state, or of one step, does to (x, theta) at any later time: absolute values of Phi_t's rows.
+    checks = -(-np.arange(ticks * p.checks_per_tick + 1) // p.checks_per_tick)  # the tick that each check belongs to
+    # Effect of an error of the state, or of one step, on (x, theta) at any later time: absolute values of Phi_t's rows.
     loop = linear[0][0] - np.outer(linear[0][1], gain)
     later = np.array([np.abs(np.linalg.matrix_power(loop, t)[:2]) for t in range(ticks)])
-    # A prediction misses by both measurements and the disturbance; where a tick is uneven, by a late command, too.
+    # A prediction is off by the errors of both measurements and by the disturbance; in an uneven tick, a late command
+    # adds to that.
     residual = np.max([np.abs(a) @ e0 for a, _ in linear], axis=0) + e0 + w
     late = np.max([np.abs(b) for _, b in linear], axis=0) * 2.0 * p.force_limit * p.command_delay * CONTROL_HZ
     centres = np.linspace(-p.centre_span, p.centre_span, p.centres) if p.centres > 1 else np.zeros(1)
@@ -263,7 +270,7 @@ def build_model(p: Parameters) -> Model:
             margin_names=("track", "lean"),
             tightening=np.ascontiguousarray(margin[checks]),
             scale=limits,
-            holds=(p.checks_per_tick,),  # an effort of zero is no stop, so there is no drive timeout to certify
+            holds=(p.checks_per_tick,),  # zero effort does not stop it, so there is no drive timeout to certify
             offered_longer=p.offered_ticks * p.checks_per_tick,
             band=p.band,
             noise_allowance=float((later @ e0 / limits).max()),

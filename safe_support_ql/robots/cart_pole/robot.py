@@ -1,6 +1,6 @@
-"""The cart-pole as a robot: state, estimate, observation and task.
+"""The cart-pole as a Robot: topics, world, estimate, observation, reward and scripted controller.
 
-No passive safe state exists: without a command the pole falls, so a lost state or a dead monitor is uncoverable.
+It has no passive safe state: without a command the pole falls, so a lost state or a dead monitor is uncoverable.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from safe_support_ql.robots.model import Floats
 from safe_support_ql.robots.world import Channel, CommandTopic, JointDrive, WorldSpec
 
 TRAVEL = 15.0  # m, joint limit of the URDF: no slider can report more
-OFF_REST = 0.05  # m
-FASTEST = 30.0  # m/s and rad/s, beyond what any of its joints can reach
+OFF_REST = 0.05  # m from the centre: beyond this it counts as moving
+FASTEST = 30.0  # m/s and rad/s, more than its joints can reach
 
 
 class CartPole(Robot):
@@ -40,7 +40,7 @@ class CartPole(Robot):
     )  # fmt: skip
 
     def __init__(self, parameters: Parameters) -> None:
-        """Derive everything from `parameters`. Raises ValueError if they leave no certificate."""
+        """Derive everything from `parameters`. Raises ValueError if they allow no certificate."""
         p = self.parameters = parameters
         joints = ("slider_to_cart", "cart_to_pole")
         self.world = WorldSpec(
@@ -82,8 +82,8 @@ class CartPole(Robot):
             return "all *_disturbance are 0, one must be more: the band's budget would never be spent"
         p, certificate = self.parameters, self.model.certificate
         if p.input_age < LATE * self.period:
-            return f"input_age is {p.input_age:g} s, must be {LATE * self.period:g} s at least: a cycle may be so late"
-        # What the margins leave at the end of a rollout, which the outermost start has to keep.
+            return f"input_age is {p.input_age:g} s, must be at least {LATE * self.period:g} s: a cycle may be late"
+        # The outermost start must keep what the tightening leaves at the end of a rollout.
         x, lean = np.maximum(certificate.scale * (1 - p.band) - certificate.tightening[-1], 0.0)
         if p.start_range > x:
             return f"start_range is {p.start_range:g} m, must be at most {_down(x)} m for a start to be certified"
@@ -97,7 +97,7 @@ class CartPole(Robot):
         return self.estimate({"joint_states": np.zeros(4), "goal_pose": np.zeros(1)})
 
     def estimate(self, inputs: Inputs) -> Estimate:
-        """State (x, theta, x', theta') as the joints report it; task (goal x [m],) clipped to the goal range."""
+        """State (x, theta, x', theta') as measured; task (goal x [m],) clipped to the goal range."""
         joints, goal = _vector(inputs, "joint_states", 4), _vector(inputs, "goal_pose", 1)
         if abs(joints[0]) > TRAVEL:
             raise ValueError(f"joint_states: cart at {joints[0]:g} m, the slider ends at {TRAVEL:g} m")
@@ -108,7 +108,7 @@ class CartPole(Robot):
     def observation(
         self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: Floats, threshold: float
     ) -> Singles:
-        """See observation_names; SI units, threshold in scaled margin."""
+        """See `observation_names`; SI units, the threshold in scaled margin."""
         goal = estimate.task[0]
         return np.array([*estimate.state, goal - estimate.state[0], goal, previous[0], *centre, threshold], np.float32)
 
@@ -123,28 +123,28 @@ class CartPole(Robot):
         return np.stack(tip, axis=1)
 
     def in_motion(self, state: Floats, centre: Floats) -> bool:
-        """OFF_REST or more away from the rest position of its plan."""
+        """OFF_REST or more away from the centre of its plan."""
         return bool(abs(state[0] - centre[0]) >= OFF_REST)
 
     def truth_margins(self, truth: Floats) -> Floats:
-        """(track [m], lean [rad]) at the true joint positions and velocities."""
+        """(track [m], lean [rad]) at truth = (joint positions, joint velocities)."""
         return np.array([self.parameters.position_limit - abs(truth[0]), self.parameters.angle_limit - abs(truth[1])])
 
     def reward(self, before: Floats, action: Floats, after: Floats, goal: Floats) -> tuple[float, bool]:
-        """-(distance to the goal / 1 m)^2 - reward_force (F / F_max)^2; the task never ends by success."""
+        """-(distance to the goal / 1 m)^2 - reward_force (F / F_max)^2; success never ends an episode."""
         p = self.parameters
         distance = after[0] - self._clip(goal)[0]
         return float(-(distance**2) - p.reward_force * (action[0] / p.force_limit) ** 2), False
 
     def controller(self, observations: Singles) -> Floats:
-        """LQR to the goal [N, 1]; a goal beyond controller_reach counts as that far, which bounds speed and lean."""
+        """LQR to the goal [N, 1]; goals beyond controller_reach are moved to it, which bounds speed and lean."""
         p = self.parameters
         offset = np.clip(observations[:, 4].astype(np.float64), -p.controller_reach, p.controller_reach)
         state = np.column_stack([-offset, observations[:, 1:4]])
         return np.clip(-(state @ self._gain), -p.force_limit, p.force_limit)[:, None]
 
     def initial_state(self, rng: np.random.Generator) -> Floats:
-        """(x, theta, x', theta') at the start of an episode: near rest, and certified."""
+        """(x, theta, x', theta') at the start of an episode, near rest."""
         p = self.parameters
         return rng.uniform(-1.0, 1.0, 4) * np.array([p.start_range, p.start_angle, p.start_speed, p.start_speed])
 
@@ -157,7 +157,7 @@ class CartPole(Robot):
 
 
 def _down(value: float) -> float:
-    """`value` rounded down, so that what an objection names is accepted."""
+    """`value` rounded down, so that the value in an objection is accepted."""
     return float(np.floor(1e3 * value) / 1e3)
 
 
@@ -169,5 +169,5 @@ def _vector(inputs: Inputs, channel: str, size: int) -> Floats:
 
 
 def make(parameters: Mapping[str, Any], where: str) -> CartPole:
-    """The robot with `parameters` over the defaults. Raises ValueError naming the key."""
+    """The robot with `parameters` over the defaults. Raises ValueError naming the key in `where`."""
     return CartPole(build(Parameters, parameters, where))

@@ -1,1 +1,1 @@
-"""A light differential-drive base with a lidar among static obstacles; the default robot."""
+"""A light differential-drive base with a lidar, among static obstacles; the default robot."""

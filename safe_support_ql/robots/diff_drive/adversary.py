@@ -1,4 +1,4 @@
-"""The base in the adversary's world: on a plane with a post, or the corner of a wall."""
+"""The base in the adversary's world, a plane with a post, a wall or a box: how each covered error acts on it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from safe_support_ql.robots.diff_drive.parameters import Parameters
 from safe_support_ql.robots.diff_drive.robot import DiffDrive
 from safe_support_ql.robots.model import Floats
 
-CURVES = (0.0, 0.5, -0.5)  # rad/s: straight at the post, or along an arc
+CURVES = (0.0, 0.5, -0.5)  # rad/s: straight towards the post, or along an arc
 
 
 class SeeingBase(DiffDrive):
-    """Knows the post exactly: its place [2] in the robot's frame travels as the scan's first ranges."""
+    """A monitor that knows the post exactly: the scan's first two ranges hold its position in the robot's frame."""
 
     def occupied(self, scan: Floats) -> Floats:
         """The post itself."""
         return scan[None, :2].copy()
 
     def blindness(self, scan: Floats) -> str:
-        """It needs no lidar."""
+        """Always '': it needs no lidar."""
         return ""
 
 
 class RangingBase(SeeingBase):
-    """Knows the post by a single range, which is wrong by at most lidar_noise; no gap between rays pays for it."""
+    """A monitor that knows the post by one range with an error of at most lidar_noise, without a gap between rays."""
 
     def occupied(self, scan: Floats) -> Floats:
         """The post, nearer by lidar_noise."""
@@ -37,19 +37,19 @@ class RangingBase(SeeingBase):
 
 
 class LidarBase(DiffDrive):
-    """With its lidar, but without the allowance for a corner between two rays."""
+    """A monitor that uses its lidar, but without the allowance for a corner between two rays."""
 
     def occupied(self, scan: Floats) -> Floats:
-        """Ranges stretched by what the allowance takes off again."""
+        """Points of ranges that are stretched by as much as the allowance shortens them."""
         return super().occupied(scan / (1.0 - np.pi / self.parameters.scan_rays))
 
 
 class Base(TrueWorld):
-    """The true base: the model's member, exactly; x[5] = (x, y, yaw, v, w) and a post in the world.
+    """The true base moves exactly as one member of the model; x[5] = (x, y, yaw, v, w). The world holds a post.
 
     `truth`: factors of the drive ('ground', 'turn', 'lag', 'braking'), 'jump' (m, once), 'drift' (m/s), 'creep',
-    'odometry_lost' (m/s), 'range_error' (m); and what it does: 'curves', or 'speed' (it passes the post), or 'turning'
-    with a 'post', or 'corner' (of a box instead of a post).
+    'odometry_lost' (m/s), 'range_error' (m); and no errors: 'curves', or 'speed' (it passes the post), or 'turning'
+    with a 'post', or 'corner' (of a box in place of the post).
     """
 
     robot: DiffDrive
@@ -58,16 +58,18 @@ class Base(TrueWorld):
         """Start standing (or at `speed`) towards a post, or past it."""
         super().__init__(robot, truth, rng)
         self.x = np.array([0.0, 0.0, 0.0, self.truth.get("speed", 0.0), 0.0])
-        self.curve = float(rng.choice(truth["curves"])) if "curves" in truth else 0.0  # rad/s, asked for at every speed
+        self.curve = (
+            float(rng.choice(truth["curves"])) if "curves" in truth else 0.0
+        )  # rad/s, requested with every speed
         reach = float(robot.model.certificate.constants[0])
-        if "speed" in truth:  # beside the post, which it passes in the middle of two checks
+        if "speed" in truth:  # it passes beside the post, midway between two checks
             half = 0.5 * truth["speed"] * robot.model.dynamics.dt
-            graze = np.hypot(half, reach) - reach  # at the checks beside the post it is this much clearer than between
+            graze = np.hypot(half, reach) - reach  # how much larger the distance to the post is at those two checks
             self.post = np.array([(2 * rng.integers(6, 10) + 1) * half, reach - rng.uniform(0.0, graze)])
         else:
             self.post = np.array([rng.uniform(0.7, 1.1), 0.0])
             self.post[1] = rng.uniform(-0.02, 0.02) if "corner" in truth else 0.0
-        if self.curve:  # where the arc of full speed and that turn rate leads
+        if self.curve:  # put the post on the arc of full speed and that turn rate
             away = self.post[0]
             half = np.arcsin(0.5 * away * self.curve / robot.parameters.speed)
             self.post = away * np.array([np.cos(half), np.sin(half)])
@@ -75,11 +77,11 @@ class Base(TrueWorld):
             self.x[3:] = truth["turning"]
             self.post = np.array(truth["post"]) + rng.uniform(-0.03, 0.03, 2)
         self.slip = float(self.truth.get("jump", 0.0))
-        self.rays = not isinstance(robot, SeeingBase)  # else it knows the post
+        self.rays = not isinstance(robot, SeeingBase)  # otherwise it knows the post without them
         self.attacks = int(rng.integers(1, 12))
 
     def sense(self) -> dict[str, Floats]:
-        """Odometry (its pose is used by nothing here), the post or a scan, a goal."""
+        """Odometry (its pose is not used here), the post or a scan, and a goal."""
         to = self.post - self.x[:2]
         cos, sin = np.cos(self.x[2]), np.sin(self.x[2])
         seen = np.array([cos * to[0] + sin * to[1], -sin * to[0] + cos * to[1]])
@@ -96,7 +98,7 @@ class Base(TrueWorld):
         elif isinstance(self.robot, LidarBase):  # a wall across its path
             with np.errstate(divide="ignore"):
                 scan = np.where(np.cos(angles) > 1e-9, seen[0] / np.cos(angles), np.inf)
-        else:  # the post's own range is as wrong as a ray's
+        else:  # the post's own range has the same error as a ray
             scan[:2] = seen * (1.0 + self.truth.get("range_error", 0.0) / np.hypot(*seen))
         scan = np.where(scan > self.robot.parameters.scan_range, np.inf, scan)
         v = self.x[3] - self.truth.get("odometry_lost", 0.0)
@@ -108,7 +110,7 @@ class Base(TrueWorld):
         }
 
     def tick(self, action: Floats, checks: int = 0) -> float:
-        """Smallest clearance margin in metres."""
+        """Smallest true margin of clearance in metres."""
         model, p, truth = self.robot.model, self.robot.parameters, self.truth
         weak, ground = truth.get("braking", 1.0), truth.get("ground", 1.0)
         member = (
@@ -125,7 +127,7 @@ class Base(TrueWorld):
             self.x = np.array(model.dynamics.step(tuple(before), tuple(action), member, model.dynamics.dt), np.float64)
             moving = abs(self.x[3]) > p.terminal_speed
             if moving and self.slip and action[0] <= 0.0:
-                self.x[0] += self.slip  # once: it slides on when it brakes
+                self.x[0] += self.slip  # once, when it brakes
                 self.slip = 0.0
             if moving:
                 self.x[0] += truth.get("drift", 0.0) * model.dynamics.dt
@@ -133,8 +135,9 @@ class Base(TrueWorld):
                 self.x[3] = 0.0
             parts = np.linspace(0.0, 1.0, 13)[1:] if "speed" in truth else np.ones(1)
             for part in parts:
-                way = (before[3] + 0.5 * part * (self.x[3] - before[3])) * part * model.dynamics.dt * ground
-                at = self.x[:2] if part == 1.0 else before[:2] + way * np.array([np.cos(before[2]), np.sin(before[2])])
+                driven = (before[3] + 0.5 * part * (self.x[3] - before[3])) * part * model.dynamics.dt * ground
+                ahead = np.array([np.cos(before[2]), np.sin(before[2])])
+                at = self.x[:2] if part == 1.0 else before[:2] + driven * ahead
                 least = min(least, float(np.hypot(*(self.post - at)) - model.certificate.constants[0]))
         return least
 
@@ -143,7 +146,7 @@ class Base(TrueWorld):
         return bool(abs(self.x[3]) < 1e-4)
 
     def actions(self) -> Floats:
-        """Straight on, or along its curve, at every speed, or at the one that it has."""
+        """Every speed straight ahead or along its curve; the present speed if it is to pass the post."""
         if "speed" in self.truth:
             return np.array([[self.truth["speed"], 0.0]])
         if "turning" in self.truth:
@@ -152,12 +155,12 @@ class Base(TrueWorld):
         return np.column_stack([speeds, np.full(len(speeds), self.curve)])
 
     def attacking(self, tick: int) -> bool:
-        """Until it drives as well, for some time."""
+        """Also true until the base has driven for some time."""
         return super().attacking(tick) or bool(abs(self.x[3]) < 0.3 and tick < 40)
 
 
 def adversary(p: Parameters) -> Adversary:
-    """With the errors that the certificate of `p` covers."""
+    """The adversary with the errors that the certificate of `p` covers."""
     return Adversary(
         world=Base,
         monitor=RangingBase,
@@ -166,14 +169,14 @@ def adversary(p: Parameters) -> Adversary:
         corners=_corners(p),
         about_one=("ground", "turn", "lag", "braking"),
         no_error=("curves",),
-        compares=False,  # the scan is no scan here
+        compares=False,  # here, the scan channel holds no real scan
     )
 
 
 def _error_forms(p: Parameters) -> dict[str, tuple[Truth, ...]]:
     both = (1.0, -1.0)
     named: dict[str, list[Truth]] = {
-        "motion_mismatch, way": [{"ground": 1 + sign * p.motion_mismatch} for sign in both],
+        "motion_mismatch, distance": [{"ground": 1 + sign * p.motion_mismatch} for sign in both],
         "motion_mismatch, turn": [{"turn": 1 + sign * p.motion_mismatch} for sign in both],
         "lag_mismatch": [{"lag": 1 + sign * p.lag_mismatch} for sign in both],
         "braking_mismatch": [{"braking": 1 - p.braking_mismatch}],
@@ -186,15 +189,18 @@ def _error_forms(p: Parameters) -> dict[str, tuple[Truth, ...]]:
 
 
 def _corners(p: Parameters) -> dict[str, Truth]:
-    """By the signs of (way, turn, lag, slew limits); the last are not covered above nominal and so stay there."""
+    """All errors at their bounds, by the signs of (distance, turn, lag, slew limits).
+
+    Slew limits above nominal are not covered, so the last sign is - or 0.
+    """
     rest = {
         "drift": p.margin_growth, "jump": p.margin_model, "odometry_lost": p.margin_speed_estimate,
         "range_error": p.lidar_noise, "curves": CURVES,
     }  # fmt: skip
     found: dict[str, Truth] = {}
-    for way, turn, lag, brakes in product((1, -1), (1, -1), (1, -1), (1, -1)):
-        found[f"{way:+d} {turn:+d} {lag:+d} {min(brakes, 0):+d}".replace("+0", " 0")] = {
-            "ground": 1 + way * p.motion_mismatch, "turn": 1 + turn * p.motion_mismatch,
+    for distance, turn, lag, brakes in product((1, -1), (1, -1), (1, -1), (1, -1)):
+        found[f"{distance:+d} {turn:+d} {lag:+d} {min(brakes, 0):+d}".replace("+0", " 0")] = {
+            "ground": 1 + distance * p.motion_mismatch, "turn": 1 + turn * p.motion_mismatch,
             "lag": 1 + lag * p.lag_mismatch, "braking": 1 + min(brakes, 0) * p.braking_mismatch, **rest,
         }  # fmt: skip
     return found

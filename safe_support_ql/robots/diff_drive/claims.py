@@ -1,4 +1,4 @@
-"""What the base claims, and how that is tried; see robots/claims.py."""
+"""What the base claims: worlds inside and outside the claim, calibration, search; the types are in robots/claims.py."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from safe_support_ql.robots.world import DifferentialDrive, WorldSpec
 
 
 def claims(robot: DiffDrive) -> Claims:
-    """With the robot's parameters."""
+    """The claims of `robot`."""
     p = robot.parameters
     return Claims(
         errors={
             "odom": np.array([0.0, 0.0, 0.0, 0.0, p.margin_speed_estimate, 0.0]),
             "scan": np.full(p.scan_rays, p.lidar_noise),
         },
-        # 16 % and the odometry's own drift of up to three standard deviations stay within the ensemble's 20 %.
+        # 16 % plus three standard deviations of the odometry's own drift stay within the ensemble's 20 %.
         mismatches={
             "ground_fast": {"ground_speed": 1.16},
             "ground_slow": {"ground_speed": 0.84, "ground_turn": 1.16},
@@ -46,7 +46,7 @@ def _beyond(world: WorldSpec, p: Parameters) -> dict[str, WorldSpec]:
     assert isinstance(drive, DifferentialDrive) and lidar
     return {
         "wheels_slip": replace(world, drive=replace(drive, wheel=replace(drive.wheel, friction=0.05))),
-        "load": replace(  # ten times the mass, and what that does to the drive
+        "load": replace(  # ten times the mass, and its effect on the drive
             world,
             drive=replace(
                 drive,
@@ -64,14 +64,14 @@ def _beyond(world: WorldSpec, p: Parameters) -> dict[str, WorldSpec]:
 
 
 def member(nominal: Floats, factors: Floats) -> Floats:
-    """(ground_v, ground_w, response, acceleration, turn_acceleration, dead_zone); response = 1 - exp(-dt / lag)."""
+    """`nominal`[6], as in model.step, with factors[4] on (true speed, true turn rate, lag, slew limits)."""
     speed, turn, lag, slew = factors
     response = 1.0 - (1.0 - nominal[2]) ** (1.0 / lag)
     return np.array([speed * nominal[0], turn * nominal[1], response, slew * nominal[3], slew * nominal[4], nominal[5]])
 
 
 def placed(robot: DiffDrive, start: Floats, x: Floats, arena: Any) -> Floats:
-    """Truth vector of a predicted state, put on the map from the true pose at the start."""
+    """Truth vector of a predicted state x[5], placed on the map at the true start pose."""
     cos, sin = np.cos(start[2]), np.sin(start[2])
     east, north = start[0] + cos * x[0] - sin * x[1], start[1] + sin * x[0] + cos * x[1]
     clearance = float(arena.clearance(np.asarray(east), np.asarray(north))) - robot.world.footprint_radius
@@ -104,26 +104,24 @@ CALIBRATION = CalibrationSpec(
 
 
 def begin(world: Any, robot: DiffDrive, numbers: Mapping[str, Floats], rng: np.random.Generator) -> None:
-    """Close to something, and with an odometry whose scale is off by `drift` (way, turn) of three deviations."""
+    """Start near an obstacle. The scale of the odometry is off by `drift` (distance, turn) times three deviations."""
     world.set_arena(near_start(world.map, robot, rng))
     drive = robot.world.drive
     assert isinstance(drive, DifferentialDrive)
-    way, turn = 3.0 * drive.odometry_drift * numbers["drift"]
+    speed, turn = 1.0 + 3.0 * drive.odometry_drift * numbers["drift"]
     truth = world.spec.drive
-    world.drive = replace(
-        truth, ground_speed=truth.ground_speed * (1.0 + way), ground_turn=truth.ground_turn * (1.0 + turn)
-    )
+    world.drive = replace(truth, ground_speed=truth.ground_speed * speed, ground_turn=truth.ground_turn * turn)
 
 
 def near_start(arena: Any, robot: DiffDrive, rng: np.random.Generator) -> Any:
-    """`arena` with the robot close to something, mostly facing it, and the goal out of reach: no episode ends there."""
+    """`arena` with a start near an obstacle, mostly facing it, and the goal out of reach, so that no episode ends."""
     half = arena.half_side
-    kept = -float(robot.truth_margins(np.zeros(6))[0])  # m of clearance that the safe set asks for
+    kept = -float(robot.truth_margins(np.zeros(6))[0])  # m of clearance that the safe set requires
     unit = float(robot.model.certificate.tightening[-1, 0])
     while True:
         x, y = rng.uniform(-half, half, (2, 32))
         left = arena.clearance(x, y) - robot.world.footprint_radius - kept
-        # From half a tightening to six away, the nearest as likely as any; standing there is safe.
+        # From half a tightening to six tightenings away, all equally likely; standing there is safe.
         wanted = rng.uniform(0.5, 6.0) * unit
         best = int(np.argmin(np.abs(left - wanted)))
         if left[best] <= 0.0 or abs(left[best] - wanted) > unit:

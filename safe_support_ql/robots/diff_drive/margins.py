@@ -1,4 +1,4 @@
-"""What each margin of the base is for: with it no unsafe visit, without it at least one, everything else exact."""
+"""The base's table of margins: for each, an error that is safe with the margin and unsafe without it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ZERO: Mapping[str, Any] = {
     "step_residual": 0.0, "terminal_speed": 0.001, "drive_timeout": 0.1,
 }  # fmt: skip
 
-AT_WALL = "drives at a post with the speed of least margin, then brakes"
+AT_WALL = "drives towards a post at the speed of least margin, then brakes"
 CASES = (
     Case(
-        "motion_mismatch", "20 % more way than the odometry says", "the ensemble has no faster ground", AT_WALL,
+        "motion_mismatch", "drives 20 % farther than the odometry says", "no member drives farther", AT_WALL,
         {"ground": 1.2}, {"motion_mismatch": 0.2}, share="none",
     ),
     Case(
@@ -31,8 +31,8 @@ CASES = (
         {"braking": 0.8}, {"braking_mismatch": 0.2}, share="none",
     ),
     Case(
-        "between_members", "a drive inside all mismatches that is none of the members",
-        "the members stand for the whole box", "turns in beside a post; no command comes any more",
+        "between_members", "a drive inside all mismatches that is not a member",
+        "the members stand for the whole box", "turns in beside a post, then commands stop",
         {
             "turning": (0.17, -0.68), "post": (0.07, -0.28), "dies": 0.25,
             "ground": 0.8, "turn": 1.2, "lag": 0.7, "braking": 0.8,
@@ -49,7 +49,7 @@ CASES = (
         AT_WALL, {"drift": 0.02}, {"margin_growth": 0.02},
     ),
     Case(
-        "margin_terminal", "it creeps on from terminal_speed, 0.02 m/s", "S_f counts as standing still", AT_WALL,
+        "margin_terminal", "it creeps on below terminal_speed, 0.02 m/s", "S_f counts as standing still", AT_WALL,
         {"creep": True}, {"margin_terminal": 0.008}, {"terminal_speed": 0.02},
     ),
     Case(
@@ -57,12 +57,12 @@ CASES = (
         {"odometry_lost": 0.06}, {"margin_speed_estimate": 0.06},
     ),
     Case(
-        "lidar_noise", "every range 0.03 m too long", "ranges count as exact", "drives at a wall, seen by its lidar",
+        "lidar_noise", "every range 0.03 m too long", "ranges count as exact", "drives at a wall that its lidar sees",
         {"range_error": 0.03}, {"lidar_noise": 0.03}, share="none", monitor=LidarBase,
     ),
     Case(
         "gap between rays", "a right-angled corner stands out between two rays", "hits are joined by straight lines",
-        "drives at the corner of a box, seen by its lidar", {"corner": True}, share="none",
+        "drives towards the corner of a box that its lidar sees", {"corner": True}, share="none",
         monitor=DiffDrive, unguarded=LidarBase,
     ),
     Case(
@@ -72,7 +72,7 @@ CASES = (
     ),
     Case(
         "drive_timeout", "the monitor dies and the drive holds its command for 0.25 s", "commands act for one period",
-        "drives at a post; no command comes any more", {"dies": 0.25}, {"drive_timeout": 0.25}, share="none",
+        "drives towards a post, then commands stop", {"dies": 0.25}, {"drive_timeout": 0.25}, share="none",
     ),
     Case(
         "age of the state, input_age", "the state is one period old", "a state counts as new", AT_WALL, {"old": 1},
@@ -80,8 +80,8 @@ CASES = (
     ),
     Case(
         "actuation delay", "", "", "",
-        why_not="none of its own: for how long earlier commands still act is rolled out, by the age of the state and "
-        "the wait for an answer alike (see the row of the age); a dead time of the drive itself is not covered",
+        why_not="no margin of its own: rollouts begin with the earlier commands, for the age of the state and the wait "
+        "for a request (see the row of the age); a dead time of the drive itself is not covered",
     ),
     Case(
         "saturation of the plan", "", "", "",
@@ -91,25 +91,24 @@ CASES = (
     Case(
         "max_skew_s", "", "", "",
         why_not="no margin to delete: the certificate assumes that speed and scan belong to one instant; max_skew_s "
-        "bounds how far apart the gate accepts them, and what they may then be wrong by is not covered",
+        "bounds how far apart the gate accepts them, and the error that this causes is not covered",
     ),
     Case(
         "residual_way, residual_turn, residual_speed, residual_turn_rate", "", "", "",
-        why_not="W of the comparison: decide what counts as a mismatch and whether a plan counts as held; no "
-        "certificate reads them",
+        why_not="W: decide what counts as a mismatch and whether a plan counts as held; not part of a certificate",
     ),
     Case(
         "scan_residual_way, scan_residual_turn, scan_disagreement", "", "", "",
-        why_not="W of the comparison by scans, as above",
+        why_not="W of the scans, as above",
     ),
-    Case("footprint_radius, clearance", "", "", "", why_not="define the safe set; no error stands behind them"),
+    Case("footprint_radius, clearance", "", "", "", why_not="define the safe set and cover no error"),
     Case(
         "speed_margin, turn_margin", "", "", "",
-        why_not="define the safe set; saturation times the largest mismatch, 0.72 m/s and 1.8 rad/s, stays inside",
+        why_not="define the safe set; full commands at the largest mismatch, 0.72 m/s and 1.8 rad/s, stay inside",
     ),
     Case(
         "band, band_budget, noise_allowance, step_residual", "", "", "",
-        why_not="decide when the plan takes over, not whether the plan is safe; without them it certifies less",
+        why_not="decide when the plan takes over, not whether it is safe; without them less is certified",
     ),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Why no certificate holds with a base's parameters, and what would be right."""
+"""Refuses parameters of the base with which no certificate holds; a new such rule goes here."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from safe_support_ql.robots.model import Model, advance, columns
 
 
 def objection(p: Parameters, model: Model, period: float, reach: float) -> str:
-    """Why no certificate holds with `p`, and what would be right; '' where one does. `reach` [m] see DiffDrive."""
-    braking = p.terminal_speed / (2 * p.acceleration * (1 - p.braking_mismatch))  # s, where the slew limit acts
+    """See Robot.objection. Points farther away than `reach` [m] do not matter to a certificate."""
+    braking = p.terminal_speed / (2 * p.acceleration * (1 - p.braking_mismatch))  # s, while the slew limit acts
     creep = (1 + p.motion_mismatch) * p.terminal_speed * (p.lag * (1 + p.lag_mismatch) + braking)
     gap = reach * 2 * np.pi / p.scan_rays
     if gap > 2 * p.obstacle_half_width_min:
         return (
             f"obstacle_half_width_min is {p.obstacle_half_width_min:g} m, must be half of the {gap:.3f} m between "
-            "two rays at the end of a stop; or drive slower, or take more rays"
+            "two rays at the end of a stop; or drive slower, or use more rays"
         )
     if p.drive_timeout < 2 * period:
-        return f"drive_timeout is {p.drive_timeout:g} s, must be {2 * period:g} s: a late command is none yet"
+        return f"drive_timeout is {p.drive_timeout:g} s, must be at least {2 * period:g} s: a command may be late"
     if creep > p.margin_terminal:
-        return f"margin_terminal is {p.margin_terminal:g} m, must cover the {creep:.4f} m left at terminal_speed"
+        return f"margin_terminal is {p.margin_terminal:g} m, must cover the {creep:.4f} m driven below terminal_speed"
     if 3 * p.scan_noise > p.lidar_noise + 1e-9:
-        return f"lidar_noise is {p.lidar_noise:g} m, must be 3 scan_noise = {3 * p.scan_noise:g} m at least"
+        return f"lidar_noise is {p.lidar_noise:g} m, must be at least 3 scan_noise = {3 * p.scan_noise:g} m"
     if 0.0 < p.band <= p.noise_allowance:
         return f"noise_allowance is {p.noise_allowance:g} m, must be below band = {p.band:g} m: nothing would latch"
     if p.step_residual == 0.0:
@@ -33,12 +33,12 @@ def objection(p: Parameters, model: Model, period: float, reach: float) -> str:
 
 
 def _stuck(p: Parameters, model: Model, period: float, reach: float) -> str:
-    """Why a drive at full speed is never certified, or moves at no command; '' where it is and does."""
+    """Why full speed is never certified, or why no command moves the base; '' if neither is the case."""
     if p.input_age < LATE * period:
-        return f"input_age is {p.input_age:g} s, must be {LATE * period:g} s at least: a cycle may be so late"
+        return f"input_age is {p.input_age:g} s, must be at least {LATE * period:g} s: a cycle may be that late"
     if p.dead_zone > p.speed:
         return f"dead_zone is {p.dead_zone:g} m/s, must be at most speed = {p.speed:g} m/s: no command would act"
-    # Age of the state, the longest hold, and a stop from full speed.
+    # The horizon must hold the age of the state, the longest hold, and a stop from full speed.
     certificate, dynamics = model.certificate, model.dynamics
     start = (0.0, 0.0, 0.0, max(p.speed, p.reverse_speed), 0.0)
     x, members = columns(np.tile(start, (len(dynamics.members), 1))), columns(dynamics.members)
@@ -48,26 +48,26 @@ def _stuck(p: Parameters, model: Model, period: float, reach: float) -> str:
         checks += 1
     if checks >= len(certificate.tightening):
         return (
-            f"horizon is {p.horizon:g} s, must be {checks * dynamics.dt:g} s at least: a period for the state's age, "
+            f"horizon is {p.horizon:g} s, must be at least {checks * dynamics.dt:g} s: a period for the state's age, "
             f"the longest hold (drive_timeout = {p.drive_timeout:g} s) and a stop from full speed"
         )
     far = (reach + p.lidar_noise) / (1 - np.pi / p.scan_rays)
     if p.scan_range < far:
-        return f"scan_range is {p.scan_range:g} m, must be {_up(far)} m at least: a stop from full speed takes that"
+        return f"scan_range is {p.scan_range:g} m, must be at least {_up(far)} m: a stop from full speed needs that"
     return ""
 
 
 def _cramped(p: Parameters, model: Model, reach: float) -> str:
-    """Why the arena has no start that is certified; '' where it has."""
+    """Why an arena may have no start that is certified; '' if every arena has one."""
     if p.arena_side < reach:
         side = _up(reach)
-        return f"arena_side is {p.arena_side:g} m, must be {side} m at least: a stop from full speed takes that"
+        return f"arena_side is {p.arena_side:g} m, must be at least {side} m: a stop from full speed needs that"
     if p.obstacles_min > p.obstacles_max:
         return f"obstacles_min is {p.obstacles_min}, must be at most obstacles_max = {p.obstacles_max}"
     if p.obstacle_half_width_min > p.obstacle_half_width_max:
         width = f"{p.obstacle_half_width_min:g} m, must be at most obstacle_half_width_max"
         return f"obstacle_half_width_min is {width} = {p.obstacle_half_width_max:g} m"
-    # At its least clearance, a base that stands may turn: as the lidar sees it, less the margins of that rollout.
+    # At the least clearance, measured by lidar, a standing base must be allowed to turn under its tightening.
     kept = p.corridor * (1 - np.pi / p.scan_rays) - p.lidar_noise
     tightening, held = model.certificate.tightening, p.checks_per_tick + max(model.certificate.holds)
     lost = tightening[min(held, len(tightening) - 1), 0] + p.band
@@ -75,15 +75,15 @@ def _cramped(p: Parameters, model: Model, reach: float) -> str:
     if lost > kept:
         need = (lost + p.lidar_noise) / (1 - np.pi / p.scan_rays)
         return (
-            f"corridor is {p.corridor:g} m, must be {_up(need)} m at least for a start to be certified; or the sum "
+            f"corridor is {p.corridor:g} m, must be at least {_up(need)} m for a start to be certified; or the sum "
             f"of footprint_radius = {p.footprint_radius:g} m, clearance = {p.clearance:g} m, band = {p.band:g} m "
             f"and margins must be {_up(lost - kept)} m less"
         )
     side = 2 * (np.sqrt(2.0) * p.obstacle_half_width_max + 2 * p.corridor)
     if p.obstacles_max and p.arena_side < side:
-        wanted = f"{_up(side)} m at least for an obstacle and a corridor on each side"
-        return f"arena_side is {p.arena_side:g} m, must be {wanted}"
-    # Start and goal are drawn at random, and hardly ever farther apart than nine tenths of the diagonal.
+        wanted = f"{_up(side)} m for an obstacle and a corridor on each side"
+        return f"arena_side is {p.arena_side:g} m, must be at least {wanted}"
+    # Random starts and goals are hardly ever farther apart than nine tenths of the diagonal.
     far = 0.9 * np.sqrt(2.0) * (p.arena_side - 2 * p.corridor)
     if p.start_goal_distance > far:
         distance = f"{p.start_goal_distance:g} m, must be at most {_up(far - 1e-3)} m"
@@ -92,5 +92,5 @@ def _cramped(p: Parameters, model: Model, reach: float) -> str:
 
 
 def _up(metres: float) -> float:
-    """`metres` rounded up to the millimetre, so that what an objection names is accepted."""
+    """`metres` rounded up to the millimetre, so that the value in an objection is accepted."""
     return float(np.ceil(1e3 * metres) / 1e3)

@@ -1,4 +1,4 @@
-"""The base as a robot: state, estimate from odometry and scan, observation and task."""
+"""The base as a Robot: topics, world, estimate, residuals, observation, reward and scripted controller."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from safe_support_ql.robots.world import (
     WorldSpec,
 )
 
-FAR = 1.0e3  # m, stands for "no occupied point within reach": keeps the point list non-empty and finite
-ROUNDED = 1.0 + 1e-6  # ranges are 32 bit floats: the largest may come a little larger
-FARTHEST_GOAL = 8.0  # m, goals farther away look this far in the observation
-FEWEST_RETURNS = 3  # in a whole scan: with fewer, an open hall and a dead lidar look the same
+FAR = 1.0e3  # m, distance of a point that stands for "no occupied point within reach": the list is never empty
+ROUNDED = 1.0 + 1e-6  # ranges are 32 bit floats: the largest may arrive a little larger
+FARTHEST_GOAL = 8.0  # m, the observation shows a goal farther away at this distance
+FEWEST_RETURNS = 3  # per scan: with fewer, an open hall and a dead lidar look the same
 
 
 class DiffDrive(Robot):
@@ -80,15 +80,15 @@ class DiffDrive(Robot):
             [1.0] * p.policy_rays + [2.0, 1.0, 1.0, p.speed, p.turn_rate, p.speed, p.turn_rate, 0.05], np.float32
         )
         self.model = model.build_model(p, self.period)
-        # Farther points cannot matter: the longest way to a stop, the footprint, and every margin end before.
+        # Points farther than this do not matter: the longest stop, plus footprint, clearance, tightening and band.
         top = (p.speed + p.speed_margin) * (1 + p.motion_mismatch)
         late = p.lag * (1 + p.lag_mismatch)
-        # Age of the state and of its answer, the hold, and what rounding up to whole checks adds; then lag and braking.
+        # The delay and the hold at their longest, rounded up to whole checks; then lag and braking.
         held = p.input_age + 1.2 * self.period + max(p.drive_timeout, 2.2 * self.period) + 2 * self.model.dynamics.dt
         braking = top**2 / (2 * p.acceleration * (1 - p.braking_mismatch))
-        way = top * max(held + late, self.period + p.drive_timeout + 2 * p.input_age) + braking
+        stop = top * max(held + late, self.period + p.drive_timeout + 2 * p.input_age) + braking
         self._reach = (
-            min(way, top * p.horizon)
+            min(stop, top * p.horizon)
             + p.footprint_radius
             + p.clearance
             + self.model.certificate.tightening[-1, 0]
@@ -107,7 +107,7 @@ class DiffDrive(Robot):
         return self.estimate({"odom": np.array([0.0, 0, 0, 1, 0, 0]), "scan": nothing, "goal_pose": np.zeros(2)})
 
     def estimate(self, inputs: Inputs) -> Estimate:
-        """State (0, 0, 0, v, w), the occupied points near it, task = pose and goal in the odometry frame."""
+        """State (0, 0, 0, v, w), the occupied points within reach, task = pose and goal in the odometry frame."""
         odom, scan, goal = inputs["odom"], inputs["scan"], inputs["goal_pose"]
         _, _, qz, qw, v, w = odom
         if not 0.9 < qz * qz + qw * qw < 1.1:
@@ -119,7 +119,7 @@ class DiffDrive(Robot):
         return Estimate(state, self.occupied(scan), task, self.blindness(scan))
 
     def blindness(self, scan: Floats) -> str:
-        """Why the scan is no evidence of free space: too few of its rays came back; '' where enough did."""
+        """Why the scan proves no free space: too few rays returned a range; '' if enough did."""
         returned = int(((scan > 0.0) & (scan <= ROUNDED * self.parameters.scan_range)).sum())
         if returned >= FEWEST_RETURNS:
             return ""
@@ -129,11 +129,12 @@ class DiffDrive(Robot):
         )
 
     def occupied(self, scan: Floats) -> Floats:
-        """Points[M, 2] that bound the free space a ray crossed, robot frame, within reach.
+        """Points[M, 2] that bound the free space of the rays, in the robot's frame, within reach.
 
-        Between two neighbouring rays only the shorter of both is free, less half the gap there, by which the corner of
-        a convex obstacle with interior angles >= 90 degrees can stand out, and less the bound on the range error.
-        REP-117: +Inf is clear up to the largest range; -Inf, NaN and anything else say nothing, so the ray is occupied.
+        Between two neighbouring rays, space is free up to the shorter range, less two allowances: half the gap between
+        the rays, by which the corner of a convex obstacle with interior angles >= 90 degrees can stand out, and the
+        bound on the range error. REP-117: +Inf is free up to the largest range; a ray of -Inf, NaN or anything else has
+        no information and is occupied.
         """
         p = self.parameters
         ranges = self._ranges(scan)
@@ -145,7 +146,7 @@ class DiffDrive(Robot):
         return np.asarray(self._directions[near] * free[near, None])
 
     def _ranges(self, scan: Floats) -> Floats:
-        """Ranges in metres: +Inf is the largest one, what says nothing is zero."""
+        """Ranges in metres: +Inf becomes the largest range, a ray without information 0."""
         largest = self.parameters.scan_range
         ranges = np.where(scan == np.inf, largest, scan)
         return np.where((ranges >= 0.0) & (ranges <= ROUNDED * largest), np.minimum(ranges, largest), 0.0)
@@ -153,17 +154,17 @@ class DiffDrive(Robot):
     def observation(
         self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: Floats, threshold: float
     ) -> Singles:
-        """See `observation_names`. Invalid rays show as 0 m, the way the certificate treats them."""
+        """See `observation_names`. A ray without information shows as 0 m, as in the certificate."""
         p = self.parameters
         sectors = np.array([part.min() for part in np.array_split(self._ranges(inputs["scan"]), p.policy_rays)])
         x, y, yaw, gx, gy = estimate.task
         distance, bearing = np.hypot(gx - x, gy - y), np.arctan2(gy - y, gx - x) - yaw
         goal = (min(distance, FARTHEST_GOAL), np.cos(bearing), np.sin(bearing))
-        # 1/(1 + r): what is near matters, and differences far away do not.
+        # 1/(0.5 + r): differences between near ranges matter, differences between far ones do not.
         return np.array([*(1.0 / (0.5 + sectors)), *goal, *estimate.state[3:], *previous, threshold], np.float32)
 
     def relative(self, before: Inputs, now: Inputs) -> Floats:
-        """State now in the robot's frame of `before`, by odometry."""
+        """State at `now` in the robot's frame at `before`, by odometry."""
         x0, y0, yaw0 = _pose(before["odom"])
         x1, y1, yaw1 = _pose(now["odom"])
         cos, sin = np.cos(yaw0), np.sin(yaw0)
@@ -172,7 +173,7 @@ class DiffDrive(Robot):
         return np.array([cos * dx + sin * dy, -sin * dx + cos * dy, turn, now["odom"][4], now["odom"][5]])
 
     def residuals(self, before: Inputs, now: Inputs, low: Floats, high: Floats) -> dict[str, float]:
-        """What the odometry says, and what the scans show: slip, and obstacles that move with the robot, show there."""
+        """Residuals by odometry and by scans; the scans also show slip, and obstacles that move with the robot."""
         p = self.parameters
         odometry = super().residuals(before, now, low, high)
         off, disagree = self._off_by_scan(before, now, self.relative(before, now)[:3], low[:3], high[:3])
@@ -180,14 +181,14 @@ class DiffDrive(Robot):
         return odometry | shown | {"part of the scan": disagree / p.scan_disagreement}
 
     def disagreements(self, states: Sequence[Inputs]) -> dict[str, float]:
-        """The way by odometry, times what the ground may make of it, against the way between first and last scan.
+        """Motion by odometry, within its mismatch, against the motion between the first and the last scan.
 
-        What a single tick shows of a slow base's slip is less than what scans leave open; several add up.
+        The slip of a slow base in one tick is smaller than the uncertainty of scans; over several ticks it adds up.
         """
         m = self.parameters.motion_mismatch
         steps = np.array([self.relative(before, now)[:3] for before, now in pairwise(states)])
-        ways = np.array([_chained(steps * [v, v, w]) for v, w in product((1.0, 1.0 - m, 1.0 + m), repeat=2)])
-        off, _ = self._off_by_scan(states[0], states[-1], ways[0], ways.min(axis=0), ways.max(axis=0))
+        poses = np.array([_chained(steps * [v, v, w]) for v, w in product((1.0, 1.0 - m, 1.0 + m), repeat=2)])
+        off, _ = self._off_by_scan(states[0], states[-1], poses[0], poses.min(axis=0), poses.max(axis=0))
         return dict(
             zip(("x by odometry and scan", "y by odometry and scan", "yaw by odometry and scan"), off, strict=True)
         )
@@ -195,7 +196,7 @@ class DiffDrive(Robot):
     def _off_by_scan(
         self, before: Inputs, now: Inputs, guess: Floats, low: Floats, high: Floats
     ) -> tuple[Floats, float]:
-        """(how far the way between two scans lies outside of low[3] to high[3], in W; share that disagrees)."""
+        """(how far the pose of `now` by scans lies outside low[3] to high[3], in W; share of points that disagree)."""
         p = self.parameters
         old, new = (
             np.where(((r > 0.0) & (r <= ROUNDED * p.scan_range)) | (r == np.inf), r, np.nan)
@@ -215,11 +216,11 @@ class DiffDrive(Robot):
         return moved
 
     def place(self, states: Floats) -> Floats:
-        """The axle's centre, in the robot's frame."""
+        """The middle of the axle, in the robot's frame."""
         return np.column_stack([states[:, :2], np.zeros(len(states))])
 
     def in_motion(self, state: Floats, centre: Floats) -> bool:
-        """At half its top speed or more."""
+        """At half the largest speed or more."""
         return bool(abs(state[3]) >= 0.5 * self.parameters.speed)
 
     def truth_margins(self, truth: Floats) -> Floats:
@@ -241,7 +242,7 @@ class DiffDrive(Robot):
         return float(p.reward_progress * (was - now) - p.reward_time + p.reward_goal * reached), reached
 
     def controller(self, observations: Singles) -> Floats:
-        """Goal seeking: straight at the goal, blind to obstacles; the support takes out what would hit them."""
+        """Goal seeking: straight to the goal. It ignores obstacles; the support excludes what would hit them."""
         p, first = self.parameters, self.parameters.policy_rays
         distance, cos, sin = observations[:, first : first + 3].astype(np.float64).T
         bearing = np.arctan2(sin, cos)
@@ -254,7 +255,7 @@ def _pose(odom: Floats) -> tuple[float, float, float]:
 
 
 def _chained(steps: Floats) -> Floats:
-    """The pose[3] after steps[N, 3], each in the frame of the one before."""
+    """The pose[3] after steps[N, 3], each in the frame of the previous one."""
     x, y, yaw = 0.0, 0.0, 0.0
     for dx, dy, turn in steps:
         cos, sin = np.cos(yaw), np.sin(yaw)
@@ -270,7 +271,7 @@ def _channels(p: Parameters) -> tuple[Channel, ...]:
         "header.frame_id": "base_link",
     }
     hidden = p.footprint_radius + p.clearance
-    unseen = f"footprint and clearance end at {hidden:g} m, and what lies between is not seen"
+    unseen = f"footprint and clearance end at {hidden:g} m, and anything between is not seen"
     return (
         Channel(
             "odom",
@@ -315,8 +316,8 @@ def _world(p: Parameters) -> WorldSpec:
         drive=DifferentialDrive(
             chassis=Primitive("cylinder", (0.75 * p.footprint_radius, 0.06), 3.0, (0.0, 0.0, clear + 0.04)),
             wheel=Primitive("cylinder", (wheel_radius, 0.02), 0.2, friction=1.0),
-            # The casters hang 2 mm above the ground and only catch the pitch: resting on them, the wheels would lose
-            # their grip at every start and stop, and the odometry its heading (0.1 rad at a time).
+            # The casters hang 2 mm above the ground and only limit the pitch. If the base rested on them, its wheels
+            # would slip at every start and stop, and the odometry's heading would be off by 0.1 rad each time.
             caster=Primitive("sphere", (0.02,), 0.05, (0.6 * p.footprint_radius, 0.0, 0.022), 0.0),
             track=1.5 * p.footprint_radius,
             motor_torque=2.0,
@@ -343,5 +344,5 @@ def _world(p: Parameters) -> WorldSpec:
 
 
 def make(parameters: Mapping[str, Any], where: str) -> DiffDrive:
-    """The robot with `parameters` over the defaults. Raises ValueError naming the key."""
+    """The robot with `parameters` over the defaults. Raises ValueError naming the key in `where`."""
     return DiffDrive(build(Parameters, parameters, where))
