@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 CONFIG, SESSION = "config.yaml", "session.json"  # settings of the run
 JOURNAL, LEDGER = "journal.bin", "ledger.jsonl"  # what happened
@@ -37,3 +37,25 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write `value` as indented JSON, atomically. Raises OSError, and ValueError for a NaN or infinity."""
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+class AppendOnly:
+    """A file open for as long as its one writer lives. Each subclass says what it appends."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path` for reading and appending. Raises OSError if it cannot be written."""
+        self.path = path
+        self._file: BinaryIO = open(path, "a+b")
+
+    def sync(self) -> None:
+        """fsync: a power loss then loses nothing written before. Raises OSError."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Sync and close."""
+        self.sync()
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close without fsync after the disk refused; the rest of the buffer is tried once more. Raises OSError."""
+        self._file.close()

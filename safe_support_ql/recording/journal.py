@@ -12,7 +12,6 @@ this program changes no file.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from safe_support_ql.recording.files import AppendOnly
 from safe_support_ql.recording.ledger import PHASES
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import REASONS, VERDICTS
@@ -167,7 +167,7 @@ def _bits(flags: int, source: Mapping[str, int], target: Mapping[str, int]) -> i
     return -1 if left else bits
 
 
-class JournalWriter:
+class JournalWriter(AppendOnly):
     """Appends records. An existing file is continued: an incomplete last record is cut off, the rest is kept."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -175,13 +175,12 @@ class JournalWriter:
 
         Raises ValueError if the file belongs to another run, OSError if it cannot be written.
         """
-        self.path = path
         self.type = record_type(header["observation"], header["candidates"], header["action"])
         line = json.dumps({"format": FORMAT, **header, **asdict(TABLES)}, sort_keys=True).encode()
         if len(line) >= HEADER_BYTES:
             raise ValueError(f"{path}: header of {len(line)} bytes is longer than {HEADER_BYTES}")
         self._translate = Translation(TABLES, TABLES)
-        self._file = open(path, "a+b")  # open as long as the writer lives
+        super().__init__(path)
         self.last_sequence = -1
         if self._file.tell() < HEADER_BYTES:
             self._file.truncate(0)
@@ -223,19 +222,6 @@ class JournalWriter:
         self._file.write(b"".join(_sealed(record) for record in self._translate(records)))
         self._file.flush()
         self.last_sequence = int(records["sequence"][-1])
-
-    def sync(self) -> None:
-        """fsync: a power loss then loses nothing written before. Raises OSError."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Sync and close."""
-        self.sync()
-        self._file.close()
-
-    def abandon(self) -> None:
-        """Close without fsync after the disk refused; the rest of the buffer is tried once more. Raises OSError."""
-        self._file.close()
 
 
 def _sealed(record: np.void) -> bytes:

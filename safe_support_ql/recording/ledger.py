@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safe_support_ql.recording.files import AppendOnly
+
 PHASES = ("collection", "evaluation_behavior", "evaluation_policy", "evaluation_reference", "simulate")
 
 
-class LedgerWriter:
+class LedgerWriter(AppendOnly):
     """Appends events. An existing ledger is continued: its numbers go on, and an incomplete last line is cut off."""
 
     def __init__(self, path: Path) -> None:
         """Open `path`. Raises OSError if it cannot be written."""
-        self.path = path
-        self._file = open(path, "a+b")  # open as long as the writer lives
+        super().__init__(path)
         events, good = _scan(path.read_bytes())
         self._file.truncate(good)
         self.next_sequence = int(events[-1]["seq"]) + 1 if events else 0
@@ -28,19 +28,6 @@ class LedgerWriter:
         self._file.write(line.encode())
         self._file.flush()
         self.next_sequence += 1
-
-    def sync(self) -> None:
-        """fsync: a power loss then loses nothing written before. Raises OSError."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Sync and close."""
-        self.sync()
-        self._file.close()
-
-    def abandon(self) -> None:
-        """Close without fsync after the disk refused; the rest of the buffer is tried once more. Raises OSError."""
-        self._file.close()
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:

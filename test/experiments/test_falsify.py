@@ -102,7 +102,7 @@ def test_every_parameter_that_is_a_margin_stands_in_a_table() -> None:
         for name in ("age of the state", "max_skew_s", "saturation of the plan", "between checks"):
             assert name in rows, f"{robot}: {name}"
         assert "actuation delay" in rows or "command_delay" in named, robot
-        assert "W of the comparison" in rows or {"residual_way", "scan_residual_way"} <= named, robot
+        assert "W of the comparison" in rows or {"residual_distance", "scan_residual_distance"} <= named, robot
         assert named & {"lidar", "lidar_noise"}, robot
 
 

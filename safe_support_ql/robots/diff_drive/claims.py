@@ -95,7 +95,7 @@ CALIBRATION = CalibrationSpec(
         member=member,
         measured=(3, 4),
         angle=2,
-        scale=("residual_way", "residual_way", "scan_residual_turn", "residual_speed", "residual_turn_rate"),
+        scale=("residual_distance", "residual_distance", "scan_residual_turn", "residual_speed", "residual_turn_rate"),
     ),
 )
 

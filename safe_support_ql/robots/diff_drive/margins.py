@@ -94,11 +94,11 @@ CASES = (
         "bounds how far apart the gate accepts them, and the error that this causes is not covered",
     ),
     Case(
-        "residual_way, residual_turn, residual_speed, residual_turn_rate", "", "", "",
+        "residual_distance, residual_turn, residual_speed, residual_turn_rate", "", "", "",
         why_not="W: decide what counts as a mismatch and whether a plan counts as held; not part of a certificate",
     ),
     Case(
-        "scan_residual_way, scan_residual_turn, scan_disagreement", "", "", "",
+        "scan_residual_distance, scan_residual_turn, scan_disagreement", "", "", "",
         why_not="W of the scans, as above",
     ),
     Case("footprint_radius, clearance", "", "", "", why_not="define the safe set and cover no error"),

@@ -82,7 +82,7 @@ def build_model(p: Parameters, period: float) -> Model:
     clearance = p.margin_model + p.between_members + between + p.margin_terminal + estimate + p.margin_growth * seconds
     # The safe set limits true speeds, and the state holds measured ones: they differ by at most the factor `fast`.
     turn = max(0.3, (p.turn_rate + p.turn_margin) * (1 - 1 / fast))
-    w = (p.residual_way, p.residual_way, p.residual_turn, p.residual_speed, p.residual_turn_rate)
+    w = (p.residual_distance, p.residual_distance, p.residual_turn, p.residual_speed, p.residual_turn_rate)
     residual = np.array(w)
     tightening = np.stack([clearance, np.full_like(seconds, speed), np.full_like(seconds, turn)], axis=1)
     return Model(

@@ -42,11 +42,11 @@ class Parameters:
     step_residual: float = param(0.0005, "m", 0.0, 0.1, "clearance that one in-band step may lose unnoticed")
     band_budget: float = param(0.1, "m", 0.0, 1.0, "clearance that in-band steps may spend before they are refused")
     # W: a residual beyond it counts as a mismatch.
-    residual_way: float = param(0.01, "m", 0.001, 1.0, "W: distance of a tick by odometry")
+    residual_distance: float = param(0.01, "m", 0.001, 1.0, "W: distance of a tick by odometry")
     residual_turn: float = param(0.04, "rad", 0.001, 1.0, "W: turn of a tick by odometry")
     residual_speed: float = param(0.05, "m/s", 0.001, 1.0, "W: speed by odometry")
     residual_turn_rate: float = param(0.3, "rad/s", 0.001, 5.0, "W: turn rate by odometry")
-    scan_residual_way: float = param(0.015, "m", 0.001, 1.0, "W: distance of a tick by matching scans")
+    scan_residual_distance: float = param(0.015, "m", 0.001, 1.0, "W: distance of a tick by matching scans")
     scan_residual_turn: float = param(0.02, "rad", 0.001, 1.0, "W: turn of a tick by matching scans")
     scan_disagreement: float = param(0.12, "1", 0.01, 1.0, "W: share of a scan that no motion explains")
     scan_rays: int = param(180, "1", 180, 1440, "rays of the lidar over the full circle")

@@ -203,7 +203,7 @@ class DiffDrive(Robot):
             for r in (before["scan"], now["scan"])
         )
         pose, deviation, disagree = match_scans(old, new, self._angles, guess, p.scan_range)
-        bound = np.array([p.scan_residual_way, p.scan_residual_way, p.scan_residual_turn])
+        bound = np.array([p.scan_residual_distance, p.scan_residual_distance, p.scan_residual_turn])
         return np.where(deviation < 0.25 * bound, outside(pose, low, high) / bound, 0.0), disagree
 
     def towards(self, observation: Singles, truth: Floats, target: Floats) -> Singles:
