@@ -65,7 +65,7 @@ def test_its_members_enclose_what_the_simulator_does(toy: Path) -> None:
 def test_every_error_that_it_claims_is_covered(toy: Path) -> None:
     robot = config.load_robot("toy").robot
     rows = beyond.singly(robot, (1.0,), episodes=5)
-    assert {row["error"] for row in rows} == {"gain_mismatch", "brake_mismatch", "position_error", "speed_error"}
+    assert {row["error"] for row in rows} == {"gain_mismatch", "acceleration_mismatch", "position_error", "speed_error"}
     assert all(row["least"][0] >= -ROUNDING for row in rows), rows
     assert beyond.together(robot, (1.0,))[0]["holds"] == 1.0
 
@@ -74,6 +74,22 @@ def test_a_claim_that_it_does_not_make_is_named(toy: Path) -> None:
     expected = "robot 'toy' makes no claim 'kernel': benchmarks/kernel.py needs kernel in toy_robot/claims.py"
     with pytest.raises(ValueError, match=expected):
         kernel.outer_kernel(config.load_robot("toy").robot, 0, 2, 2)
+
+
+def test_a_drive_between_the_members_gets_hardly_farther_than_they_do(toy: Path) -> None:
+    """What `between_members` is for: up to four commands, then the plan, from any speed; both ends of the rail."""
+    robot = config.load_robot("toy").robot
+    model, rng, n = robot.model, np.random.default_rng(0), 20000
+    low, high = model.dynamics.members.min(axis=0), model.dynamics.members.max(axis=0)
+    members = [tuple(rng.uniform(low, high, (n, 2)).T), *(tuple(row) for row in model.dynamics.members)]
+    x = [(np.zeros(n), rng.uniform(-0.55, 0.55, n))] * len(members)
+    commands, worst = rng.integers(1, 5, n), 0.0
+    for tick in range(12):
+        u = (np.where(tick < commands, rng.uniform(-0.5, 0.5, n), 0.0),)
+        x = [model.dynamics.step(at, u, member, model.dynamics.dt) for at, member in zip(x, members, strict=True)]
+        true, met = x[0][0], np.array([at[0] for at in x[1:]])
+        worst = max(worst, float((true - met.max(axis=0)).max()), float((met.min(axis=0) - true).max()))
+    assert 0.001 < worst < robot.parameters.between_members, worst  # type: ignore[attr-defined]
 
 
 # --- what a policy and a falsification are bound to ------------------------------------------------------------------

@@ -31,8 +31,8 @@ def claims(robot: Toy) -> Claims:
         mismatches={
             "fast": {"gain": 1.0 + 0.9 * p.gain_mismatch},
             "slow": {"gain": 1.0 - 0.9 * p.gain_mismatch},
-            "brakes_weak": {"max_force": (1.0 - 0.9 * p.brake_mismatch) * MASS * p.acceleration},
-            "heavy": {"link_masses": {JOINT: (1.0 + 0.9 * p.brake_mismatch) * MASS}},
+            "brakes_weak": {"max_force": (1.0 - 0.9 * p.acceleration_mismatch) * MASS * p.acceleration},
+            "heavy": {"link_masses": {JOINT: (1.0 + 0.9 * p.acceleration_mismatch) * MASS}},
         },
         search=Search(begin=begin),
         calibration=CALIBRATION,
@@ -48,13 +48,13 @@ def begin(world: Any, robot: Toy, numbers: Any, rng: np.random.Generator) -> Non
 
 CALIBRATION = CalibrationSpec(
     growth=("growth",),
-    others=("position_error", "speed_error", "command_delay"),
+    others=("position_error", "speed_error", "command_delay", "between_members"),
     errors={"position_error": 0, "speed_error": 1},
     speed=1,
     moving=0.1,
     ensemble=Ensemble(
         names=("speed per command", "acceleration"),
-        mismatches=(("gain_mismatch", ""), ("brake_mismatch", "")),
+        mismatches=(("gain_mismatch", ""), ("acceleration_mismatch", "")),
         member=lambda nominal, factors: nominal * factors,
         measured=(0, 1),
         scale=("position_error", "speed_error"),
@@ -67,6 +67,8 @@ CALIBRATION = CalibrationSpec(
 
 class Rail(TrueWorld):
     """The model's own arithmetic; `truth`: 'gain' and 'brakes' (factors), 'x' and 'v' (errors of the state)."""
+
+    robot: Toy
 
     def __init__(self, robot: Any, truth: Truth, rng: np.random.Generator) -> None:
         """Start standing, and drive towards one end."""
@@ -100,10 +102,10 @@ class Rail(TrueWorld):
 
 def adversary(p: Parameters) -> Adversary:
     """With the errors that the certificate of `p` covers."""
-    gain, brakes = 1.0 + p.gain_mismatch, 1.0 - p.brake_mismatch
+    gain, brakes = 1.0 + p.gain_mismatch, 1.0 - p.acceleration_mismatch
     forms: dict[str, tuple[Truth, ...]] = {
         "gain_mismatch": ({"gain": gain}, {"gain": 1.0 - p.gain_mismatch}),
-        "brake_mismatch": ({"brakes": brakes}, {"brakes": 1.0 + p.brake_mismatch}),
+        "acceleration_mismatch": ({"brakes": brakes}, {"brakes": 1.0 + p.acceleration_mismatch}),
         "position_error": ({"x": p.position_error},),
         "speed_error": ({"v": p.speed_error},),
     }
@@ -114,8 +116,8 @@ def adversary(p: Parameters) -> Adversary:
 
 
 ZERO = {
-    "gain_mismatch": 0.0, "brake_mismatch": 0.0, "position_error": 0.0, "speed_error": 0.0, "growth": 0.0,
-    "command_delay": 0.0, "terminal_speed": 0.0, "drive_timeout": 0.05, "band": 0.0,
+    "gain_mismatch": 0.0, "acceleration_mismatch": 0.0, "position_error": 0.0, "speed_error": 0.0, "growth": 0.0,
+    "command_delay": 0.0, "between_members": 0.0, "terminal_speed": 0.0, "drive_timeout": 0.05, "band": 0.0,
 }  # fmt: skip
 AT_END = "drives at an end with the speed of least margin, then brakes"
 MARGINS = Margins(
@@ -124,8 +126,8 @@ MARGINS = Margins(
     cases=(
         Case("gain_mismatch", "10 % faster than commanded", "the ensemble has no faster drive", AT_END,
              {"gain": 1.1}, {"gain_mismatch": 0.1}, share="none"),
-        Case("brake_mismatch", "brakes 20 % weaker", "the ensemble brakes as the nominal drive does", AT_END,
-             {"brakes": 0.8}, {"brake_mismatch": 0.2}, share="none"),
+        Case("acceleration_mismatch", "brakes 20 % weaker", "the ensemble brakes as the nominal drive does", AT_END,
+             {"brakes": 0.8}, {"acceleration_mismatch": 0.2}, share="none"),
         Case("position_error", "x is measured 2 mm too far from the end", "x counts as exact", AT_END,
              {"x": 0.002}, {"position_error": 0.002}),
         Case("speed_error", "v is measured 5 mm/s too low", "v counts as exact", AT_END,

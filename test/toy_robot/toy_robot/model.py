@@ -26,12 +26,13 @@ class Parameters:
     acceleration: float = param(4.0, "m/s^2", 0.1, 20.0, "of the nominal drive, when it speeds up and when it brakes")
     # Ensemble.
     gain_mismatch: float = param(0.1, "1", 0.0, 0.5, "true speed per commanded speed, +- this share")
-    brake_mismatch: float = param(0.2, "1", 0.0, 0.5, "acceleration, +- this share")
+    acceleration_mismatch: float = param(0.2, "1", 0.0, 0.5, "acceleration, +- this share")
     # Margins.
     position_error: float = param(0.002, "m", 0.0, 0.1, "e_0: error of the measured x")
     speed_error: float = param(0.005, "m/s", 0.0, 0.1, "e_0: error of the measured v")
     growth: float = param(0.012, "m/s", 0.0, 1.0, "how fast x departs from every member while the carriage moves")
-    command_delay: float = param(0.001, "s", 0.0, 0.02, "a command acts this much later than assumed, at most")
+    between_members: float = param(0.004, "m", 0.0, 0.1, "how much farther a drive between the members may get")
+    command_delay: float = param(0.0005, "s", 0.0, 0.02, "a command acts this much later than assumed, at most")
     terminal_speed: float = param(0.01, "m/s", 0.0, 0.1, "S_f: |v| at most this")
     drive_timeout: float = param(0.1, "s", 0.05, 1.0, "the drive brakes by itself this long after a command")
     horizon: float = param(1.0, "s", 0.5, 10.0, "longest rollout")
@@ -72,25 +73,28 @@ def terminal(x: tuple[Any, ...], centre: tuple[float, ...], constants: tuple[flo
 def build_model(p: Parameters) -> Model:
     """The model with `p`."""
     dt = 1.0 / CONTROL_HZ
-    # The nominal member first, then the corners of the box: how far the carriage gets is convex in both factors.
+    # The nominal member first, then the corners of the box. between_members is for what lies between them.
     members = [[1.0, p.acceleration]]
     members += [
-        [gain, p.acceleration * brakes]
+        [gain, p.acceleration * share]
         for gain in (1.0 - p.gain_mismatch, 1.0 + p.gain_mismatch)
-        for brakes in (1.0 - p.brake_mismatch, 1.0 + p.brake_mismatch)
+        for share in (1.0 - p.acceleration_mismatch, 1.0 + p.acceleration_mismatch)
     ]
-    weakest, strongest = p.acceleration * (1.0 - p.brake_mismatch), p.acceleration * (1.0 + p.brake_mismatch)
-    fastest = p.speed * (1.0 + p.gain_mismatch)
-    # An error of the speed never grows, because the command pulls both speeds together; so that of x grows by
-    # speed_error per second at most. What the model misses adds to it.
-    t = dt * np.arange(round(p.horizon / dt) + 1)
-    tightening = p.position_error + (p.speed_error + p.growth) * t
-    tightening += 2.0 * fastest * p.command_delay  # the same motion, later by that much
-    tightening += dt**2 / 8.0 * strongest  # beyond the check before and the check after
-    tightening += 0.5 * (p.terminal_speed + p.speed_error) ** 2 / weakest  # rolls on inside S_f
-    # A prediction of the next state misses by both measurements and by what the model misses.
-    residual = np.array([2.0 * p.position_error + dt * (p.speed_error + p.growth), 2.0 * p.speed_error])
-    late = np.array([2.0 * fastest, 2.0 * strongest]) * p.command_delay
+    weakest, strongest = min(row[1] for row in members), max(row[1] for row in members)
+    # A difference of two speeds never grows, because every command pulls both to the same speed. So x departs by
+    # speed_error per second at most, and by no more than `late` for commands that act command_delay later.
+    late = 2.0 * strongest * p.command_delay
+    departs = p.speed_error + late + p.growth
+    t = dt * np.arange(round(p.horizon / dt) + 1, dtype=np.float64)
+    tightening = (
+        p.position_error
+        + departs * t
+        + p.between_members
+        + dt**2 / 8.0 * strongest  # how far x may exceed both the check before and the check after
+        + 0.5 * (p.terminal_speed + departs) ** 2 / weakest  # how far it rolls on inside S_f
+    )
+    # W: a prediction for the next state misses by both measurements, by late commands and by what the model misses.
+    residual = np.array([2.0 * p.position_error + dt * departs, 2.0 * p.speed_error + late])
     return Model(
         dynamics=Dynamics(step=step, members=np.array(members), dt=dt, checks_per_tick=1),
         certificate=Certificate(
@@ -105,8 +109,8 @@ def build_model(p: Parameters) -> Model:
             holds=tuple(sorted({1, int(np.ceil(p.drive_timeout / dt - 1e-9))})),
             band=p.band,
             noise_allowance=p.position_error,
-            step_residual=(p.speed_error + p.growth) * dt,
+            step_residual=departs * dt,
             band_budget=0.05,
         ),
-        detection=Detection(residual=residual + late, slack=residual + late, uneven=0.01),
+        detection=Detection(residual=residual, slack=residual, uneven=0.01),
     )

@@ -69,7 +69,7 @@ class Toy(Robot):
 
     def objection(self) -> str:
         """See Robot: what the margins leave at the end of a rollout, the outermost start has to keep."""
-        left = self.parameters.limit - self.model.certificate.tightening[-1, 0] - self.parameters.band
+        left = max(self.parameters.limit - self.model.certificate.tightening[-1, 0] - self.parameters.band, 0.0)
         if self.parameters.span > left:
             return f"span is {self.parameters.span:g} m, must be at most {left:.3f} m for a start to be certified"
         return ""
