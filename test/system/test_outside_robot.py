@@ -46,7 +46,8 @@ def test_from_training_to_a_policy_that_changed_code_may_not_serve(run: Run, toy
     run("report", str(folder))
     assert (folder / "report.png").stat().st_size > 0
 
-    simulate = ("simulate", "--config", str(folder / "config.yaml"), "--policy", str(folder / "policy.onnx"))
+    own = ("--robot", "toy", "--config", str(folder / "config.yaml"))  # whose margins the policy was trained under
+    simulate = ("simulate", *own, "--policy", str(folder / "policy.onnx"))
     run(*simulate, "--episodes", "1", "--runs-dir", "driven")
     (driven,) = (tmp_path / "driven").iterdir()
     assert json.loads((driven / "summary.json").read_text())["unsafe_visits"] == 0
