@@ -5,8 +5,8 @@
 #   TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
 #                          a PyTorch other than the default one with CUDA; remembered until `make clean`
 
-# What to train: `make train ROBOT=diff_drive ACTIONS=continuous SEED=1 ARGS="--ticks 20000"`
-ROBOT ?= diff_drive
+# What to train: `make train ROBOT=cart_pole ACTIONS=continuous SEED=1 ARGS="--ticks 20000"`
+ROBOT ?=
 ACTIONS ?=
 SEED ?=
 ARGS ?=
@@ -31,7 +31,7 @@ export RMW_IMPLEMENTATION := rmw_fastrtps_cpp
 
 help:
 	@echo "make train       learn to drive with certified actions only, and report the result"
-	@echo "                 ROBOT=$(ROBOT) ACTIONS=discrete|continuous SEED=<number> ARGS='<more options of safe-support-ql train>'"
+	@echo "                 ROBOT=<name> ACTIONS=discrete|continuous SEED=<number> ARGS='<more options of safe-support-ql train>'"
 	@echo "make test        lint, types, unit tests, system tests over real DDS"
 	@echo "make test-quick  the same without the system tests"
 	@echo "make clean       remove .venv, builds and caches; runs/ stays"
@@ -40,7 +40,7 @@ setup:
 	@.ci/setup
 
 train: setup
-	@"$(BIN)/safe-support-ql" train $(if $(findstring --resume,$(ARGS)),,--robot $(ROBOT)) \
+	@"$(BIN)/safe-support-ql" train $(if $(ROBOT),--robot $(ROBOT)) \
 	    $(if $(ACTIONS),--actions $(ACTIONS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 quick: setup

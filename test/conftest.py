@@ -1,8 +1,12 @@
-"""What every test may use: a ROS domain of its own, and Hypothesis settings for machines of any speed."""
+"""What every test may use: a ROS domain of its own, a robot from outside, Hypothesis settings for any machine."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +18,8 @@ import pytest
 
 hypothesis.settings.register_profile("any_machine", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("any_machine")
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # Domains above 101 use ports that Linux gives to outgoing connections; 0 is where a real robot may be.
 DOMAINS = range(1, 102)
@@ -77,3 +83,32 @@ def ros_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RosD
         yield RosDomain(domain, dict(os.environ))
     finally:
         lock.release()
+
+
+@pytest.fixture(scope="session")
+def toy_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which pip installed test/toy_robot; no process looks there yet."""
+    folder = tmp_path_factory.mktemp("toy")
+    source, target = folder / "source", folder / "site"
+    shutil.copytree(ROOT / "test/toy_robot", source)  # a build leaves files beside what it builds
+    options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--no-compile")
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(target), str(source)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return target
+
+
+@pytest.fixture
+def toy(toy_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the toy robot's package, as this process and its children find it; a test may change files there.
+
+    It is a copy for this test alone.
+    """
+    site = tmp_path / "site"
+    shutil.copytree(toy_package, site)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(site)]))
+    yield site / "toy_robot"
+    for module in [name for name in sys.modules if name.partition(".")[0] == "toy_robot"]:
+        del sys.modules[module]
+    importlib.invalidate_caches()

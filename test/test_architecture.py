@@ -6,6 +6,7 @@ The rules are data at the top. The sources are read, not run, so the rules hold 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,29 @@ def slow_starts(root: Path) -> list[str]:
     return found
 
 
-RULES = {"folders": folder_violations, "libraries": library_violations, "start without torch": slow_starts}
+def robots_named(root: Path) -> list[str]:
+    """Generic code names no robot and asks none for its class; the default robot is named once."""
+    folders = root / PACKAGE / "robots"
+    names = [path.parent.name for path in folders.glob("*/robot.py")]
+    spellings = {f"{first}[_ -]?{rest}" for first, _, rest in (name.partition("_") for name in names)}
+    named = re.compile("|".join([*sorted(spellings), r"isinstance\(\s*([\w.]+\.)?robot\s*,"]), re.IGNORECASE)
+    found = []
+    for path in sources(root):
+        if any(path.is_relative_to(folders / name) for name in names):
+            continue
+        for line, text in enumerate(path.read_text().splitlines(), 1):
+            default = path == root / PACKAGE / "__init__.py" and text.startswith("DEFAULT_ROBOT = ")
+            if (match := named.search(text)) and not default:
+                found.append(f"{path.relative_to(root)}:{line}: generic code may not say '{match[0]}'")
+    return found
+
+
+RULES = {
+    "folders": folder_violations,
+    "libraries": library_violations,
+    "start without torch": slow_starts,
+    "robots": robots_named,
+}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -206,6 +229,15 @@ def test_every_folder_is_a_package() -> None:
         ("libraries", "cli/a.py", "import launch", "launch belongs in launch, launching"),
         ("start without torch", "cli/a.py", "from safe_support_ql.learning import trainer", "cli.a starts with torch"),
         ("start without torch", "nodes/monitor.py", "from ..experiments import run", "experiments.run -> "),
+        (
+            "robots",
+            "cli/a.py",
+            'HELP = "as with two_link, the default"',
+            "cli/a.py:1: generic code may not say 'two_link'",
+        ),
+        ("robots", "nodes/a.py", "from ..robots.two_link.robot import TwoLink", "may not say 'two_link'"),
+        ("robots", "experiments/a.py", "x = 1  # the two-link arm", "may not say 'two-link'"),
+        ("robots", "experiments/a.py", "if isinstance(self.robot, Arm):\n    pass", "'isinstance(self.robot,'"),
     ],
 )
 def test_the_rule_notices(rule: str, file: str, text: str, expected: str, tmp_path: Path) -> None:
@@ -216,6 +248,10 @@ def test_the_rule_notices(rule: str, file: str, text: str, expected: str, tmp_pa
         (package / folder / "__init__.py").touch()
     (package / "__init__.py").touch()
     (package / "learning/trainer.py").write_text("import torch\n")
+    (package / "robots/two_link").mkdir()
+    (package / "robots/two_link/robot.py").write_text('"""The two-link arm."""\n\n\nclass TwoLink: ...\n')
+    (package / "robots/two_link/__init__.py").touch()
+    (package / "__init__.py").write_text('DEFAULT_ROBOT = "two_link"\n')
     (package / "nodes/learner.py").write_text("from safe_support_ql.learning import trainer\n")
     (package / "experiments/lazy.py").write_text("def f():\n    from safe_support_ql.learning import trainer\n")
     assert not RULES[rule](tmp_path)

@@ -1,4 +1,4 @@
-"""The pages that argue the certificates say what the code and the shipped configuration say."""
+"""The pages say what the code, the shipped configuration and the toy robot say."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from safe_support_ql import config, robots
+from safe_support_ql import config
+from safe_support_ql.robots.base import Robot
+from safe_support_ql.robots.claims import Claims
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {name: ROOT / "docs" / f"certificate_{name}.md" for name in robots.names()}
+OURS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+PAGES = {name: ROOT / "docs" / f"certificate_{name}.md" for name in OURS}
 MARGIN = re.compile(
     r"margin|mismatch|error|disturbance|residual|growth|delay|between|band|allowance|lidar_noise|terminal|_age|_timeout"
 )
@@ -82,3 +85,26 @@ def test_the_pages_link_to_what_exists() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
         assert not [link for link in links if not (page.parent / link).exists()], page.name
+
+
+# --- docs/add_a_robot.md ---------------------------------------------------------------------------------------------
+
+ADD_A_ROBOT = ROOT / "docs" / "add_a_robot.md"
+TOY = ROOT / "test" / "toy_robot"
+
+
+def test_code_on_the_page_is_that_of_the_toy_robot() -> None:
+    files = [path.read_text() for path in TOY.rglob("*") if path.suffix in (".py", ".toml", ".yaml")]
+    blocks = re.findall(r"^```\w+\n(.*?)^```$", ADD_A_ROBOT.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(blocks) > 15
+    assert not [block for block in blocks if not any(block in text for text in files)]
+
+
+def test_the_page_leaves_nothing_out_and_names_nothing_that_there_is_not() -> None:
+    page = ADD_A_ROBOT.read_text()
+    abstract = sorted(Robot.__abstractmethods__)
+    assert abstract and not [name for name in abstract if f"`{name}`" not in page and f"def {name}(" not in page]
+    claims = [field.name for field in dataclasses.fields(Claims)]
+    assert not [name for name in claims if not re.search(rf"[`*]{name}[`*]", page)]
+    tests = "\n".join(path.read_text() for path in (ROOT / "test").rglob("test_*.py"))
+    assert not [name for name in re.findall(r"`(test_\w+)`", page) if f"def {name}(" not in tests]

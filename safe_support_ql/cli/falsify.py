@@ -33,10 +33,14 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """A resumable campaign, or the table of deleted margins; 1 if a visit happened or a deleted margin caused none."""
     from safe_support_ql.experiments import falsify as search
-    from safe_support_ql.experiments import trials, worlds
+    from safe_support_ql.experiments import margins, trials, worlds
 
     settings = shared.load(options)
     robot = settings.robot
+    if options.margins:
+        margins.refuse(robot)
+    else:
+        search.refuse(robot)
     names = list(worlds.names(robot))
     if options.mismatch is not None:
         worlds.in_world(robot, options.mismatch)  # refuse an unknown name
@@ -47,8 +51,6 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise ValueError(f"--out {folder}: cannot be written ({error.strerror})") from None
     if options.margins:
-        from safe_support_ql.experiments import margins
-
         table = margins.run(robot, lambda text: print(text, file=sys.stderr, flush=True))
         print(margins.table(table))
         (folder / "margins.json").write_text(json.dumps(table, indent=2))

@@ -309,6 +309,11 @@ class Duel:
         return candidates, self.robot.estimate(inputs)
 
 
+def refuse(robot: Robot) -> None:
+    """Raises ValueError where `robot` does not claim how it is searched."""
+    robots.claimed(robot, "search", BY)
+
+
 # --- shards ----------------------------------------------------------------------------------------------------------
 
 
@@ -378,7 +383,7 @@ def campaign(
 ) -> list[dict[str, Any]]:
     """Results of all `shards`; those in `folder` are reused if code and configuration are still the same."""
     config = configuration.parse(shards[0].raw_config, "configuration")
-    robots.claimed(config.robot, "search", BY)  # refuse a robot without this claim before the processes start
+    refuse(config.robot)  # before the processes start
     folder.mkdir(parents=True, exist_ok=True)
     hash_now = safety_hash(config)
     done, left, void = {}, [], []

@@ -252,7 +252,7 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
     """Messages that are well-formed and in time, but false. The gate must notice that they contradict predictions."""
     robot = settings.robot
     name = channel.name
-    lost = "" if robot.passive_stop else NO_PASSIVE_STATE
+    lost, steered = ("", "") if robot.passive_stop else (NO_PASSIVE_STATE, STEERED_BY_IT)
 
     def lie(kind: str, option: Any, uncoverable: str = "") -> list[Fault]:
         def of(text: str, seconds: float, expect: Expect, why: str = "") -> Fault:
@@ -290,7 +290,7 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
     if channel.type.endswith("/JointState"):
         return [
             *lie("frozen odometry", ("freeze", None), lost),
-            *lie("jumping odometry", ("shift one", (0, 0.2)), STEERED_BY_IT),
+            *lie("jumping odometry", ("shift one", (0, 0.2)), steered),
         ]
     return []
 

@@ -25,6 +25,12 @@ EPISODES = 30  # with the margin; without it up to five times as many, until the
 BY = "falsify --margins"
 
 
+def refuse(robot: Robot) -> None:
+    """Raises ValueError where `robot` claims no margins, or no adversary to try them against."""
+    for part in ("margins", "adversary"):
+        robots.claimed(robot, part, BY)
+
+
 def cases(robot: Robot) -> tuple[Case, ...]:
     """The cases of `robot`. Raises ValueError if it claims none."""
     claimed: Margins = robots.claimed(robot, "margins", BY)

@@ -1,141 +1,135 @@
-"""A robot is one module and one YAML, and nothing else: a toy one is added here and used by all above robots/."""
+"""A robot of somebody else: an installed package that announces itself by an entry point, and nothing in this one."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from safe_support_ql import config, robots
 from safe_support_ql.behavior.policies import BehaviorPolicy
+from safe_support_ql.deployment.contract import PolicyContract
+from safe_support_ql.experiments import beyond, falsify, kernel
+from safe_support_ql.experiments.adversary import ROUNDING
 from safe_support_ql.experiments.episodes import play
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.simulation.simulation import Simulation
 
-MODULE = '''
-"""A cart without a pole to balance: the cart-pole's slider, safe while |x| <= limit, braked by a PD law."""
-
-from dataclasses import dataclass
-
-import numpy as np
-
-from safe_support_ql.parameters import build, param
-from safe_support_ql.robots.base import Estimate, Robot
-from safe_support_ql.robots.model import Certificate, Detection, Dynamics, Model
-from safe_support_ql.robots.world import Channel, CommandTopic, JointDrive, WorldSpec
+OURS = ("diff_drive", "cart_pole")
 
 
-@dataclass(frozen=True)
-class Parameters:
-    limit: float = param(1.0, "m", 0.1, 10.0)
+def test_an_installed_package_is_found_by_its_entry_point(toy: Path) -> None:
+    settings = config.load_robot("toy")
+    assert {*OURS, "toy"} <= set(robots.names())
+    assert robots.folder("toy") == toy and config.default_path("toy") == toy / "toy.yaml"
+    assert type(settings.robot).__module__ == "toy_robot.robot"
+    with pytest.raises(ValueError, match="toy.yaml with parameters.limit=99.*: parameters: limit is 99.*must lie in"):
+        config.load_robot("toy", {"parameters.limit": 99.0})
+    with pytest.raises(ValueError, match="parameters: span is 0.49 m, must be at most 0.4"):
+        config.load_robot("toy", {"parameters.span": 0.49})
 
 
-def step(x, u, member, dt):
-    acceleration = u[0] / member[0]
-    v = x[1] + dt * acceleration
-    return x[0] + dt * v, v
+def test_without_the_package_there_is_no_such_robot() -> None:
+    with pytest.raises(ValueError, match="unknown robot 'toy'; known robots: .*diff_drive"):
+        config.load_robot("toy")
 
 
-def backup(x, centre, constants):
-    return (np.minimum(np.maximum(-8.0 * x[1], -10.0), 10.0),)
-
-
-def margins(x, points, constants):
-    return (constants[0] - np.abs(x[0]),)
-
-
-def terminal(x, centre, constants):
-    return np.abs(x[1]) <= 0.02
-
-
-class Toy(Robot):
-    name = "toy"
-    passive_stop, must_reach, silence = True, False, np.zeros(1)
-    state_names, action_names, action_units = ("x", "v"), ("force",), ("N",)
-    observation_names, observation_units = ("x", "v", "last_force"), ("m", "m/s", "N")
-    observation_scale = np.ones(3, np.float32)
-    action_low, action_high = np.array([-10.0]), np.array([10.0])
-    lattice, continuous_points = ((-10.0, -5.0, 0.0, 5.0, 10.0),), (21,)
-
-    def __init__(self, p):
-        self.parameters = p
-        self.world = WorldSpec(
-            physics_hz=240, control_hz=20, episode_s=5.0,
-            drive=JointDrive(urdf="cartpole.urdf", driven=("slider_to_cart",), joints=("slider_to_cart",), timeout=0.2),
-            sensors={"joint_states": "joints"},
-        )
-        self.channels = (Channel("joint_states", "sensor_msgs/msg/JointState", ("position[]", "velocity[]"), 0.25, 1),)
-        self.command = CommandTopic("effort_command", "std_msgs/msg/Float64MultiArray", ("data[]",))
-        dt = self.period
-        steps = int(2.0 / dt)
-        # The pole hangs on the cart here and pulls it: its mass is in the ensemble, its swing in the tightening.
-        self.model = Model(
-            dynamics=Dynamics(step=step, members=np.array([[1.1], [1.0], [1.4]]), dt=dt, checks_per_tick=1),
-            certificate=Certificate(
-                backup=backup, margins=margins, terminal=terminal, constants=(p.limit,), centres=np.zeros((1, 1)),
-                margin_names=("track",), tightening=np.linspace(0.05, 0.15, steps + 1)[:, None], scale=np.ones(1),
-                holds=(1,), band=0.02, noise_allowance=0.01, step_residual=0.001, band_budget=0.05,
-            ),
-            detection=Detection(residual=np.full(2, 0.2), slack=np.full(2, 0.2)),
-        )
-
-    def estimate(self, inputs):
-        return Estimate(inputs["joint_states"], np.zeros((0, 2)), np.zeros(0))
-
-    def at_rest(self):
-        return self.estimate({"joint_states": np.zeros(2)})
-
-    def observation(self, inputs, estimate, previous, centre, threshold):
-        return np.array([*estimate.state, *previous], np.float32)
-
-    def relative(self, before, now):
-        return now["joint_states"]
-
-    def in_motion(self, state, centre):
-        return abs(state[1]) > 0.1
-
-    def truth_margins(self, truth):
-        return np.array([self.parameters.limit - abs(truth[0])])
-
-    def reward(self, before, action, after, goal):
-        return -float(after[0] ** 2), False
-
-    def controller(self, observations):
-        return np.zeros((len(observations), 1))
-
-    def initial_state(self, rng):
-        return np.array([rng.uniform(-0.3, 0.3), 0.0])
-
-    def draw_goal(self, rng):
-        return np.zeros(1)
-
-
-def make(parameters, where):
-    return Toy(build(Parameters, parameters, where))
-'''
-
-
-@pytest.fixture
-def toy(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "toy").mkdir()
-    (tmp_path / "toy" / "__init__.py").touch()
-    (tmp_path / "toy" / "robot.py").write_text(MODULE)
-    (tmp_path / "toy.yaml").write_text("robot: toy\nparameters:\n  limit: 1.2\nbehavior:\n  controller_share: 0.0\n")
-    robots.__path__.append(str(tmp_path))
-    yield tmp_path / "toy.yaml"
-    robots.__path__.remove(str(tmp_path))
-
-
-def test_a_toy_robot_runs_behind_the_gate(toy: Path) -> None:
-    settings = config.load(toy)
-    assert "toy" in robots.names() and settings.robot.truth_margins(settings.robot.action_low * 0)[0] == 1.2
-    sim = Simulation(settings.robot)
-    gate = Gate(settings.robot, settings.gate, True, 0)
+def test_it_runs_behind_the_gate(toy: Path) -> None:
+    settings = config.load_robot("toy", {"parameters.episode_s": 5.0})
+    sim, gate = Simulation(settings.robot), Gate(settings.robot, settings.gate, True, 0)
     results = [play(sim, gate, BehaviorPolicy(settings.behavior, settings.robot, 0), seed, seed) for seed in range(3)]
+    sim.close()
     assert sum(result.unsafe_visits for result in results) == 0
-    assert all(result.ticks == 100 for result in results)
+    assert all(result.ticks == 100 and result.verdicts["no_proof"] == 0 for result in results)
+
+
+def test_its_members_enclose_what_the_simulator_does(toy: Path) -> None:
+    """Its nominal drive, from every speed under every command, less what `growth` allows for."""
+    robot = config.load_robot("toy").robot
+    dynamics, sim = robot.model.dynamics, Simulation(robot)
+    allowed = np.array([robot.parameters.growth * dynamics.dt, 1e-3])  # type: ignore[attr-defined]
+    rng = np.random.default_rng(0)
+    sim.reset(0)
+    for _ in range(200):
+        x, u = np.array([0.0, rng.uniform(-0.5, 0.5)]), rng.uniform(-0.5, 0.5, 1)
+        sim.world.set_state(x)
+        sim.tick(u)
+        met = np.array([dynamics.step(tuple(x), tuple(u), tuple(member), dynamics.dt) for member in dynamics.members])
+        truth = sim.world.truth()
+        assert (met.min(axis=0) - allowed <= truth).all() and (truth <= met.max(axis=0) + allowed).all(), (x, u)
     sim.close()
 
 
-def test_its_parameters_are_checked(toy: Path) -> None:
-    with pytest.raises(ValueError, match="limit is 99.*must lie in"):
-        config.load(toy, {"parameters.limit": 99.0})
+def test_every_error_that_it_claims_is_covered(toy: Path) -> None:
+    robot = config.load_robot("toy").robot
+    rows = beyond.singly(robot, (1.0,), episodes=5)
+    assert {row["error"] for row in rows} == {"gain_mismatch", "acceleration_mismatch", "position_error", "speed_error"}
+    assert all(row["least"][0] >= -ROUNDING for row in rows), rows
+    assert beyond.together(robot, (1.0,))[0]["holds"] == 1.0
+
+
+def test_a_claim_that_it_does_not_make_is_named(toy: Path) -> None:
+    expected = "robot 'toy' makes no claim 'kernel': benchmarks/kernel.py needs kernel in toy_robot/claims.py"
+    with pytest.raises(ValueError, match=expected):
+        kernel.outer_kernel(config.load_robot("toy").robot, 0, 2, 2)
+
+
+def test_a_drive_between_the_members_gets_hardly_farther_than_they_do(toy: Path) -> None:
+    """What `between_members` is for: up to four commands, then the plan, from any speed; both ends of the rail."""
+    robot = config.load_robot("toy").robot
+    model, rng, n = robot.model, np.random.default_rng(0), 20000
+    low, high = model.dynamics.members.min(axis=0), model.dynamics.members.max(axis=0)
+    members = [tuple(rng.uniform(low, high, (n, 2)).T), *(tuple(row) for row in model.dynamics.members)]
+    x = [(np.zeros(n), rng.uniform(-0.55, 0.55, n))] * len(members)
+    commands, worst = rng.integers(1, 5, n), 0.0
+    for tick in range(12):
+        u = (np.where(tick < commands, rng.uniform(-0.5, 0.5, n), 0.0),)
+        x = [model.dynamics.step(at, u, member, model.dynamics.dt) for at, member in zip(x, members, strict=True)]
+        true, met = x[0][0], np.array([at[0] for at in x[1:]])
+        worst = max(worst, float((true - met.max(axis=0)).max()), float((met.min(axis=0) - true).max()))
+    assert 0.001 < worst < robot.parameters.between_members, worst  # type: ignore[attr-defined]
+
+
+# --- what a policy and a falsification are bound to ------------------------------------------------------------------
+
+
+def change_model(toy: Path) -> None:
+    """One byte, in a comment."""
+    with open(toy / "model.py", "a") as file:
+        file.write("#")
+
+
+def change_data(toy: Path) -> None:
+    (toy / "toy.urdf").write_text((toy / "toy.urdf").read_text().replace("1 kg", "2 kg"))
+
+
+def change_version(toy: Path) -> None:
+    (metadata,) = toy.parent.glob("toy_robot-*.dist-info/METADATA")
+    metadata.write_text(metadata.read_text().replace("Version: 0.1.0", "Version: 0.1.1"))
+
+
+@pytest.mark.parametrize("change", [change_model, change_data, change_version])
+def test_its_files_and_its_version_are_part_of_the_hash(toy: Path, change) -> None:  # type: ignore[no-untyped-def]
+    ours = {name: config.load_robot(name).safety_hash for name in OURS}
+    settings = config.load_robot("toy")
+    before, contract = settings.safety_hash, PolicyContract.of(settings.robot, False, settings.safety_hash)
+    assert config.load_robot("toy").safety_hash == before
+    change(toy)
+    after = config.load_robot("toy").safety_hash
+    assert after != before
+    assert dataclasses.replace(contract, safety_hash=after) != contract
+    assert {name: config.load_robot(name).safety_hash for name in OURS} == ours
+
+
+def test_a_falsification_of_changed_code_is_void(toy: Path, tmp_path: Path) -> None:
+    shards = falsify.plan(config.load_robot("toy").raw, ["nominal"], 20)[:1]
+    said: list[str] = []
+    (first,) = falsify.campaign(shards, tmp_path / "shards", say=said.append)
+    assert falsify.campaign(shards, tmp_path / "shards", say=said.append) == [first]
+    assert said[-1] == "1 of 1 shards are already there"
+    change_model(toy)
+    (again,) = falsify.campaign(shards, tmp_path / "shards", say=said.append)
+    assert "1 shards are void and run again" in "\n".join(said)
+    assert again["hash"] != first["hash"] and again["unsafe_visits"] == first["unsafe_visits"] == 0
