@@ -163,7 +163,7 @@ def test_an_interrupted_campaign_goes_on_and_a_changed_hash_voids_a_shard(
 
 
 def test_a_mismatch_has_the_declared_effect() -> None:
-    """The cart-pole's in PyBullet against the model with those parameters; the base's by the distance that it drives."""
+    """The cart-pole's in PyBullet against the model with those parameters; the base's by the distance driven."""
     robot = config.load_robot("cart_pole").robot
     factors = {
         "cart_heavy": (1.18, 1, 1, 1, 1, 1, 1), "pole_heavy": (1, 1.18, 1, 1.18, 1, 1, 1),
