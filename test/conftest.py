@@ -41,7 +41,7 @@ _used = 0
 
 @dataclass(frozen=True)
 class RosDomain:
-    """A domain nobody else here uses while the test runs; `env` is the whole environment for a child process."""
+    """A domain that no other test here uses while this one runs; `env` is the whole environment for a child process."""
 
     id: int
     env: dict[str, str]
@@ -67,7 +67,7 @@ def _claim() -> tuple[int, filelock.BaseFileLock]:
 
 @pytest.fixture
 def ros_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RosDomain]:
-    """A ROS domain for this test alone, on this machine alone; set in this process, too, and undone afterwards.
+    """A ROS domain for this test only, on this machine only; also set in this process, and undone afterwards.
 
     UDP, not shared memory: a killed node leaves its segments in /dev/shm. Logs go to the test's folder.
     """

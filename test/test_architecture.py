@@ -1,6 +1,6 @@
 """Who may know whom: each folder has one reason to change, and what must start fast stays so.
 
-The rules are data at the top. The sources are read, not run, so the rules hold for imports inside functions, too.
+The rules are data at the top. The sources are read, not run, so the rules also hold for imports inside functions.
 """
 
 from __future__ import annotations

@@ -15,12 +15,8 @@ from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet
 class BehaviorConfig:
     """The base distribution (a Gaussian about the scripted controller, mixed with a uniform one) and eps."""
 
-    controller_share: float = param(
-        0.7, "1", 0.0, 1.0, "share of the scripted controller with noise; the rest is uniform"
-    )
-    noise: float = param(
-        0.15, "1", 0.001, 10.0, "standard deviation of that noise, as a share of the range of each action"
-    )
+    controller_share: float = param(0.7, "1", 0.0, 1.0, "share of the controller with noise; the rest is uniform")
+    noise: float = param(0.15, "1", 0.001, 10.0, "standard deviation of that noise, as a share of each range")
     plan_mass: float = param(0.02, "1", 0.0001, 0.5, "eps: probability of the plan")
 
 

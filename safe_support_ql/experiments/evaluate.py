@@ -34,10 +34,7 @@ class Job:
 
 
 def make_policy(name: str, config: configuration.Config, continuous: bool, sim: Simulation, seed: int) -> Policy:
-    """The policy `name`: 'behavior', 'reference', the path of an ONNX file, or 'greedy:' followed by such a path.
-
-    Raises ValueError as `OnnxPolicy` does.
-    """
+    """'behavior', 'reference', an ONNX file, or 'greedy:' and an ONNX file. Raises ValueError as `OnnxPolicy` does."""
     robot = config.robot
     if name == "behavior":
         return BehaviorPolicy(config.behavior, robot, seed)

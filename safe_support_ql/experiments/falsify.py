@@ -401,7 +401,7 @@ def campaign(
     if void:
         say(f"{len(void)} shards are void and run again: safety code, configuration or length changed since")
     if done:
-        say(f"{len(done)} of {len(shards)} shards are done already")
+        say(f"{len(done)} of {len(shards)} shards are already there")
 
     def note(result: dict[str, Any]) -> None:
         if result["hash"] != hash_now:

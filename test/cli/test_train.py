@@ -55,4 +55,4 @@ def test_the_run_folder_holds_the_configuration_as_used(begun: bringup.Run) -> N
     assert run == begun and where.ticks == 0 and where.first_sequence == 0
     assert settings.safety_hash == config.load_robot("diff_drive").safety_hash
     assert json.loads((begun.folder / "session.json").read_text())["seed"] == 3
-    assert "latch_after_s" in begun.config_file.read_text()  # defaults, too: they may change later
+    assert "latch_after_s" in begun.config_file.read_text()  # also defaults, which may change later

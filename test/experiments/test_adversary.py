@@ -1,4 +1,4 @@
-"""An encounter: attacks, then the plan, in whatever world the claims bring."""
+"""An encounter: attacks, then the plan, in any world that a robot claims."""
 
 from __future__ import annotations
 

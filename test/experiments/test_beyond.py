@@ -70,5 +70,5 @@ def test_the_table_fits_eighty_columns(name: str) -> None:
     single = [{"error": error, "factors": beyond.FACTORS, "least": least} for error in adversary.error_forms]
     row = {"holds": 1.25, "unwatched": met, "watched": met}
     text = beyond.table(robot, single, [{"corner": corner, **row} for corner in adversary.corners])
-    assert max(map(len, text.splitlines())) <= 80 and "hold up to 1.25 W" in text
+    assert max(map(len, text.splitlines())) <= 80 and "safe up to 1.25 W" in text
     assert text.count("20 of 53, with detection 20 of 53, 53 latched") == 16

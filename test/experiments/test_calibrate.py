@@ -1,4 +1,4 @@
-"""Calibration: what recorded backup manoeuvres need, and that a margin too small is called so."""
+"""Calibration: the need of recorded backup manoeuvres, and a margin that is too small is named."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_unknown_world_is_refused() -> None:
         calibrate(config.load_robot("cart_pole"), 1, "moon")
 
 
-def test_the_verdict_tells_the_ensemble_from_the_margin() -> None:
+def test_the_verdict_distinguishes_the_ensemble_from_the_margin() -> None:
     assert Line("a", "m", 1.0, 0.5, 0.9).verdict == "yes"
     assert Line("a", "m", 1.0, 0.5, 1.1).verdict == "by the ensemble"
     assert Line("a", "m", 1.0, 1.1, 0.9).verdict == "NO"

@@ -162,8 +162,8 @@ def test_an_interrupted_campaign_goes_on_and_a_changed_hash_voids_a_shard(
     assert any(text.startswith(f"{len(shards)} shards are void") for text in said)
 
 
-def test_a_mismatch_is_what_it_says() -> None:
-    """The cart-pole's in PyBullet against the model with those parameters; the base's by the way it covers."""
+def test_a_mismatch_has_the_declared_effect() -> None:
+    """The cart-pole's in PyBullet against the model with those parameters; the base's by the distance driven."""
     robot = config.load_robot("cart_pole").robot
     factors = {
         "cart_heavy": (1.18, 1, 1, 1, 1, 1, 1), "pole_heavy": (1, 1.18, 1, 1.18, 1, 1, 1),
@@ -188,13 +188,13 @@ def test_a_mismatch_is_what_it_says() -> None:
 
     base = config.load_robot("diff_drive").robot
     assert len(robots.claims_of(base).mismatches) == 5
-    for name, way, turn in (("ground_fast", 1.16, 1.0), ("turn_slow", 1.16, 0.84)):
+    for name, distance, turn in (("ground_fast", 1.16, 1.0), ("turn_slow", 1.16, 0.84)):
         sim = Simulation(in_world(base, name, exact=True))
         sim.reset(1)
         for _ in range(10):
             sim.tick(np.array([0.3, 0.5]))
         odom, truth = sim.sense()["odom"], sim.world.truth()
-        assert truth[3] / odom[4] == pytest.approx(way, rel=0.02)
+        assert truth[3] / odom[4] == pytest.approx(distance, rel=0.02)
         assert truth[4] / odom[5] == pytest.approx(turn, rel=0.05)
         sim.close()
 

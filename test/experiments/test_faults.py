@@ -1,4 +1,4 @@
-"""The list of faults holds what is asked of it, and a result is judged by order, state, visits and time."""
+"""The list of faults is complete, and a result is judged by order, state, visits and time."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_plan_that_names_its_cause_in_time_and_latches_passes() -> None:
         ({"trouble": "the graph is gone"}, "the graph is gone"),
     ],
 )
-def test_what_is_not_as_it_must_be_fails_and_is_said(changes: dict[str, object], why: str) -> None:
+def test_a_wrong_reaction_fails_with_its_reason(changes: dict[str, object], why: str) -> None:
     result = faults.judge(FAULT, seen(**changes), "r", "collection")
     assert not result.passed and why in result.why
     assert why in faults.closing([result], [FAULT])

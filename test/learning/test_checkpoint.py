@@ -64,7 +64,7 @@ def test_any_flipped_byte_is_noticed(spec: ProblemSpec, tmp_path: Path, place: i
         load_checkpoint(path, Trainer(CONFIG, spec))
 
 
-def test_truncated_missing_and_foreign_files_are_told_apart(spec: ProblemSpec, tmp_path: Path):
+def test_truncated_missing_and_foreign_files_are_distinguished(spec: ProblemSpec, tmp_path: Path):
     path, trainer = tmp_path / "learner.ckpt", Trainer(CONFIG, spec)
     save_checkpoint(path, trainer)
     path.write_bytes(path.read_bytes()[:-100])

@@ -50,7 +50,7 @@ def test_transition_takes_reward_and_end_from_the_next_row():
 def test_no_transition_spans_a_reset_or_a_gap():
     replay = Replay(SPEC, 20)
     replay.append(make_rows([0, 1, 2, 3, 5, 6, 7, 8], first=[0, 2], truncated=[6]))
-    # 1 -> 2 is a reset, 3 -> 5 a gap, 6 -> 7 follows a truncation although nobody marked 7 as first
+    # 1 -> 2 is a reset, 3 -> 5 a gap, 6 -> 7 follows a truncation although 7 is not marked as first
     assert transitions(replay) == {(0, 1, False), (2, 3, False), (5, 6, False), (7, 8, False)}
 
 

@@ -40,7 +40,7 @@ def test_a_wrong_value_is_refused_in_one_line(key: str, value: object) -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_a_misspelt_key_is_told_the_right_one() -> None:
+def test_a_misspelt_key_gets_a_suggestion() -> None:
     with pytest.raises(ValueError, match="learner: unknown key 'gama'; did you mean gamma"):
         config.load_robot("diff_drive", {"learner.gama": 0.9})
 

@@ -52,7 +52,7 @@ def test_same_seed_gives_the_same_networks(spec: ProblemSpec, journal: Rows):
 
 
 def test_q_ignores_candidates_outside_the_support(spec: ProblemSpec, journal: Rows):
-    """Whatever stands outside the support, however good it would be, changes nothing in what is learned."""
+    """Values outside the support, however large, do not change what is learned."""
     results = []
     for outside in (0.0, 1e3):
         trainer = Trainer(LearnerConfig(**SMALL), spec)

@@ -28,7 +28,7 @@ DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CL
 
 
 class Probe(ManagedNode):
-    """Fails where it is told to."""
+    """A node that fails in the callbacks that a test names."""
 
     def __init__(self) -> None:
         super().__init__("simulator")
@@ -125,7 +125,7 @@ def test_a_transition_waits_for_an_objection(probe: Probe, monkeypatch: pytest.M
     assert change(probe, CLEANUP) and probe.done[-1] == "release"
 
 
-def test_nobody_starts_a_node_again_that_was_told_to_stop(probe: Probe) -> None:
+def test_a_stopping_node_cannot_be_started_again(probe: Probe) -> None:
     change(probe, CONFIGURE)
     probe.leaving = True
     assert not change(probe, ACTIVATE) and not change(probe, label="cleanup")
@@ -185,8 +185,8 @@ def test_every_parameter_is_described() -> None:
         assert all(item.doc for item in table)
 
 
-def test_what_rclpy_cannot_handle_is_passed_over(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Anybody on the network can send a parameter of an unknown type."""
+def test_what_rclpy_cannot_handle_is_ignored(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any node on the network can send a parameter of an unknown type."""
     executor = ShortPathExecutor()
     executor.add_node(probe)
     heard: list[bool] = []

@@ -43,7 +43,7 @@ def state(id: int) -> GetState.Response:
     return GetState.Response(current_state=State(id=id))
 
 
-def test_a_state_that_is_not_told_is_asked_for_until_the_time_is_over() -> None:
+def test_an_unanswered_state_is_requested_until_the_timeout() -> None:
     services = Services(words="torch is slow")
     with pytest.raises(Fault, match=r"learner did not answer learner/get_state for 0 s: torch is slow"):
         services.client.state("learner", 0.05)

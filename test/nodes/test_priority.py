@@ -32,6 +32,6 @@ def ask(unprivileged: bool) -> str:
     return done.stdout.strip()
 
 
-def test_every_thread_has_it_or_none_and_a_reason_is_told() -> None:
+def test_every_thread_has_it_or_none_and_a_reason_is_given() -> None:
     assert ask(unprivileged=False) in ("taken True True", "Operation not permitted False True")
     assert ask(unprivileged=True) == "Operation not permitted False True"

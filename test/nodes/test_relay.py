@@ -1,4 +1,4 @@
-"""A relay hands on, spoils and delays."""
+"""A relay passes, alters and delays messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safe_support_ql.nodes.relay import Relay, RequestVector
 
 
 def relay() -> tuple[Relay, list[Any]]:
-    """A relay, and what it hands on."""
+    """A relay, and the messages that it has passed on."""
     sent: list[Any] = []
     node: Any = SimpleNamespace(
         create_publisher=lambda kind, topic, quality: SimpleNamespace(publish=sent.append),
@@ -22,13 +22,13 @@ def relay() -> tuple[Relay, list[Any]]:
     return Relay(node, str, "scan_true", "scan", None, None), sent
 
 
-def test_without_a_fault_everything_is_handed_on() -> None:
+def test_without_a_fault_every_message_passes() -> None:
     between, sent = relay()
     between.on_message("a")
     assert sent == ["a"] and between.last == "a" and between.began is None
 
 
-def test_a_fault_that_happens_once_spoils_the_first_message_that_it_can() -> None:
+def test_a_single_fault_alters_the_first_message_that_it_can() -> None:
     between, sent = relay()
     answers = [None, ["x", "y"]]
     between.alter, between.once = lambda message: answers.pop(0), True

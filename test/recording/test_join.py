@@ -1,4 +1,4 @@
-"""The join: three topics, any order, one record a decision."""
+"""The join: three topics in any order, one record per decision."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_blind_decision_is_a_gap_with_its_reason() -> None:
     assert [gap for _, gap, _ in joined(join)] == ["blind: input_missing"]
 
 
-def test_rewards_of_states_nobody_decided_on_are_added() -> None:
+def test_rewards_of_states_without_a_decision_are_added() -> None:
     """Real time: the monitor may skip a state, or see one twice."""
     join = Join()
     join.outcome(outcome(first=1.0), 100)

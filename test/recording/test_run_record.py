@@ -27,7 +27,7 @@ WAIT_S = 0.5
 
 
 class Said:
-    """A logger, and who takes reports of mistakes, that remember."""
+    """A logger and a receiver of error reports, which keep what they get."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -198,7 +198,7 @@ def test_after_a_crash_every_number_is_accounted_for_and_interventions_are_count
     assert again.join.last == 10 and again.book.sequence == 10
     recounted = again.book.totals("collection")
     assert (recounted.interventions, recounted.empty_supports) == (live.interventions, live.empty_supports)
-    assert recounted.decisions == live.decisions - live.gaps, "of a lost one nobody knows how it was decided"
+    assert recounted.decisions == live.decisions - live.gaps, "the verdict of a lost decision is unknown"
     decide(again, 13)
     again.end()
     die(again)
@@ -306,7 +306,7 @@ def test_what_the_disk_refused_for_too_long_is_listed_once(record: RunRecord, mo
     assert sorted(numbers) == list(range(6))
 
 
-def test_what_cannot_be_saved_at_the_end_is_said(record: RunRecord, said: Said) -> None:
+def test_what_cannot_be_saved_at_the_end_is_logged(record: RunRecord, said: Said) -> None:
     record.writer.trouble = "full"
     decide(record, 0)
     record.end()

@@ -1,4 +1,4 @@
-"""What is read back from the folder of a run: where it stands, what it amounts to, what is missing."""
+"""Progress, summary and missing records, read from the folder of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of docs/certificate_diff_drive.md, section 7: whoever changes them changes that page."""
+"""The figures of docs/certificate_diff_drive.md, section 7: a changed figure also changes that page."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_truth_at_every_bound_stays_safe_on_the_stored_plan() -> None:
                 MODEL.dynamics.step(x, command, members, MODEL.dynamics.dt),
                 P.margin_growth * MODEL.dynamics.dt * moving,
             )
-            for part in (0.5, 1.0):  # the truth is safe between two checks, too
+            for part in (0.5, 1.0):  # the truth is safe also between two checks
                 east, north = (a + part * (b - a) for a, b in zip(before[:2], x[:2], strict=True))
                 least = min(least, float(arena.clearance(east, north).min()) - REACH)
             if t >= max(MODEL.certificate.holds) and (np.abs(x[3]) < 1e-3).all():

@@ -75,10 +75,7 @@ def margins(x: tuple[Any, ...], points: Any, constants: tuple[float, ...]) -> tu
 
 
 def terminal(x: tuple[Any, ...], centre: tuple[float, ...], constants: tuple[float, ...]) -> Any:
-    """Inside {z' P z <= rho} about `centre`, shrunk near the end of the track.
-
-    constants[7:] = (P[10], rho, room, reach).
-    """
+    """In {z' P z <= rho} about `centre`, shrunk near the track's end; constants[7:] = (P[10], rho, room, reach)."""
     _, _, _, _, _, _, _, p00, p01, p02, p03, p11, p12, p13, p22, p23, p33, rho, room, reach = constants
     p, q, v, w = x[0] - centre[0], x[1], x[2], x[3]
     value = (
@@ -227,8 +224,7 @@ def build_model(p: Parameters) -> Model:
     tube = np.max([_tubes(p, member, gain, ticks) for member in members], axis=0)
     limits = np.array([p.position_limit, p.angle_limit])
     e0, w = bounds(p)
-    # Between two checks dt apart, a coordinate exceeds the larger of its values there by at most dt^2 / 8 of its
-    # acceleration.
+    # Between two checks, a coordinate exceeds the larger of its values there by at most dt^2 / 8 of its acceleration.
     corner = (np.array(p.angle_limit), 0.0, 0.0, -p.force_limit)
     fastest = np.max([np.abs(accelerations(*corner, tuple(member))) for member in members], axis=0)
     margin = tube + dt**2 / 8 * fastest + p.between_members * limits
@@ -254,8 +250,7 @@ def build_model(p: Parameters) -> Model:
     # Effect of an error of the state, or of one step, on (x, theta) at any later time: absolute values of Phi_t's rows.
     loop = linear[0][0] - np.outer(linear[0][1], gain)
     later = np.array([np.abs(np.linalg.matrix_power(loop, t)[:2]) for t in range(ticks)])
-    # A prediction is off by the errors of both measurements and by the disturbance; in an uneven tick, a late command
-    # adds to that.
+    # A prediction is off by both measurement errors and the disturbance; in an uneven tick, also by a late command.
     residual = np.max([np.abs(a) @ e0 for a, _ in linear], axis=0) + e0 + w
     late = np.max([np.abs(b) for _, b in linear], axis=0) * 2.0 * p.force_limit * p.command_delay * CONTROL_HZ
     centres = np.linspace(-p.centre_span, p.centre_span, p.centres) if p.centres > 1 else np.zeros(1)

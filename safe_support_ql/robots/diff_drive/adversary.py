@@ -189,10 +189,7 @@ def _error_forms(p: Parameters) -> dict[str, tuple[Truth, ...]]:
 
 
 def _corners(p: Parameters) -> dict[str, Truth]:
-    """All errors at their bounds, by the signs of (distance, turn, lag, slew limits).
-
-    Slew limits above nominal are not covered, so the last sign is - or 0.
-    """
+    """All errors at their bounds, by the signs of (distance, turn, lag, slew limits, of which only -1 is covered)."""
     rest = {
         "drift": p.margin_growth, "jump": p.margin_model, "odometry_lost": p.margin_speed_estimate,
         "range_error": p.lidar_noise, "curves": CURVES,
