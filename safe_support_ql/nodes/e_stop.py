@@ -19,7 +19,7 @@ class EStop:
     """The newest message of all buttons; a cleanup of the node does not release them."""
 
     def __init__(self, node: ManagedNode, latch: Callable[[Cause], None]) -> None:
-        """Hear all buttons; `latch` is called with the cause at once, each time that one says true."""
+        """Subscribe to all buttons; each `true` calls `latch` with the cause at once."""
         self._latch = latch
         self._reliable = self._lossy = False
         # A button must be heard with any quality of service, even if it was pressed before this process began. The
@@ -51,4 +51,4 @@ class EStop:
         self._lossy = False  # after a false by service, a new true on the topic latches again
         self.on_e_stop(Bool(data=request.data))
         response.success = True
-        response.message = str(E_STOPPED) if self._reliable else "released; call the reset service to go on"
+        response.message = str(E_STOPPED) if self._reliable else "released; call the reset service to continue"

@@ -1,4 +1,4 @@
-"""What the safety monitor watches beside its cycle: each says what is wrong, and the monitor acts on it."""
+"""The safety monitor's watchdogs (another one goes here): each returns what is wrong, and the monitor acts on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safe_support_ql.safety.sent import TRANSPORT_NS
 
 GHOST_S = 22.0  # a killed participant stays in the graph for its lease: 20 s by default, 4 s with config/fastdds.xml
 GHOST_LOOK_S = 0.1
-JUMP_S = 0.5  # of the clock against the steady one between two looks: no clock that is only slow or fast does that
+JUMP_S = 0.5  # change against the steady clock between two looks that counts as a jump: no drift is that large
 
 
 def foreign_command(names: str) -> Cause:
@@ -25,7 +25,7 @@ def foreign_command(names: str) -> Cause:
 
 def unheard_e_stop(kinds: str) -> Cause:
     """There is an e-stop button that the monitor cannot hear."""
-    return Cause(f"somebody publishes e_stop as {kinds}, which nobody hears", "publish std_msgs/msg/Bool")
+    return Cause(f"a node publishes e_stop as {kinds}, which is not heard", "publish std_msgs/msg/Bool")
 
 
 class ClockWatch:
@@ -36,7 +36,7 @@ class ClockWatch:
         self._ahead_ns: int | None = None
 
     def look(self, now_ns: int, steady_ns: int) -> Cause:
-        """The jump since the last look, from the time `now_ns` of the clock and that of the steady one."""
+        """The jump since the last look, given the time of the clock and of the steady clock."""
         ahead_ns = now_ns - steady_ns
         jumped_s = 0.0 if self._ahead_ns is None else (ahead_ns - self._ahead_ns) / 1e9
         self._ahead_ns = ahead_ns
@@ -143,11 +143,11 @@ class PublisherWatch:
         return self._other_types(topics.E_STOP, "std_msgs/msg/Bool")
 
     def unheard_inputs(self) -> Iterator[tuple[str, Cause]]:
-        """(channel, what is wrong) of each input that somebody publishes as another type."""
+        """(channel, what is wrong) for each input that is published as another type."""
         for codec in self._codecs:
             kind = codec.channel.type.replace("/msg/", "/").replace("/", "/msg/")
             if others := self._other_types(codec.channel.name, kind):
-                yield codec.channel.name, Cause(f"{codec.channel.name}: somebody publishes {others}, expected {kind}")
+                yield codec.channel.name, Cause(f"{codec.channel.name}: a node publishes {others}, expected {kind}")
 
     def _other_types(self, topic: str, kind: str) -> str:
         infos = self._node.get_publishers_info_by_topic(topic)

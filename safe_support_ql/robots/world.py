@@ -81,20 +81,20 @@ class DifferentialDrive(Drive):
     lag: float  # s
     acceleration: float  # m/s^2, slew limit
     turn_acceleration: float  # rad/s^2, slew limit
-    dead_zone: float  # m/s; a slower speed command counts as zero, as a real drive's stiction makes it
+    dead_zone: float  # m/s; a slower speed command counts as zero, like the stiction of a real drive
     odometry_drift: float = 0.01  # relative, standard deviation per metre and per radian
     # True distance and turn per assumed one, for drive and odometry: wheels or a track of another size.
     ground_speed: float = 1.0
     ground_turn: float = 1.0
 
     def exactly_sensed(self) -> Self:
-        """See Drive: an odometry that does not drift."""
+        """See Drive: odometry that does not drift."""
         return replace(self, odometry_drift=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JointDrive(Drive):
-    """A URDF from pybullet_data (or a path), `driven` joints under `control`, the others free; default motors are off.
+    """A URDF from pybullet_data or a path; `driven` joints are under `control`, the others move freely.
 
     Raises ValueError naming the field if the drive could not move.
     """
@@ -103,9 +103,9 @@ class JointDrive(Drive):
     urdf: str
     driven: tuple[str, ...]
     joints: tuple[str, ...]  # in the order of the state: positions, then velocities
-    link_masses: dict[str, float] = field(default_factory=dict)  # kg, over what the URDF says
-    control: Literal["effort", "velocity"] = "effort"  # what a command says: N or N m, or m/s or rad/s
-    max_force: float = 0.0  # N or N m, of each motor that holds a velocity
+    link_masses: dict[str, float] = field(default_factory=dict)  # kg, replacing those of the URDF
+    control: Literal["effort", "velocity"] = "effort"  # of a command: N or N m, or m/s or rad/s
+    max_force: float = 0.0  # N or N m, of each velocity motor
     gain: float = 1.0  # effort per commanded effort, or velocity per commanded velocity
     damping: float = 0.04  # 1/s, of every link's velocity; 0.04 is Bullet's default
     urdf_edits: tuple[tuple[str, str], ...] = ()  # (text in the URDF, its replacement); the text must occur

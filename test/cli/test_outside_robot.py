@@ -32,7 +32,7 @@ def test_falsify_searches_and_keeps_its_shards(toy: Path, tmp_path: Path) -> Non
     assert found["robot"] == "toy" and {row["mismatch"] for row in found["worlds"]} == {"brakes_weak"}
     assert all(row["counted_steps"] >= 100 and row["unsafe_visits"] == 0 for row in found["worlds"])
     again = run(tmp_path, *arguments)
-    assert again.returncode == 0 and "3 of 3 shards are done already" in again.stdout
+    assert again.returncode == 0 and "3 of 3 shards are already there" in again.stdout
 
 
 def test_falsify_deletes_one_margin_at_a_time(toy: Path, tmp_path: Path) -> None:

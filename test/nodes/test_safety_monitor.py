@@ -633,7 +633,7 @@ def test_a_publisher_of_another_type_is_named(
     assert monitor.gate is not None
     monitor._refuse_unheard()
     assert monitor.gate.inputs.problems == {
-        "odom": Cause("odom: somebody publishes std_msgs/msg/Bool, expected nav_msgs/msg/Odometry")
+        "odom": Cause("odom: a node publishes std_msgs/msg/Bool, expected nav_msgs/msg/Odometry")
     }
 
 

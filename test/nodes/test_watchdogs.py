@@ -75,5 +75,5 @@ def test_publishers_of_the_command_are_named_but_for_the_monitor_itself() -> Non
     assert watch.foreign() == "/other/safety_monitor, /teleop"
     assert watch.unheard_e_stops() == "std_msgs/msg/UInt8"
     assert list(watch.unheard_inputs()) == [
-        ("odom", Cause("odom: somebody publishes std_msgs/msg/Bool, expected nav_msgs/msg/Odometry"))
+        ("odom", Cause("odom: a node publishes std_msgs/msg/Bool, expected nav_msgs/msg/Odometry"))
     ]

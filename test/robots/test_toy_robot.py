@@ -128,7 +128,7 @@ def test_a_falsification_of_changed_code_is_void(toy: Path, tmp_path: Path) -> N
     said: list[str] = []
     (first,) = falsify.campaign(shards, tmp_path / "shards", say=said.append)
     assert falsify.campaign(shards, tmp_path / "shards", say=said.append) == [first]
-    assert said[-1] == "1 of 1 shards are done already"
+    assert said[-1] == "1 of 1 shards are already there"
     change_model(toy)
     (again,) = falsify.campaign(shards, tmp_path / "shards", say=said.append)
     assert "1 shards are void and run again" in "\n".join(said)
