@@ -79,9 +79,11 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         raise ValueError(f"{path}: expected sections {', '.join(SECTIONS)}")
     for name, value in (overrides or {}).items():
         section, _, key = name.partition(".")
-        if section not in SECTIONS or not key:
+        if section not in SECTIONS[1:] or not key:
             raise ValueError(f"--set {name}: expected section.key=value, sections: {', '.join(SECTIONS[1:])}")
-        raw.setdefault(section, {})[key] = value
+        if not isinstance(values := raw.get(section) or {}, dict):
+            raise ValueError(f"{path}: {section}: expected one 'key: value' per line")
+        raw[section] = {**values, key: value}
     # Name both, because the mistake may be in either.
     changes = ", ".join(f"{name}={value}" for name, value in (overrides or {}).items())
     return parse(raw, f"{path} with {changes}" if changes else str(path))
@@ -91,7 +93,10 @@ def load_robot(robot: str, overrides: Mapping[str, Any] | None = None) -> Config
     """The shipped configuration of `robot`. Raises ValueError for an unknown robot."""
     if robot not in robots.names():
         raise ValueError(f"unknown robot '{robot}'; known robots: {', '.join(robots.names())}")
-    return load(default_path(robot), overrides)
+    config = load(path := default_path(robot), overrides)
+    if config.robot.name != robot:
+        raise ValueError(f"{path}: robot is '{config.robot.name}', must be '{robot}'")
+    return config
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Config:

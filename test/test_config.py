@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,14 @@ CASES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("diff_drive", {"horizon": 0.2}, "horizon is 0.2 s, must be at least 0.9 s", {"horizon": 0.9}),
     ("diff_drive", {"drive_timeout": 2.0}, "horizon is 1.5 s, must be at least 2.65 s",
      {"drive_timeout": 2.0, "horizon": 2.65}),
+    ("diff_drive", {"policy_rays": 181}, "policy_rays is 181, must be at most scan_rays = 180", {"policy_rays": 180}),
+    ("diff_drive", {"acceleration": 0.1, "horizon": 10.0, "terminal_speed": 0.001, "scan_rays": 1440,
+                    "obstacle_half_width_min": 2.0, "obstacle_half_width_max": 2.0, "braking_mismatch": 0.9},
+     "takes more than 10 s: lower speed, or raise acceleration", {}),
+    ("cart_pole", {"start_speed": 1.0}, "at the start x = 0.6, .*; start_range, start_angle, start_speed "
+     "times 0.5 would do", {"start_range": 0.3, "start_angle": 0.015, "start_speed": 0.5}),
+    ("cart_pole", {"start_angle": 0.178, "start_range": 0.922}, "x = 0.922, .* times 0.7 would do",
+     {"start_range": 0.645, "start_angle": 0.124, "start_speed": 0.035}),
     ("diff_drive", {"input_age": 0.02}, "input_age is 0.02 s, must be at least 0.125 s", {"input_age": 0.125}),
     ("diff_drive", {"footprint_radius": 1.0}, "footprint_radius = 1 m, .* must be 0.707 m less",
      {"footprint_radius": 0.293}),
@@ -39,9 +48,6 @@ CASES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("diff_drive", {"gate.recorder_timeout_s": 0.3}, "recorder_timeout_s is 0.3 s, must lie in .0.4, 60",
      {"gate.recorder_timeout_s": 0.4}),
     ("cart_pole", {"input_age": 0.02}, "input_age is 0.02 s, must be at least 0.025 s", {"input_age": 0.025}),
-    ("cart_pole", {"start_range": 1.0}, "start_range is 1 m, must be at most 0.922 m", {"start_range": 0.922}),
-    ("cart_pole", {"start_angle": 0.3}, "start_angle is 0.3 rad, must be at most 0.178 rad", {"start_angle": 0.178}),
-    ("cart_pole", {"band": 0.5}, "start_range is 0.6 m, must be at most 0.442 m", {"band": 0.5, "start_range": 0.442}),
 ]  # fmt: skip
 
 
@@ -64,3 +70,17 @@ def test_a_refusal_of_the_last_check_names_the_configuration() -> None:
     load("cart_pole", lean)
     with pytest.raises(ValueError, match="with .*: parameters: nothing can be certified even at rest .* 'lean'"):
         load("cart_pole", lean | {"band": 0.5})
+
+
+@pytest.mark.parametrize("values", ["parameters: [1, 2]", "parameters: 5"])
+def test_a_section_that_holds_no_keys_is_refused(values: str, tmp_path: Path) -> None:
+    (file := tmp_path / "own.yaml").write_text(f"robot: diff_drive\n{values}\n")
+    with pytest.raises(ValueError, match="own.yaml: parameters: expected one 'key: value' per line"):
+        config.load(file, {"parameters.speed": 0.4})
+
+
+def test_an_empty_section_and_the_robot_as_a_section(tmp_path: Path) -> None:
+    (file := tmp_path / "own.yaml").write_text("robot: diff_drive\nparameters:\n")
+    assert config.load(file, {"parameters.speed": 0.4}).raw["parameters"] == {"speed": 0.4}
+    with pytest.raises(ValueError, match="--set robot.x: expected section.key=value"):
+        config.load(file, {"robot.x": 1})

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
 from safe_support_ql.cli import calibrate, evaluate, falsify, faults, ledger, report, simulate, train
-from safe_support_ql.cli.shared import BAD_INPUT, INTERRUPTED, Parser
+from safe_support_ql.cli.shared import BAD_INPUT, FAULT, INTERRUPTED, Parser
 
 COMMANDS = (train, simulate, ledger, evaluate, report, faults, falsify, calibrate)
 
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
+    except Exception:  # a fault of this program, which must not look like an unsafe visit
+        traceback.print_exc()
+        status = FAULT
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(status)

@@ -72,7 +72,8 @@ class ChannelCodec:
                 raise ValueError(f"{self.channel.name}: {path} is {_short(found)}, expected {_short(wanted)}")
         for path, get, (low, high, why) in self._limits:
             found = get(message)
-            if not low <= found <= high:  # written this way, NaN is outside
+            # 32 bit floats: the limit itself may arrive a little larger. Written this way, NaN is outside.
+            if not low <= found <= high + 1e-6 * abs(high):
                 raise ValueError(f"{self.channel.name}: {path} is {found:.6g}, must lie in [{low:g}, {high:g}]: {why}")
         values = self._get(message)
         if not self._arrays:

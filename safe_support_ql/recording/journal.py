@@ -182,9 +182,13 @@ class JournalWriter(AppendOnly):
         self._translate = Translation(TABLES, TABLES)
         super().__init__(path)
         self.last_sequence = -1
+        whole = line.ljust(HEADER_BYTES - 1) + b"\n"
         if self._file.tell() < HEADER_BYTES:
+            if not whole.startswith(self.path.read_bytes()):  # what a crash leaves of this very header is begun again
+                self._file.close()
+                raise ValueError(f"{path}: is shorter than its header; it is damaged, keep a copy and start a new run")
             self._file.truncate(0)
-            self._file.write(line.ljust(HEADER_BYTES - 1) + b"\n")
+            self._file.write(whole)
             self._file.flush()
             return
         try:
@@ -245,6 +249,9 @@ def read_header(path: Path) -> dict[str, Any]:
         header = {}
     if not isinstance(header, dict) or header.get("format") not in (FORMAT, FORMAT_1):
         raise ValueError(f"{path}: is not a journal of this version ({FORMAT})")
+    for size in ("observation", "candidates", "action"):
+        if not isinstance(header.get(size), int) or not 0 < header[size] < HEADER_BYTES:
+            raise ValueError(f"{path}: its header says {size} = {header.get(size)!r}; it is damaged, keep a copy")
     return header
 
 

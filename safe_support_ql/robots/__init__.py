@@ -26,7 +26,12 @@ def names() -> tuple[str, ...]:
 
 def make(name: str, parameters: Mapping[str, Any], where: str = "parameters") -> Robot:
     """The robot `name` with `parameters` over its defaults. Raises ValueError: the key and what would be right."""
-    robot: Robot = _module(name, "robot").make(parameters, where)
+    module = _module(name, "robot")
+    if not hasattr(module, "make"):
+        raise ValueError(f"robot '{name}': {module.__name__} has no function make(parameters, where)")
+    robot: Robot = module.make(parameters, where)
+    if robot.name != name:  # its hash and its claims would be another robot's
+        raise ValueError(f"robot '{name}': its class in {module.__name__} has name = '{robot.name}', must be '{name}'")
     return robot
 
 
@@ -56,22 +61,25 @@ def folder(name: str) -> Path | None:
     """The folder of an installed robot, None for a robot of this package. Raises ValueError for an unknown one."""
     if name in _own():
         return None
-    spec = importlib.util.find_spec(_package(name))
+    try:
+        spec = importlib.util.find_spec(_package(name))
+    except ModuleNotFoundError:  # of a parent
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"robot '{name}': {_package(name)} is no package; its entry point must name a folder")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
 def provenance(name: str) -> str:
-    """Distribution, version and sha256 of the sources of an installed robot; '' for a robot of this package.
+    """Distribution, version and sha256 of all files of an installed robot; '' for a robot of this package.
 
-    Policies and falsifications of a robot are valid for these sources only.
+    Policies and falsifications of a robot are valid for these files only.
     """
     root = folder(name)
     if root is None:
         return ""
     digest = hashlib.sha256()
-    for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".urdf", ".yaml")):
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     distribution = _installed()[name].dist
     version = f"{distribution.name} {distribution.version}" if distribution else "no distribution"
@@ -83,7 +91,19 @@ def _own() -> set[str]:
 
 
 def _installed() -> dict[str, metadata.EntryPoint]:
-    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+    found: dict[str, metadata.EntryPoint] = {}
+    for point in metadata.entry_points(group=GROUP):
+        other = "safe_support_ql" if point.name in _own() else point.name in found and _distribution(found[point.name])
+        if other and other != _distribution(point):
+            raise ValueError(
+                f"robot '{point.name}' is both in {other} and in {_distribution(point)}; uninstall one or rename it"
+            )
+        found[point.name] = point
+    return found
+
+
+def _distribution(point: metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist else f"the package {point.value}"
 
 
 def _package(name: str) -> str:
@@ -100,6 +120,9 @@ def _module(name: str, part: str) -> ModuleType:
     try:
         return importlib.import_module(f"{package}.{part}")
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{package}.{part}".startswith(error.name):
-            raise  # a module that it imports is missing
-        raise ValueError(f"robot '{name}': there is no module {package}.{part}") from None
+        if error.name is not None and f"{package}.{part}".startswith(error.name):
+            raise ValueError(f"robot '{name}': there is no module {package}.{part}") from None
+        raise ValueError(f"robot '{name}': {package}.{part} cannot be imported: {error}") from error
+    except Exception as error:  # whatever somebody else's module raises
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"robot '{name}': {package}.{part} cannot be imported: {what}") from error

@@ -152,6 +152,10 @@ class Robot(ABC):
         """Start state [S] of an episode, for robots whose world has no arena."""
         raise ValueError(f"{self.name}: the start is drawn by the arena")
 
+    def outermost_starts(self) -> Floats:
+        """States [N, S]: corners of what `initial_state` draws. Settings are refused if one has no certified plan."""
+        return np.zeros((0, len(self.state_names)))
+
     def draw_goal(self, rng: np.random.Generator) -> Floats:
         """Goal vector of an episode, for robots whose world has no arena."""
         raise ValueError(f"{self.name}: the goal is drawn by the arena")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
@@ -114,8 +115,12 @@ class JointDrive(Drive):
         """Refuse values that the types allow but no drive can have."""
         if self.control not in ("effort", "velocity"):
             raise ValueError(f"control is {self.control!r}, must be 'effort' or 'velocity'")
-        if self.control == "velocity" and self.max_force <= 0.0:
+        if self.control == "velocity" and not 0.0 < self.max_force < math.inf:
             raise ValueError(f"max_force is {self.max_force:g}, must be more than 0 for joints driven by velocity")
+        if not 0.0 < abs(self.gain) < math.inf:
+            raise ValueError(f"gain is {self.gain:g}, must be a number other than 0")
+        if missing := [joint for joint in self.driven if joint not in self.joints]:
+            raise ValueError(f"driven has '{missing[0]}', must be among joints: {', '.join(self.joints)}")
 
 
 @dataclass(frozen=True)

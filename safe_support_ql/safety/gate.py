@@ -302,8 +302,10 @@ class Gate:
         """Leave the latch, unless its cause persists. Returns (done, why not)."""
         if self.state is not State.LATCHED:
             return True, "the gate is not latched"
-        if isinstance(missing := self._look(now_ns, steady_ns), Cause):
-            return False, f"still {missing}"
+        if isinstance(seen := self._look(now_ns, steady_ns), Cause):
+            return False, f"still {seen}"
+        if seen[1].objection:
+            return False, f"still {seen[1].objection}"
         if problem := self.recorder_problem(steady_ns):
             return False, f"still {problem}"
         if self.mismatch.level >= 1.0:
@@ -347,7 +349,8 @@ class Gate:
         self.counters.mismatches += counts
         self.support.surcharge = self.config.mismatch_margin * self.mismatch.level
         if self.mismatch.spent:
-            self.latch(reasons.mismatch(self.mismatch.what))
+            # What the sensors cannot show explains why it differs from the predictions.
+            self.latch(Cause.of(estimate.objection) if estimate.objection else reasons.mismatch(self.mismatch.what))
 
     def _unknown(self, cycle: Cycle) -> Cause:
         return reasons.unknown(cycle.estimate, self.comparison.apart_s, cycle.sample.age_s)

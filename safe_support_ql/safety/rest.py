@@ -1,8 +1,8 @@
-"""The last check of a configuration, for any robot: at rest with nothing around, more than the plan is certified."""
+"""The last checks of a configuration, for any robot: what is certified at rest with nothing around, and at starts."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ OFFSET = 1.0e3  # scaled margin lent to every constraint, so that none ends a ro
 def objection(robot: Robot) -> str:
     """The constraint that leaves only the plan at rest with nothing around, and by how much; '' where there is more.
 
+    Or the start of an episode at which there is not even a certified plan.
+
     Judged without delay, as in lock-step: what fails here fails everywhere. Under the plan alone a robot at rest stays
     there, so nothing would ever be collected. Takes milliseconds, where compiling the certificate takes seconds.
     """
@@ -26,8 +28,34 @@ def objection(robot: Robot) -> str:
     for centre in order:
         margins = _margins(_aimed(robot.model, centre), rest, _moves(robot, rest, centre))
         if margins.max(initial=-np.inf) >= certificate.band:
-            return ""
+            return _fallen(robot)
     return f"nothing can be certified even at rest with nothing around: {_lacking(robot, rest, order[0])}"
+
+
+def _fallen(robot: Robot) -> str:
+    """The start of an episode at which no plan is certified: a closed gate sends silence, and the robot falls there."""
+    if (start := _uncertified(robot, 1.0)) is None:
+        return ""
+    at = ", ".join(f"{name} = {value:.3g}" for name, value in zip(robot.state_names, start, strict=True))
+    share = next((share for share in np.arange(9, 0, -1) / 10 if _uncertified(robot, share) is None), 0.0)
+    names = [field.name for field in fields(robot.parameters) if field.name.startswith("start")]
+    return f"no plan is certified at the start {at}; {', '.join(names) or 'outermost_starts'} times {share} would do"
+
+
+def _uncertified(robot: Robot, share: float) -> Floats | None:
+    """The first of the robot's outermost starts, at this `share` of their distance from rest, without a plan."""
+    rest = robot.at_rest().state
+    for start in rest + share * (robot.outermost_starts() - rest):
+        if not any(_plan_holds(robot, start, centre) for centre in range(len(robot.model.certificate.centres))):
+            return np.asarray(start, np.float64)
+    return None
+
+
+def _plan_holds(robot: Robot, start: Floats, centre: int) -> bool:
+    certificate = robot.model.certificate
+    plan = certificate.backup(tuple(start), certificate.centre(centre), certificate.constants)
+    alone = replace(robot.at_rest(), state=start)
+    return bool(_margins(_aimed(robot.model, centre), alone, np.array([plan], np.float64))[0] >= 0.0)
 
 
 def _aimed(model: Model, centre: int, **changes: Any) -> Model:

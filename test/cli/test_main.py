@@ -91,3 +91,13 @@ def test_the_package_starts_as_a_module() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: safe-support-ql ")
     assert not [command for command in cli.COMMANDS if f"    {command.__name__.rpartition('.')[2]}" not in done.stdout]
+
+
+def test_a_fault_of_the_program_does_not_look_like_an_unsafe_visit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(options: object) -> int:
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr(cli.report, "run", broken)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["report", "runs/none"])
+    assert left.value.code == 3

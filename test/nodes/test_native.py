@@ -38,7 +38,7 @@ def test_a_lidar_that_cannot_see_what_it_may_hit_is_refused_by_name(range_min: f
     """Between footprint and range_min a post reads as what stands behind it, or as nothing."""
     codec = native.ChannelCodec(ROBOT.channels[1])
     message = codec.encode(np.ones(ROBOT.channels[1].size), 0)
-    message.range_min = 0.22
+    message.range_min = 0.22  # as 32 bits it is a little more
     codec.decode(over_the_wire(message))
     message.range_min = range_min
     with pytest.raises(ValueError, match=r"scan: range_min is \S+, must lie in \[0, 0.22\]: footprint"):
@@ -83,3 +83,12 @@ def test_an_array_command_comes_back(over_the_wire) -> None:
     codec = native.CommandCodec(CommandTopic("effort", "std_msgs/msg/Float64MultiArray", ("data[]",)), True)
     message = over_the_wire(codec.encode(np.array([0.1, 0.2, 0.3], np.float32), 0))
     np.testing.assert_array_equal(codec.decode(message), np.array([0.1, 0.2, 0.3], np.float32).astype(float))
+
+
+@pytest.mark.parametrize("radius", [0.12, 0.18, 0.23, 0.28])
+def test_a_range_min_at_the_limit_is_accepted_as_32_bits(radius: float, over_the_wire) -> None:
+    robot = config.load_robot("diff_drive", {"parameters.footprint_radius": radius}).robot
+    codec = native.ChannelCodec(robot.channels[1])
+    message = codec.encode(np.ones(robot.channels[1].size), 0)
+    message.range_min = radius + 0.05
+    codec.decode(over_the_wire(message))

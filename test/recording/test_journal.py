@@ -196,3 +196,26 @@ def test_a_header_without_its_tables_is_damaged(tmp_path: Path) -> None:
     path.write_bytes(json.dumps({"format": journal.FORMAT, **HEADER}).encode().ljust(HEADER_BYTES))
     with pytest.raises(ValueError, match="does not name its codes"):
         JournalReader(path)
+
+
+@pytest.mark.parametrize("said", [None, "x", -1, 10**9])
+def test_a_header_without_its_sizes_is_damaged(tmp_path: Path, said: object) -> None:
+    path = tmp_path / "journal.bin"
+    JournalWriter(path, HEADER).close()
+    header = read_header(path) | {"observation": said}
+    path.write_bytes(json.dumps(header).encode().ljust(HEADER_BYTES - 1) + b"\n")
+    with pytest.raises(ValueError, match="its header says observation = .* damaged"):
+        JournalReader(path)
+
+
+def test_only_a_beginning_of_this_header_is_begun_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.bin"
+    JournalWriter(path, HEADER).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    JournalWriter(path, HEADER).close()
+    assert path.read_bytes() == whole
+    path.write_bytes(b"?" + whole[1:100])
+    with pytest.raises(ValueError, match="shorter than its header"):
+        JournalWriter(path, HEADER)
+    assert path.read_bytes() == b"?" + whole[1:100]

@@ -36,6 +36,30 @@ def test_without_the_package_there_is_no_such_robot() -> None:
         config.load_robot("toy")
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("robot.py", 'name = "toy"', 'name = "diff_drive"', "robot 'toy': its class .* name = 'diff_drive', must be"),
+        ("robot.py", "import numpy as np", "import no_such_library", "robot 'toy': .* cannot be imported: No module"),
+        ("robot.py", "class Toy", "clas Toy", "robot 'toy': toy_robot.robot cannot be imported: SyntaxError"),
+        ("robot.py", "def make(", "def build_it(", "robot 'toy': toy_robot.robot has no function make"),
+        ("toy.yaml", "robot: toy", "robot: cart_pole", "toy.yaml: .*"),
+    ],
+)
+def test_a_broken_package_is_named_in_one_line(toy: Path, file: str, old: str, new: str, said: str) -> None:
+    (toy / file).write_text((toy / file).read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=said) as refused:
+        config.load_robot("toy")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_name_that_is_taken_is_refused(toy: Path) -> None:
+    (points,) = toy.parent.glob("toy_robot-*.dist-info/entry_points.txt")
+    points.write_text(points.read_text() + "cart_pole = toy_robot\n")
+    with pytest.raises(ValueError, match="robot 'cart_pole' is both in safe_support_ql and in toy.robot; uninstall"):
+        config.load_robot("cart_pole")
+
+
 def test_it_runs_behind_the_gate(toy: Path) -> None:
     settings = config.load_robot("toy", {"parameters.episode_s": 5.0})
     sim, gate = Simulation(settings.robot), Gate(settings.robot, settings.gate, True, 0)
@@ -105,12 +129,17 @@ def change_data(toy: Path) -> None:
     (toy / "toy.urdf").write_text((toy / "toy.urdf").read_text().replace("1 kg", "2 kg"))
 
 
+def change_measured(toy: Path) -> None:
+    """A file of any kind that its code may read."""
+    (toy / "identified.json").write_text("{}")
+
+
 def change_version(toy: Path) -> None:
     (metadata,) = toy.parent.glob("toy_robot-*.dist-info/METADATA")
     metadata.write_text(metadata.read_text().replace("Version: 0.1.0", "Version: 0.1.1"))
 
 
-@pytest.mark.parametrize("change", [change_model, change_data, change_version])
+@pytest.mark.parametrize("change", [change_model, change_data, change_measured, change_version])
 def test_its_files_and_its_version_are_part_of_the_hash(toy: Path, change) -> None:  # type: ignore[no-untyped-def]
     ours = {name: config.load_robot(name).safety_hash for name in OURS}
     settings = config.load_robot("toy")

@@ -164,6 +164,11 @@ def test_a_lidar_that_goes_blind_on_the_way_stops_the_robot_and_is_named(
     decision = cycle(gate, 2 * PERIOD, [0.6, 0.0], v=0.5, scan=np.full(180, np.inf))
     assert decision.reason == "uncertified_request" and "0 of 180 rays returned" in decision.message
     np.testing.assert_array_equal(decision.action, 0.0)
+    for tick in range(3, 12):
+        cycle(gate, tick * PERIOD, [0.6, 0.0], v=0.1, scan=np.full(180, np.inf))
+    gate.latch(Cause("somebody pressed the e-stop"))
+    done, why = gate.reset(11 * PERIOD, 11 * PERIOD)
+    assert not done and "0 of 180 rays returned" in why
 
 
 def test_only_the_newest_id_counts(gate: Gate, feed: Callable[..., None]) -> None:

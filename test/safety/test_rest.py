@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,8 @@ NOTHING = "nothing can be certified even at rest with nothing around: "
 
 
 @pytest.mark.parametrize("name", robots.names())
-def test_the_shipped_robots_have_something_to_certify_and_it_shows_quickly(name: str) -> None:
-    robot = robots.make(name, {})
-    began = time.perf_counter()
-    assert rest.objection(robot) == ""
-    assert time.perf_counter() - began < 0.2
+def test_the_shipped_robots_have_something_to_certify(name: str) -> None:
+    assert rest.objection(robots.make(name, {})) == ""
 
 
 @pytest.mark.parametrize(

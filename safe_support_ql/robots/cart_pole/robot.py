@@ -6,6 +6,7 @@ It has no passive safe state: without a command the pole falls, so a lost state 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -80,16 +81,9 @@ class CartPole(Robot):
         """See Robot."""
         if self.model.certificate.step_residual == 0.0:
             return "all *_disturbance are 0, one must be more: the band's budget would never be spent"
-        p, certificate = self.parameters, self.model.certificate
+        p = self.parameters
         if p.input_age < LATE * self.period:
             return f"input_age is {p.input_age:g} s, must be at least {LATE * self.period:g} s: a cycle may be late"
-        # The outermost start must keep what the tightening leaves at the end of a rollout.
-        x, lean = np.maximum(certificate.scale * (1 - p.band) - certificate.tightening[-1], 0.0)
-        if p.start_range > x:
-            return f"start_range is {p.start_range:g} m, must be at most {_down(x)} m for a start to be certified"
-        if p.start_angle > lean:
-            angle = f"{p.start_angle:g} rad, must be at most {_down(lean)} rad"
-            return f"start_angle is {angle} for a start to be certified"
         return ""
 
     def at_rest(self) -> Estimate:
@@ -145,8 +139,15 @@ class CartPole(Robot):
 
     def initial_state(self, rng: np.random.Generator) -> Floats:
         """(x, theta, x', theta') at the start of an episode, near rest."""
+        return rng.uniform(-1.0, 1.0, 4) * self._largest_start()
+
+    def outermost_starts(self) -> Floats:
+        """See Robot; the other half is the same mirrored."""
+        return np.array([(1.0, *signs) for signs in product((-1.0, 1.0), repeat=3)]) * self._largest_start()
+
+    def _largest_start(self) -> Floats:
         p = self.parameters
-        return rng.uniform(-1.0, 1.0, 4) * np.array([p.start_range, p.start_angle, p.start_speed, p.start_speed])
+        return np.array([p.start_range, p.start_angle, p.start_speed, p.start_speed])
 
     def draw_goal(self, rng: np.random.Generator) -> Floats:
         """(goal x [m],) of an episode."""
@@ -154,11 +155,6 @@ class CartPole(Robot):
 
     def _clip(self, goal: Floats) -> Floats:
         return np.clip(goal[:1], -self.parameters.goal_range, self.parameters.goal_range)
-
-
-def _down(value: float) -> float:
-    """`value` rounded down, so that the value in an objection is accepted."""
-    return float(np.floor(1e3 * value) / 1e3)
 
 
 def _vector(inputs: Inputs, channel: str, size: int) -> Floats:

@@ -8,9 +8,13 @@ from safe_support_ql.robots.base import LATE
 from safe_support_ql.robots.diff_drive.parameters import Parameters
 from safe_support_ql.robots.model import Model, advance, columns
 
+LONGEST_STOP = 10.0  # s, what the largest horizon may hold
+
 
 def objection(p: Parameters, model: Model, period: float, reach: float) -> str:
     """See Robot.objection. Points farther away than `reach` [m] do not matter to a certificate."""
+    if p.policy_rays > p.scan_rays:
+        return f"policy_rays is {p.policy_rays}, must be at most scan_rays = {p.scan_rays}"
     braking = p.terminal_speed / (2 * p.acceleration * (1 - p.braking_mismatch))  # s, while the slew limit acts
     creep = (1 + p.motion_mismatch) * p.terminal_speed * (p.lag * (1 + p.lag_mismatch) + braking)
     gap = reach * 2 * np.pi / p.scan_rays
@@ -43,7 +47,10 @@ def _stuck(p: Parameters, model: Model, period: float, reach: float) -> str:
     start = (0.0, 0.0, 0.0, max(p.speed, p.reverse_speed), 0.0)
     x, members = columns(np.tile(start, (len(dynamics.members), 1))), columns(dynamics.members)
     checks, centre = p.checks_per_tick + max(certificate.holds), certificate.centre(0)
+    most = checks + round(LONGEST_STOP / dynamics.dt)
     while not certificate.terminal(x, centre, certificate.constants).all():
+        if checks > most:
+            return f"a stop from full speed takes more than {LONGEST_STOP:g} s: lower speed, or raise acceleration"
         x = advance(dynamics, x, certificate.backup(x, centre, certificate.constants), members, 1)
         checks += 1
     if checks >= len(certificate.tightening):

@@ -271,7 +271,9 @@ def _channels(p: Parameters) -> tuple[Channel, ...]:
         "header.frame_id": "base_link",
     }
     hidden = p.footprint_radius + p.clearance
-    unseen = f"footprint and clearance end at {hidden:g} m, and anything between is not seen"
+    unseen = (
+        f"footprint and clearance end at {hidden:g} m, what is nearer than range_min is not seen; set it in the driver"
+    )
     return (
         Channel(
             "odom",
