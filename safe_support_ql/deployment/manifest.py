@@ -12,7 +12,8 @@ from safe_support_ql.deployment.contract import PolicyContract
 FORMAT_VERSION = 1
 REMEDY = {  # where the values themselves say nothing
     "candidate_layout": "; choose the actions, discrete or continuous, that it was trained with",
-    "safety_sha256": "; it was trained under other margins: use its run's config.yaml, or train again",
+    "safety_sha256": "; it was trained under other margins or with other code of the robot: "
+    "use its run's config.yaml and that code, or train again",
     "policy_sha256": "; the file is not the one that was exported: copy it again",
 }
 
