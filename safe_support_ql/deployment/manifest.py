@@ -12,7 +12,8 @@ from safe_support_ql.deployment.contract import PolicyContract
 FORMAT_VERSION = 1
 REMEDY = {  # where the values alone do not show what to do
     "candidate_layout": "; choose the actions, discrete or continuous, that it was trained with",
-    "safety_sha256": "; it was trained with other safety settings: use its run's config.yaml, or train again",
+    "safety_sha256": "; it was trained with other safety settings or with other code of the robot: "
+    "use its run's config.yaml and that code, or train again",
     "policy_sha256": "; the file is not the one that was exported: copy it again",
 }
 

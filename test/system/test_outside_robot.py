@@ -56,7 +56,7 @@ def test_from_training_to_a_policy_that_changed_code_may_not_serve(run: Run, toy
         file.write("#")
     for command in (simulate, ("evaluate", str(folder))):
         (said,) = run(*command, status=2).stderr.splitlines()
-        assert "'safety_sha256' is" in said and "use its run's config.yaml, or train again" in said
+        assert "'safety_sha256' is" in said and "use its run's config.yaml and that code, or train again" in said
 
 
 def test_it_survives_faults(run: Run, tmp_path: Path) -> None:
