@@ -70,8 +70,7 @@ def run(options: argparse.Namespace) -> int:
 def long_episodes(options: argparse.Namespace) -> Config:
     """The configuration, with EPISODE_S as the time limit of robots that have the parameter `episode_s`."""
     settings = shared.load(options)
-    parameters = settings.robot.parameters  # type: ignore[attr-defined]  # every robot keeps its Parameters
-    if "episode_s" not in {field.name for field in dataclasses.fields(parameters)}:
+    if "episode_s" not in {field.name for field in dataclasses.fields(settings.robot.parameters)}:
         return settings
     return shared.load(options, {"parameters.episode_s": EPISODE_S})
 

@@ -233,11 +233,16 @@ def test_a_line_that_the_disk_refused_is_written_once(record: RunRecord, said: S
 
 def test_a_slow_disk_delays_no_confirmation(record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither at a latch nor at a visit nor each second; only a disk that needs SLOW_SYNC_S does."""
-    released, synced = threading.Event(), []
-    monkeypatch.setattr(run_writer, "_sync", lambda *files: released.wait(30) and synced.append(files))
+    begun, released, synced = threading.Event(), threading.Event(), []
+
+    def slow(*files: object) -> None:
+        begun.set()
+        released.wait(30)
+        synced.append(files)
+
+    monkeypatch.setattr(run_writer, "_sync", slow)
     record.each_second()
-    while not record.writer.syncing[0][1].running():
-        time.sleep(0.001)
+    assert begun.wait(30)
     record.decision(verdict(0, id=0, state="latched", reason="input_missing", message="scan is old"))
     record.outcome(outcome(unsafe_visits=1.0), 100, "at x")
     assert record.confirm() == 1 and not synced
