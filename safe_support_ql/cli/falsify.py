@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
         "--steps",
         type=shared.whole(1),
         metavar="N",
-        help="counted steps per world; default 1000000 in the nominal world, 200000 in each mismatch",
+        help="counted steps per world, at least; default 1000000 in the nominal world, 200000 in each mismatch",
     )
     parser.add_argument(
         "--mismatch", metavar="NAME", help="search this world only: nominal, or a mismatch that the robot declares"

@@ -11,6 +11,7 @@ from safe_support_ql.deployment.contract import PolicyContract
 
 FORMAT_VERSION = 1
 REMEDY = {  # where the values alone do not show what to do
+    "robot": "; choose the robot that it was trained for: --robot, or robot:= for a launch file",
     "candidate_layout": "; choose the actions, discrete or continuous, that it was trained with",
     "safety_sha256": "; it was trained with other safety settings or with other code of the robot: "
     "use its run's config.yaml and that code, or train again",

@@ -14,6 +14,7 @@ from typing import Any
 
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.claims import Claims
+from safe_support_ql.robots.consistency import inconsistency
 
 # Entry points of installed packages: <robot> = <package with the layout of the folders here and a <robot>.yaml>.
 GROUP = "safe_support_ql.robots"
@@ -32,6 +33,8 @@ def make(name: str, parameters: Mapping[str, Any], where: str = "parameters") ->
     robot: Robot = module.make(parameters, where)
     if robot.name != name:  # its hash and its claims would be another robot's
         raise ValueError(f"robot '{name}': its class in {module.__name__} has name = '{robot.name}', must be '{name}'")
+    if wrong := inconsistency(robot):
+        raise ValueError(f"robot '{name}': {wrong}")
     return robot
 
 

@@ -22,7 +22,14 @@ class Certifier:
         self._order = nearest_first(model.certificate.centres)
         self._kernel = _compiled(model, state_size, action_size)
         none, points = np.zeros((1, 0, action_size)), np.ones((1, model.certificate.point_size))
-        self(np.zeros(state_size), none, (0,), np.zeros((1, action_size)), points, 0)
+        try:
+            self(np.zeros(state_size), none, (0,), np.zeros((1, action_size)), points, 0)
+        except numba.core.errors.NumbaError as error:
+            why = next((line for line in str(error).splitlines() if "ntyped" in line or "nknown" in line), str(error))
+            raise ValueError(
+                f"the functions of the model cannot be compiled: {why.strip():.200}; they may call NumPy's "
+                "functions, and one of your own if it is decorated with numba.njit"
+            ) from error
 
     def __call__(
         self,

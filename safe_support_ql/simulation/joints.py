@@ -31,6 +31,8 @@ class JointWorld(World):
             self.client.getJointInfo(self.body, joint)[1].decode(): joint
             for joint in range(self.client.getNumJoints(self.body))
         }
+        if missing := [joint for joint in spec.drive.joints if joint not in names]:
+            raise ValueError(f"{spec.drive.urdf}: has no joint '{missing[0]}', only {', '.join(names)}")
         self._joints = [names[name] for name in spec.drive.joints]
         self._driven = [names[name] for name in spec.drive.driven]
         for joint in self._joints:

@@ -121,6 +121,11 @@ class World(ABC):
 
 
 def make_world(robot: Robot, gui: bool = False) -> World:
-    """The world that the drive of `robot` names."""
-    made: World = pkgutil.resolve_name(robot.world.drive.world)(robot, gui)
+    """The world that the drive of `robot` names. Raises ValueError if there is no such class."""
+    named = robot.world.drive.world
+    try:
+        world = pkgutil.resolve_name(named)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{robot.name}: its drive names the world '{named}', but {error}") from error
+    made: World = world(robot, gui)
     return made

@@ -14,10 +14,15 @@ from safe_support_ql.deployment.contract import PolicyContract
 from safe_support_ql.experiments import beyond, falsify, kernel
 from safe_support_ql.experiments.adversary import ROUNDING
 from safe_support_ql.experiments.episodes import play
-from safe_support_ql.safety.gate import Gate
+from safe_support_ql.safety.gate import Gate, GateConfig
 from safe_support_ql.simulation.simulation import Simulation
 
 OURS = ("diff_drive", "cart_pole")
+BRAKE = """
+
+def brake(x):
+    return 0.0 * x[1]
+"""
 
 
 def test_an_installed_package_is_found_by_its_entry_point(toy: Path) -> None:
@@ -44,13 +49,38 @@ def test_without_the_package_there_is_no_such_robot() -> None:
         ("robot.py", "class Toy", "clas Toy", "robot 'toy': toy_robot.robot cannot be imported: SyntaxError"),
         ("robot.py", "def make(", "def build_it(", "robot 'toy': toy_robot.robot has no function make"),
         ("toy.yaml", "robot: toy", "robot: cart_pole", "toy.yaml: .*"),
-    ],
+        ("robot.py", 'state_names = ("x", "v")', 'state_names = ("x",)', "'toy': at_rest...state has 2, must have 1"),
+        (
+            "robot.py",
+            "silence = np.zeros(1)",
+            "silence = np.zeros(2)",
+            "silence has 2, must have 1: one for each of ac",
+        ),
+        ("robot.py", "    silence = ", "    quiet = ", "robot 'toy': it has no 'silence', see Robot in robots/base.py"),
+        ("robot.py", '{"joint_states": "joints"', '{"odom": "joints"', "world.sensors: 'joint_states' is not filled"),
+        (
+            "model.py",
+            "    gain, acceleration = member\n",
+            "    gain, acceleration = member\n    if u[0]: pass\n",
+            "model: step.. fails on arrays .ValueError: The truth value .*; it must hold arithmetic",
+        ),
+        ("model.py", "return (0.0 * x[1],)", "return 0.0 * x[1]", "model: backup.. must return a tuple of 1"),
+    ],  # fmt: skip
 )
 def test_a_broken_package_is_named_in_one_line(toy: Path, file: str, old: str, new: str, said: str) -> None:
     (toy / file).write_text((toy / file).read_text().replace(old, new, 1))
     with pytest.raises(ValueError, match=said) as refused:
         config.load_robot("toy")
     assert "\n" not in str(refused.value)
+
+
+def test_what_shows_later_is_named_as_well(toy: Path) -> None:
+    (toy / "model.py").write_text((toy / "model.py").read_text().replace("0.0 * x[1]", "brake(x)") + BRAKE)
+    with pytest.raises(ValueError, match="cannot be compiled: .*brake.*; they may call .* numba.njit"):
+        Gate(config.load_robot("toy").robot, GateConfig(), True, 0)
+    (toy / "toy.urdf").write_text((toy / "toy.urdf").read_text().replace("rail", "line"))
+    with pytest.raises(ValueError, match="toy.urdf: has no joint 'rail', only .*line"):
+        Simulation(config.load_robot("toy").robot)
 
 
 def test_a_name_that_is_taken_is_refused(toy: Path) -> None:

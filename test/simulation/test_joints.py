@@ -133,3 +133,10 @@ def test_a_drive_brings_its_own_world() -> None:
     world = make_world(robot(OwnDrive(**{field.name: getattr(shipped, field.name) for field in fields(shipped)})))
     assert type(world).__name__ == "OwnWorld"
     world.close()
+
+
+def test_a_world_that_there_is_not_is_named() -> None:
+    drive = slider()
+    object.__setattr__(drive, "world", "safe_support_ql.simulation.joints:NoWorld")
+    with pytest.raises(ValueError, match="cart_pole: its drive names the world '.*:NoWorld', but .* no attribute"):
+        make_world(robot(drive))
