@@ -13,7 +13,6 @@ from safe_support_ql.safety.gate import Decision, Gate
 from safe_support_ql.simulation.simulation import Outcome, Simulation
 
 Policy = Callable[[CandidateSet], Singles]
-Choose = Callable[[Simulation], Policy]
 
 
 @dataclass(frozen=True)
