@@ -24,7 +24,7 @@ def test_manifest_survives_a_round_trip(bundle, tmp_path: Path):
 @pytest.mark.parametrize(
     ("expected", "message"),
     [
-        ({"robot": "other"}, "'robot' is 'toy', must be 'other'"),
+        ({"robot": "other"}, "'robot' is 'toy', must be 'other'; choose the robot .*"),
         ({"safety_hash": "other"}, "'safety_sha256' is '5afe', must be 'other'; it was trained .* again"),
         ({"observation_dim": 3}, "'observation_names' has 2 entries, must have 3"),
         ({"action_dim": 2}, "'action_names' has 1 entries, must have 2"),
