@@ -32,6 +32,7 @@ export RMW_IMPLEMENTATION := rmw_fastrtps_cpp
 help:
 	@echo "make train       learn to drive with certified actions only, and report the result"
 	@echo "                 ROBOT=<name> ACTIONS=discrete|continuous SEED=<number> ARGS='<more options of safe-support-ql train>'"
+	@echo "make setup       only make .venv, with safe-support-ql in .venv/bin"
 	@echo "make test        lint, types, unit tests, system tests over real DDS"
 	@echo "make test-quick  the same without the system tests"
 	@echo "make clean       remove .venv, builds and caches; runs/ stays"

@@ -83,7 +83,9 @@ def monitor() -> None:
             super().configure()
             self.file = self.run_dir() / FILE
             self.stamps: dict[str, Any] = {
-                codec.channel.name: None for codec in self.codecs if not codec.channel.latched
+                codec.channel.name: None
+                for codec in self.codecs
+                if codec.channel.with_state and not codec.channel.latched
             }
             self.state = (0, 0, 0, 0)
             gate: Any = self.gate
@@ -91,12 +93,12 @@ def monitor() -> None:
             self.candidate_output.publish, self.candidate_times = timed(self.candidate_output.publish)
             self.command_output.publish, self.command_times = timed(self.command_output.publish)
 
-        def on_channel(self, codec: Any, message: Any) -> None:
+        def on_channel(self, codec: Any, reading: Any) -> None:
             if codec.channel.name in self.stamps:
-                self.stamps[codec.channel.name] = (message.header.stamp.sec, message.header.stamp.nanosec)
+                self.stamps[codec.channel.name] = reading[1]
                 if len(set(self.stamps.values())) == 1:
                     self.state = (*newest, 0)
-            super().on_channel(codec, message)
+            super().on_channel(codec, reading)
 
         def fresh(self, now: int) -> bool:
             if not self.state[-1]:  # the channel that completed the state was taken
@@ -114,9 +116,9 @@ def monitor() -> None:
             super().publish(decision, decided_ns)
             commands.append(self.command_times[1])
 
-        def on_request(self, message: Any) -> None:
+        def on_request(self, request: Any) -> None:
             before = len(commands)
-            super().on_request(message)
+            super().on_request(request)
             if len(commands) > before:
                 requests.extend((*newest, *self.decide_times, *self.command_times))
 
@@ -156,23 +158,27 @@ def timed(function: Any) -> tuple[Any, list[int]]:
 
 
 class Processes(bringup.Processes):
-    """The nodes as always, but for the monitor, which notes times."""
+    """The nodes as always, but for one that notes times: its process is this file's."""
+
+    noting, file = "safety_monitor", Path(__file__)
 
     def start(self, node: str, parameters: Any, remap: Any = None) -> None:
         """See bringup.Processes."""
-        if node != "safety_monitor":
+        if node != self.noting:
             super().start(node, parameters, remap)
             return
         pairs = [part for key, value in parameters.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
-        own = Path(__file__).resolve()
+        own = self.file.resolve()
         path = os.pathsep.join([str(own.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         with open(self.log(node), "ab") as log:
             self._running[node] = subprocess.Popen(
-                [sys.executable, "-c", bringup.CHILD, str(os.getpid()), own.stem, "--ros-args", *pairs],
+                [sys.executable, "-m", own.stem, "--ros-args", *pairs],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"PYTHONPATH": path} | bringup.node_environment(node),
+                env=os.environ
+                | {"PYTHONPATH": path, bringup.PARENT: str(os.getpid())}
+                | bringup.node_environment(node),
                 start_new_session=True,
             )
 
@@ -188,10 +194,10 @@ def measure(robot: str, cycles: int, learner: bool, folder: Path) -> dict[str, A
     conductor = conducting.Conductor(run, settings, Progress(), processes, panel.Lines(lambda *_: None))
     period = settings.robot.period
     try:
-        conductor.start()
+        conductor.graph.start(conductor.note)
         ticks = cycles + round(WARM_S / period)
         conductor.play("collection" if learner else "simulate", "behavior_policy", 0, ticks=ticks)
-        seen, visits = dict(conductor.status.learner), int(conductor.outcome()["unsafe_visits"])
+        seen, visits = dict(conductor.status.learner), int(conductor.outcome["unsafe_visits"])
         conductor.stop()
     except (conducting.Fault, conducting.Refused, conducting.Died) as error:
         raise SystemExit(f"{robot}: the run stopped: {error}") from None
@@ -308,6 +314,16 @@ def show(robot: str, label: str, result: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def isolate() -> Any:
+    """Put this process and its children in a ROS domain of their own; the lock that keeps it."""
+    domain, lock = bringup.claim_domain()
+    wanted, unwanted = bringup.ros_environment(os.environ, domain)
+    os.environ.update(wanted)
+    for name in unwanted:
+        del os.environ[name]
+    return lock
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -315,11 +331,7 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=5000, help="control periods of each run, default 5000")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything here")
     arguments = parser.parse_args()
-    domain, _lock = bringup.claim_domain()
-    wanted, unwanted = bringup.ros_environment(os.environ, domain)
-    os.environ.update(wanted)
-    for name in unwanted:
-        del os.environ[name]
+    _lock = isolate()
     from safe_support_ql.nodes import conductor as conducting
 
     conducting.join_graph()

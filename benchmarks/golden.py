@@ -89,11 +89,11 @@ def lockstep(robot_name: str, continuous: bool) -> tuple[list[tape.Row], dict[st
     from safe_support_ql.recording.seeds import first_of_run
     from safe_support_ql.simulation.simulation import Outcome, Simulation
 
-    def record(outcome: Outcome, decision: Decision) -> Array:
+    def record(outcome: Outcome, decision: Decision, first: bool) -> Array:
         assert decision.candidates is not None
         return pack(
             dtype, decision.sequence, decision.candidates, decision.index, VERDICTS.index(decision.verdict),
-            REASONS.index(decision.reason), PHASES.index("collection"), outcome.reward, outcome.first,
+            REASONS.index(decision.reason), PHASES.index("collection"), outcome.reward, first,
             outcome.terminated, outcome.truncated, decision.intervention,
         )  # fmt: skip
 
@@ -108,9 +108,10 @@ def lockstep(robot_name: str, continuous: bool) -> tuple[list[tape.Row], dict[st
     metrics: dict[str, float] = {}
     episodes = 0
     while sim.control_ticks < TICKS:
-        records = []
+        records: list[NDArray[np.void]] = []
         for outcome, decision in steps(sim, gate, policy, first_of_run(SEED) + episodes, episodes):
-            records.append(record(outcome, decision))
+            if decision.candidates is not None:  # nothing is learnt before the gate is open
+                records.append(record(outcome, decision, not records))
             row = tape.row(gate, None, decision)
             exact = tape.digest(row["digest"], outcome.reward, outcome.min_margin, outcome.unsafe_substeps)
             rows.append(row | {"done": outcome.terminated, "reward": np.float32(outcome.reward), "digest": exact})

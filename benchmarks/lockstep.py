@@ -76,8 +76,8 @@ def round_trip(count: int = 2000) -> dict[str, float]:
             if time.monotonic() > deadline:
                 raise SystemExit("no echo within 30 s: is DDS blocked on the loopback?")
         with contextlib.suppress(StopIteration):
-            while rclpy.spin_once(node, timeout_sec=0.2) is None and heard[-1] > time.perf_counter() - 0.2:
-                pass
+            while heard[-1] > time.perf_counter() - 0.2:
+                rclpy.spin_once(node, timeout_sec=0.2)
         times = []
         for _ in range(count):
             heard.clear()
@@ -163,9 +163,9 @@ def chain(robot: str, ticks: int, learner: bool, folder: Path) -> dict[str, floa
             except subprocess.TimeoutExpired:
                 process.kill()
         node.destroy_node()
-    values = [tables.decode_outcome(deserialize_message(raw, JointState))[0] for raw in outcomes]
-    physics = np.array([table["wall_us"] for table in values[1:]]) / 1e3
-    sense = np.array([table["sense_us"] for table in values[1:]]) / 1e3
+    told = [tables.decode_outcome(deserialize_message(raw, JointState))[0] for raw in outcomes]
+    physics = np.array([table["wall_us"] for table in told[1:]]) / 1e3
+    sense = np.array([table["sense_us"] for table in told[1:]]) / 1e3
     certificate = np.array(
         [tables.decode_decision(deserialize_message(raw, DiagnosticArray)).certificate_us for raw in decisions]
     ) / 1e3  # fmt: skip
@@ -178,7 +178,7 @@ def chain(robot: str, ticks: int, learner: bool, folder: Path) -> dict[str, floa
         "sense_p50_ms": float(np.median(sense)),
         "certificate_p50_ms": float(np.median(certificate)),
         "ros_p50_ms": float(np.median(period) - np.median(physics) - np.median(sense) - np.median(certificate)),
-        "unsafe_visits": values[-1]["unsafe_visits"],
+        "unsafe_visits": told[-1]["unsafe_visits"],
     }
 
 

@@ -22,6 +22,7 @@ from safe_support_ql import robots
 from safe_support_ql.config import Config
 from safe_support_ql.robots.base import Robot, Singles
 from safe_support_ql.robots.model import Floats
+from safe_support_ql.robots.scan import full_circle
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.cause import Cause
 from safe_support_ql.safety.gate import Decision, Gate, State
@@ -182,15 +183,14 @@ class DiffDriveWorld:
         """The room stays, whatever happens in it."""
         self.robot, self.member, self.faulty = robot, 0, False
         self.posts = rng.uniform(-0.8, 0.8, (6, 2)) * self.half
-        scan = next(channel for channel in robot.channels if channel.name == "scan")
-        first, increment = float(scan.constants["angle_min"]), float(scan.constants["angle_increment"])  # type: ignore[arg-type]
-        self.angles = first + increment * np.arange(scan.size)
-        self.reach = float(scan.constants["range_max"])  # type: ignore[arg-type]
+        lidar = robot.world.lidars["scan"]
+        self.reach = lidar.range_max
+        self.angles = full_circle(np.zeros(lidar.rays), self.reach).angles
         self.reset(rng)
 
     def reset(self, rng: np.random.Generator) -> None:
         """A new start, with room about it or so near to something that the band matters, and a goal."""
-        low, high = (0.08, 0.25) if rng.random() < 0.5 else (0.3, np.inf)
+        low, high = (0.19, 0.32) if rng.random() < 0.5 else (0.32, np.inf)  # nearer, nothing opens the gate
         while True:
             x, y, yaw = rng.uniform(-1.0, 1.0, 3) * np.array([*self.half, np.pi])
             self.x: tuple[float, ...] = (float(x), float(y), float(yaw), 0.0, 0.0)
@@ -237,11 +237,11 @@ class DiffDriveWorld:
             hit = (inside > 0.0) & (along > 0.0)
             ranges[hit] = np.minimum(ranges[hit], along[hit] - np.sqrt(inside[hit]))
         ranges = ranges + 0.01 * np.clip(rng.standard_normal(len(ranges)), -3.0, 3.0)
-        return np.where(ranges > self.reach, np.inf, np.maximum(ranges, 0.0))
+        return full_circle(np.where(ranges > self.reach, np.inf, np.maximum(ranges, 0.0)), self.reach).vector()
 
     def absurd(self, channel: str) -> Floats:
         """A vector that no robot could send; of a scan, one that sees nothing."""
-        return np.zeros(6) if channel == "odom" else np.full(len(self.angles), np.nan)
+        return np.zeros(6) if channel == "odom" else full_circle(np.full(len(self.angles), np.nan), self.reach).vector()
 
 
 WORLDS: dict[str, Callable[[Robot, np.random.Generator], Any]] = {
@@ -397,7 +397,8 @@ class Tape:
     # the monitor
 
     def fresh(self) -> bool:
-        newer = self.gate.inputs.instant_ns - self.begun >= 0.95 * self.period_ns
+        instant_ns = self.gate.inputs.instant_ns
+        newer = instant_ns - self.begun >= 0.95 * self.period_ns or 0 < instant_ns < self.begun
         return newer and not self.open and self.steady - self.opened >= self.period_ns // 2
 
     def look(self) -> None:

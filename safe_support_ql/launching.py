@@ -6,8 +6,6 @@ is not defined here: the conductor activates a node when the previous one has an
 `launch` comes with a ROS installation and not from PyPI, so it is imported only where it is used.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,8 +17,7 @@ import filelock
 from safe_support_ql import DEFAULT_ROBOT, bringup, config, robots
 from safe_support_ql.bringup import Run
 from safe_support_ql.config import Config
-from safe_support_ql.deployment.contract import PolicyContract
-from safe_support_ql.deployment.manifest import load_manifest
+from safe_support_ql.deployment.manifest import PolicyContract, load_manifest
 from safe_support_ql.recording.summary import Progress
 
 
@@ -39,6 +36,7 @@ COMMON = (
     Argument("actions", "discrete", "the action space", ("discrete", "continuous")),
     Argument("seed", "0", "seed of arenas, draws and networks"),
     Argument("config", "", "a configuration (YAML) instead of the robot's own"),
+    Argument("profile", "", "the shipped configuration of a base that can be bought", ("", *config.profiles())),
     Argument("runs_dir", "runs", "parent folder of new runs"),
     Argument("namespace", "", "namespace of all nodes and topics, for several robots"),
 )
@@ -46,6 +44,14 @@ TRAIN = (
     *COMMON,
     Argument("ticks", "", "control ticks to collect; empty: as in the configuration"),
     Argument("evaluation_episodes", "", "held-out arenas per policy; empty: as in the configuration"),
+    Argument("mode", "simulation", "hardware: the robot is there, and no simulator starts", ("simulation", "hardware")),
+    Argument(
+        "stamped_cmd", "true", "hardware: false where the drive takes a command without header", ("true", "false")
+    ),
+    Argument("teleop", "false", "hardware: a person steers in the place of the behavior policy", ("true", "false")),
+    Argument(
+        "remote_learner", "false", "hardware: another machine learns, see safe-support-ql learn", ("true", "false")
+    ),
     Argument("device", "", "where the learner computes; empty: as in the configuration", ("", "auto", "cpu", "cuda")),
     Argument(
         "resume", "", "folder of a run to continue; only ticks, evaluation_episodes and device can then be changed"
@@ -57,6 +63,18 @@ SIMULATE = (
     Argument("episodes", "0", "stop after this many episodes; 0: run until Ctrl-C"),
     Argument("gui", "false", "open PyBullet's window", ("true", "false")),
 )
+DEPLOY = (
+    *COMMON,
+    Argument("model", "", "a policy.onnx with a validation.json that passed, see safe-support-ql validate"),
+    Argument("episodes", "0", "stop after this many episodes; 0: run until Ctrl-C"),
+    Argument("shadow", "false", "the policy shows what it would do, the behavior policy drives", ("true", "false")),
+    Argument("stamped_cmd", "true", "false where the drive takes a command without header", ("true", "false")),
+)
+VALIDATE = (
+    *(item for item in COMMON if item.name in ("robot", "actions", "config", "profile")),
+    Argument("model", "", "a policy.onnx; validation.json is written beside it"),
+    Argument("workers", "2", "number of processes"),
+)
 SETTINGS = {"ticks": "run.ticks", "evaluation_episodes": "run.evaluation_episodes", "device": "learner.device"}
 
 _locks: list[filelock.BaseFileLock] = []  # locks of ROS domains, kept as long as this process lives
@@ -64,12 +82,25 @@ _locks: list[filelock.BaseFileLock] = []  # locks of ROS domains, kept as long a
 
 def train(given: Mapping[str, str]) -> tuple[Run, Progress]:
     """The new or resumed run for the values of TRAIN, with its folder prepared. Raises ValueError."""
-    changes = {key: _number(given[name]) for name, key in SETTINGS.items() if given[name]}
+    texts = {key: given[name] for name, key in SETTINGS.items() if given[name]}
+    changes = {key: int(text) if text.isdigit() else text for key, text in texts.items()}
     if given["resume"]:
         run, _, progress = bringup.open_run(Path(given["resume"]))
+        kept = {item.name for item in TRAIN} - {"resume", "namespace", *SETTINGS}
+        if said := [item.name for item in TRAIN if item.name in kept and given[item.name] != item.default]:
+            raise ValueError(f"{', '.join(said)}: a resumed run keeps its own; leave it out, or start a new run")
         bringup.save_run(run, config.load(run.config_file, changes))
         return run, progress
-    return _create(given, _settings(given, changes)), Progress()
+    how = bringup.hardware(given["stamped_cmd"] == "true") if given["mode"] == "hardware" else {}
+    if not how and given["stamped_cmd"] == "false":
+        raise ValueError("stamped_cmd is for mode:=hardware; the simulator takes what the monitor sends")
+    teleop = given["teleop"] == "true"
+    if not how and teleop:
+        raise ValueError("teleop is for mode:=hardware; a simulated robot waits for nobody")
+    remote = given["remote_learner"] == "true"
+    if not how and remote:
+        raise ValueError("remote_learner is for mode:=hardware; a simulated run learns here")
+    return _create(given, _settings(given, changes), teleop=teleop, remote_learner=remote, **how), Progress()
 
 
 def simulate(given: Mapping[str, str]) -> tuple[Run, Progress]:
@@ -84,10 +115,53 @@ def simulate(given: Mapping[str, str]) -> tuple[Run, Progress]:
     return run, Progress()
 
 
+def deploy(given: Mapping[str, str]) -> tuple[Run, Progress]:
+    """A new run of a validated policy on a robot for the values of DEPLOY, with its folder prepared.
+
+    Raises ValueError where the policy or its report does not fit.
+    """
+    if not given["model"]:
+        raise ValueError("model is empty, must be the path of a policy.onnx")
+    model = Path(given["model"]).resolve()
+    own, continuous = bringup.run_of(model)
+    if own is not None and not given["config"] and not given["profile"]:
+        given = {**given, "config": str(own)}
+    if continuous is not None:
+        given = {**given, "actions": "continuous" if continuous else "discrete"}
+    settings, continuous = _settings(given), given["actions"] == "continuous"
+    run = bringup.deploy_run(
+        Path(given["runs_dir"]), settings, model, given["stamped_cmd"] == "true", episodes=int(given["episodes"]),
+        continuous=continuous, seed=int(given["seed"]), shadow=given["shadow"] == "true",
+    )  # fmt: skip
+    return run, Progress()
+
+
+def validate(given: Mapping[str, str]) -> list[str]:
+    """The arguments of the command line that does the same for the values of VALIDATE. Raises ValueError."""
+    if not given["model"]:
+        raise ValueError("model is empty, must be the path of a policy.onnx")
+    model = Path(given["model"]).resolve()
+    if not model.exists():
+        raise ValueError(f"{model}: no such policy; give the path of a policy.onnx")
+    chosen = [part for name in ("config", "profile") if given[name] for part in (f"--{name}", given[name])]
+    if bringup.run_of(model)[0] is None:  # else they are those of its run
+        chosen += [] if chosen else ["--robot", given["robot"]]
+        chosen += ["--actions", given["actions"]]
+    return ["validate", str(model), *chosen, "--workers", given["workers"]]
+
+
 def _settings(given: Mapping[str, str], changes: Mapping[str, Any] | None = None) -> Config:
-    if given["config"]:
-        return config.load(Path(given["config"]), changes)
-    return config.load_robot(given["robot"], changes)
+    if given["profile"]:
+        if given["config"]:
+            raise ValueError("profile and config both name a configuration; give one")
+        settings = config.load(config.profile(given["profile"]), changes)
+    elif given["config"]:
+        settings = config.load(Path(given["config"]), changes)
+    else:
+        return config.load_robot(given["robot"], changes)
+    if given["robot"] not in (DEFAULT_ROBOT, settings.robot.name):
+        raise ValueError(f"robot is '{given['robot']}', but this configuration is of '{settings.robot.name}'")
+    return settings
 
 
 def _create(given: Mapping[str, str], settings: Config, **choices: Any) -> Run:
@@ -95,25 +169,38 @@ def _create(given: Mapping[str, str], settings: Config, **choices: Any) -> Run:
     return bringup.create_run(Path(given["runs_dir"]), settings, seed=seed, continuous=continuous, **choices)
 
 
-def _number(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
-
-
 def describe(arguments: Iterable[Argument], prepare: Callable[[Mapping[str, str]], tuple[Run, Progress]]) -> Any:
     """The LaunchDescription: `arguments`, then the graph of the run that `prepare` creates from their values.
 
     If `prepare` refuses the input, the launch ends with a RuntimeError of one line.
     """
+    return _described(tuple(arguments), lambda given: _graph(*prepare(given), given["namespace"]))
+
+
+def describe_command(arguments: Iterable[Argument], command: Callable[[Mapping[str, str]], list[str]]) -> Any:
+    """The LaunchDescription of one command of the command line, which `command` makes from the arguments' values."""
+
+    def actions(given: Mapping[str, str]) -> list[Any]:
+        from launch.actions import ExecuteProcess
+        from launch_ros.substitutions import ExecutableInPackage
+
+        # No Node: that of Jazzy adds --ros-args, which the command line does not take.
+        name = ExecutableInPackage(package=bringup.PACKAGE, executable="safe-support-ql")
+        program = ExecuteProcess(cmd=[name, *command(given)], output="screen")
+        return [program, _end_with(program, "it is over")]
+
+    return _described(tuple(arguments), actions)
+
+
+def _described(arguments: tuple[Argument, ...], actions: Callable[[Mapping[str, str]], list[Any]]) -> Any:
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
     from launch.launch_description import LaunchDescription
     from launch.substitutions import LaunchConfiguration
 
-    arguments = tuple(arguments)
-
     def start(context: Any) -> list[Any]:
         given = {item.name: LaunchConfiguration(item.name).perform(context) for item in arguments}
         try:
-            return _graph(*prepare(given), given["namespace"])
+            return actions(given)
         except ValueError as error:
             raise RuntimeError(str(error)) from None
 
@@ -131,15 +218,14 @@ def _graph(run: Run, progress: Progress, namespace: str) -> list[Any]:
     from launch.actions import LogInfo, SetEnvironmentVariable, UnsetEnvironmentVariable
     from launch_ros.actions import LifecycleNode, Node
 
-    domain = None
-    if "ROS_DOMAIN_ID" not in os.environ:
-        domain, lock = bringup.claim_domain()
+    wanted, unwanted, lock = bringup.environment_of(run, os.environ)
+    if lock is not None:
         _locks.append(lock)
-    wanted, unwanted = bringup.ros_environment(os.environ, domain)
     actions: list[Any] = [UnsetEnvironmentVariable(name) for name in unwanted]
     actions += [SetEnvironmentVariable(name, value) for name, value in wanted.items()]
-    domain_text = wanted.get("ROS_DOMAIN_ID", os.environ.get("ROS_DOMAIN_ID", ""))
-    actions.append(LogInfo(msg=f"run {run.folder}; from another terminal: export ROS_DOMAIN_ID={domain_text}"))
+    domain = wanted.get("ROS_DOMAIN_ID", os.environ.get("ROS_DOMAIN_ID", "0"))
+    actions.append(LogInfo(msg=f"run {run.folder}; from another terminal: export ROS_DOMAIN_ID={domain}"))
+    outlived = {bringup.PARENT: str(os.getpid())}
     for name in run.nodes:
         restarts = bringup.SPECS[name].restarts
         node = LifecycleNode(
@@ -148,7 +234,8 @@ def _graph(run: Run, progress: Progress, namespace: str) -> list[Any]:
             name=name,
             namespace=namespace,
             parameters=[bringup.parameters(name, run, progress)],
-            additional_env=bringup.node_environment(name),
+            ros_arguments=["--enclave", bringup.enclave(name)],
+            additional_env=bringup.node_environment(name) | outlived,
             output="both",
             respawn=restarts,
             respawn_delay=1.0,
@@ -162,6 +249,8 @@ def _graph(run: Run, progress: Progress, namespace: str) -> list[Any]:
         name="conductor",
         namespace=namespace,
         parameters=[{"run_dir": str(run.folder)}],
+        ros_arguments=["--enclave", bringup.enclave("conductor")],
+        additional_env=outlived,
         output="screen",
         emulate_tty=False,
         sigterm_timeout="60",  # it first stops the nodes in order

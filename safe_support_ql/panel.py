@@ -1,18 +1,23 @@
 """The display of a run: panel on a terminal, lines of text elsewhere, final table. A changed panel line goes here."""
 
-from __future__ import annotations
-
 import sys
 import termios
 import textwrap
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safe_support_ql.recording.bounds import proportion_interval
+from safe_support_ql.recording.files import LEDGER, shown
+from safe_support_ql.recording.ledger import PHASES, TRUTH
+from safe_support_ql.recording.summary import Counts, Tail
 
+LEDGER_S = 0.25
+RATES = 12  # number of `counters` events for the rate, about one per second
+LENGTH = 100.0  # assumed ticks of an episode before the first one has ended
 LINE_S = 10.0
 REDRAW_S = 0.5
 WIDTH = 80
@@ -30,7 +35,6 @@ class Status:
     """All that is shown. The conductor updates it; its numbers come from the ledger and learner/status."""
 
     robot: str = ""
-    folder: str = ""
     domain: str = ""
     phase: str = "starting"
     note: str = ""
@@ -49,17 +53,63 @@ class Status:
     messages: list[str] = field(default_factory=list)  # newest last
 
 
-class Screen(Protocol):
-    """A display of a Status."""
+class LedgerView:
+    """Fills in `status` from the ledger in a folder."""
 
-    def show(self, status: Status) -> None:
-        """Draw the status, if it is time to."""
+    def __init__(self, folder: Path, status: Status, ticks: int = 0, episodes: int = 0) -> None:
+        """Read the ledger so far. `ticks` of collection and `episodes` per policy: the goal of a training, else 0."""
+        self.counts = Counts()
+        self._status, self._ticks, self._episodes = status, ticks, episodes
+        self._tail = Tail(folder / LEDGER)
+        self.counts.add(self._tail.read())
+        self._read_at = 0.0
+        self._before, self._at_start = 0, 0.0
+        self._rate: deque[tuple[float, float]] = deque(maxlen=RATES)
 
-    def say(self, text: str) -> None:
-        """Print a line that stays visible."""
+    def begin(self, phase: str, before: int = 0) -> None:
+        """Begin a phase, of which `before` episodes are already done."""
+        self._status.phase = phase
+        self._before, self._at_start = before, self.counts.of(phase, "episodes")
+        self._rate.clear()
 
-    def close(self) -> None:
-        """Restore the terminal."""
+    def refresh(self) -> None:
+        """Read new lines of the ledger into the status."""
+        if time.monotonic() - self._read_at <= LEDGER_S:
+            return
+        self._read_at = time.monotonic()
+        status, counts = self._status, self.counts
+        new = self._tail.read()
+        if not new:
+            return
+        counts.add(new)
+        for name in ("control_ticks", "unsafe_visits", "interventions", "decisions"):
+            setattr(status, name, int(counts.total(name)))
+        status.verdicts, status.empty_share = counts.verdicts(), counts.empty_share()
+        stamps = [event["time"] for event in new if event["event"] == "counters"]
+        if stamps:
+            self._rate.append((stamps[-1], status.control_ticks))
+            (t0, n0), (t1, n1) = self._rate[0], self._rate[-1]
+            status.ticks_per_s = (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
+        self._estimate()
+
+    def _estimate(self) -> None:
+        """The progress of this phase, and an estimate of the time left for the whole run."""
+        status, counts = self._status, self.counts
+        if status.phase == "collection":
+            status.done = counts.of("collection", "control_ticks")
+        elif status.phase in PHASES:
+            status.done = self._before + (counts.of(status.phase, "episodes") - self._at_start)
+        if not status.ticks_per_s or not self._ticks:
+            return
+        played = counts.total("episodes")
+        length = counts.total("control_ticks") / played if played else LENGTH
+        ticks = max(0.0, self._ticks - counts.of("collection", "control_ticks"))
+        episodes = 2.0 * self._episodes
+        if status.phase == "evaluation_behavior":
+            episodes -= status.done
+        elif status.phase == "evaluation_policy":
+            episodes = episodes / 2 - status.done
+        status.left_s = (ticks + max(0.0, episodes) * length) / status.ticks_per_s
 
 
 class Lines:
@@ -72,18 +122,18 @@ class Lines:
         self._phase = ""
 
     def show(self, status: Status) -> None:
-        """See Screen."""
+        """Draw the status, if it is time to."""
         now = time.monotonic()
         if status.phase != self._phase or now - self._at >= LINE_S:
             self._phase, self._at = status.phase, now
             self._write(textwrap.fill(line(status), WIDTH, subsequent_indent="  "))
 
     def say(self, text: str) -> None:
-        """See Screen."""
+        """Print a line that stays visible."""
         self._write(text)
 
     def close(self) -> None:
-        """See Screen."""
+        """Restore the terminal."""
 
 
 class Panel:
@@ -101,18 +151,15 @@ class Panel:
         self._at = 0.0
 
     def show(self, status: Status) -> None:
-        """See Screen."""
         now = time.monotonic()
         if now - self._at >= REDRAW_S:
             self._at = now
             self._live.update(draw(status, self._console.width), refresh=True)
 
     def say(self, text: str) -> None:
-        """See Screen."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """See Screen."""
         self._live.stop()
         if self._terminal is not None:
             termios.tcsetattr(sys.stdin, termios.TCSANOW, self._terminal)
@@ -129,6 +176,9 @@ def _without_echo_of_control_keys() -> Any:
         return before
     except (termios.error, ValueError, OSError):
         return None  # input is not a terminal
+
+
+Screen = Lines | Panel
 
 
 def make(terminal: bool) -> Screen:
@@ -214,7 +264,12 @@ def draw(status: Status, width: int = WIDTH) -> Any:
 def table(summary: Mapping[str, Any]) -> str:
     """The table of the evaluation, in plain text of at most 80 columns."""
     rows = [("policy", "episodes", "success  [95 % interval]", "return", "unsafe", "interv.")]
-    titles = {"behavior": "behavior policy", "policy": "extracted policy", "reference": "reference (map)"}
+    titles = {
+        "behavior": "behavior policy",
+        "policy": "extracted policy",
+        "reference": "reference (map)",
+        "driven": "this policy",
+    }
     for name, row in summary["evaluation"].items():
         n = int(row["episodes"])
         low, high = row.get("success_interval95") or proportion_interval(round(row["success_rate"] * n), n)
@@ -240,19 +295,18 @@ def closing(summary: Mapping[str, Any], folder: Path) -> str:
     rate = "unknown" if bound is None else f"{bound:.2g}"
     rate_of_ticks = f"{summary['ticks_per_s']:.0f}/s while collecting, " if summary["ticks_per_s"] else ""
     verdicts = ", ".join(f"{name} {share:.1%}" for name, share in summary["verdicts"].items())
+    hour = "simulated hour" if summary["judged_by"] == TRUTH else "hour"
     lines = [
         f"{summary['robot']}, seed {summary['seed']}: {summary['control_ticks']} control ticks, {rate_of_ticks}"
         f"{duration(summary['wall_s'])} in all",
-        f"unsafe visits: {summary['unsafe_visits']}   (rate below {rate} per simulated hour at 95 %, "
+        f"unsafe visits by {summary['judged_by']}: {summary['unsafe_visits']}   (rate below {rate} per {hour} at 95 %, "
         f"{summary['simulated_hours']:.2f} h)",
         f"interventions: {summary['interventions']}   empty supports: {summary['empty_support_fraction']:.2%}",
         f"verdicts: {verdicts}",
     ]
     if summary["evaluation"]:
         lines += ["", table(summary)]
-    return "\n".join([*lines, "", f"everything is in {shown(folder)}"])
-
-
-def shown(path: Path) -> str:
-    """`path`, relative to the working directory if it is inside."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    lines += ["", f"everything is in {shown(folder)}"]
+    if head := summary.get("ledger_head"):  # whoever keeps it can prove the ledger: safe-support-ql ledger --head
+        lines.append(f"ledger head: {head}")
+    return "\n".join(lines)

@@ -1,7 +1,5 @@
 """Declares settings as dataclass fields with unit, range and a sentence, and validates their values."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import math
@@ -13,12 +11,19 @@ T = TypeVar("T")
 
 def param(default: Any, unit: str, low: float = -math.inf, high: float = math.inf, doc: str = "") -> Any:
     """Declare a dataclass field. `unit` is SI or '1'. Every number, also inside a tuple, must lie in [low, high]."""
-    return dataclasses.field(default=default, metadata={"unit": unit, "low": low, "high": high, "doc": doc})
+    return dataclasses.field(
+        default=default, metadata={"unit": unit, "low": low, "high": high, "doc": doc, "empty": default == ()}
+    )
 
 
 def choice(default: str, options: tuple[str, ...], doc: str = "") -> Any:
     """Declare a dataclass field that takes one of `options`."""
     return dataclasses.field(default=default, metadata={"options": options, "doc": doc})
+
+
+def section(kind: type[Any], doc: str = "") -> Any:
+    """Declare a dataclass field that holds a tuple of dataclasses of their own settings; by default, one of `kind`."""
+    return dataclasses.field(default=(kind(),), metadata={"section": kind, "unit": "", "doc": doc})
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -44,10 +49,15 @@ def _check(value: Any, kind: Any, meta: Mapping[str, Any], where: str) -> Any:
         if value not in meta["options"]:
             raise ValueError(f"{where} is {value!r}, must be one of: {', '.join(meta['options'])}")
         return value
+    if "section" in meta:
+        if not isinstance(value, list | tuple) or not value:
+            raise ValueError(f"{where} is {value!r}, must be a list of 'key: value' pairs")
+        return tuple(build(meta["section"], item, f"{where}[{i}]") for i, item in enumerate(value))
     if get_origin(kind) is tuple:
         element = get_args(kind)[0]
-        if not isinstance(value, list | tuple) or not value:
-            raise ValueError(f"{where} is {value!r}, must be a list of numbers")
+        if not isinstance(value, list | tuple) or not (value or meta.get("empty")):
+            what = "numbers" if get_origin(element) is not tuple else "lists of numbers, such as [[0.2, 0.1], ...]"
+            raise ValueError(f"{where} is {value!r}, must be a list of {what}")
         return tuple(_check(item, element, meta, where) for item in value)
     if kind is bool or kind is str:
         if not isinstance(value, kind):

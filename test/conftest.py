@@ -16,6 +16,8 @@ import filelock
 import hypothesis
 import pytest
 
+from safe_support_ql.bringup import in_use
+
 hypothesis.settings.register_profile("any_machine", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("any_machine")
 
@@ -61,7 +63,9 @@ def _claim() -> tuple[int, filelock.BaseFileLock]:
             lock.acquire(blocking=False)
         except filelock.Timeout:
             continue
-        return domain, lock
+        if not in_use(domain):
+            return domain, lock
+        lock.release()
     pytest.fail(f"all ROS domains from 1 to 101 are taken; the locks are in {folder}")
 
 

@@ -19,7 +19,7 @@ PACKAGE = "safe_support_ql"
 FOLDERS = {"robots", "safety", "recording", "behavior", "deployment", "learning", "simulation", "experiments", "nodes"}
 # Modules beside the folders, and cli/. `parameters` is a leaf that all may know; files are read at the edge, so only
 # what is near the edge knows `config`, and the folders below are handed values.
-EDGE = {"config", "panel", "bringup", "launching", "cli"}
+EDGE = {"config", "panel", "bringup", "launching", "gym", "cli"}
 
 MAY_KNOW: dict[str, set[str]] = {
     "parameters": set(),
@@ -31,11 +31,13 @@ MAY_KNOW: dict[str, set[str]] = {
     "learning": {"robots", "safety", "recording", "behavior", "deployment"},
     "simulation": {"robots", "safety", "behavior"},
     "experiments": FOLDERS - {"nodes"} | {"config"},
-    "config": {"robots", "safety", "recording", "behavior", "learning"},  # of learning its settings, without torch
+    # Of learning and deployment their settings, without torch and ONNX Runtime.
+    "config": {"robots", "safety", "recording", "behavior", "learning", "deployment"},
     "panel": {"safety", "recording"},
     "bringup": {"config", "recording", "robots", "safety", "deployment"},
     "launching": {"bringup", "config", "recording", "robots", "deployment"},
-    "nodes": FOLDERS | EDGE - {"launching", "cli"},
+    "gym": {"config", "recording", "robots", "simulation"},
+    "nodes": FOLDERS | EDGE - {"launching", "gym", "cli"},
     "cli": FOLDERS | EDGE,
 }
 LEAVES = {"parameters"}
@@ -43,8 +45,10 @@ LEAVES = {"parameters"}
 # library: the only places that may import it, at module level or inside a function.
 ONLY_IN: dict[str, set[str]] = {
     "rclpy": {"nodes"},
+    "rosbags": {"nodes"},
     "pybullet": {"simulation"},
     "pybullet_data": {"simulation"},
+    "gymnasium": {"simulation", "gym"},
     "torch": {"learning"},
     "yaml": {"config"},
     "launch": {"launch", "launching"},

@@ -6,9 +6,13 @@ import dataclasses
 import io
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from safe_support_ql import bringup, panel
@@ -19,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_monitor_starts_and_stops_first_and_the_recorder_stops_last() -> None:
-    assert NODES[0].name == "safety_monitor" and NODES[-1].name == "simulator"
-    assert STOP_ORDER[:2] == ("safety_monitor", "simulator") and STOP_ORDER[-1] == "recorder"
+    assert NODES[0].name == "safety_monitor" and [spec.name for spec in NODES[-2:]] == ["simulator", "task"]
+    assert STOP_ORDER[:3] == ("safety_monitor", "simulator", "task") and STOP_ORDER[-1] == "recorder"
     assert set(STOP_ORDER) == {spec.name for spec in NODES}
     for spec in NODES:
         assert (ROOT / "safe_support_ql" / "nodes" / f"{spec.name}.py").is_file()
@@ -69,6 +73,25 @@ def test_two_runs_get_two_domains() -> None:
     finally:
         lock.release()
         other.release()
+
+
+def test_a_domain_that_somebody_is_in_is_no_free_one(ros_domain) -> None:  # type: ignore[no-untyped-def]
+    """A robot's drivers hold no lock of ours."""
+    import rclpy
+
+    assert not bringup.in_use(ros_domain.id)
+    rclpy.init()
+    node = rclpy.create_node("driver")
+    assert bringup.in_use(ros_domain.id)
+    node.destroy_node()
+    rclpy.shutdown()
+    free, lock = bringup.claim_domain()
+    lock.release()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as driver:
+        driver.bind(("", 7410 + 250 * free))
+        other, lock = bringup.claim_domain()
+        lock.release()
+    assert other != free
 
 
 def test_a_closed_terminal_stops_a_run_but_not_under_nohup(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +169,7 @@ def test_the_panel_fits_80_columns() -> None:
 
     verdicts = {"certified": 0.97, "certified_band": 0.02, "plan_held": 0.009, "no_proof": 0.001}
     learner = {"state": "training", "q_loss": "0.1234567", "alpha": "0.03", "kl": "1.5", "updates": "40000.0"}
-    status = panel.Status("diff_drive", "runs/x", "101", "evaluation_behavior", "", 12, 50, "episodes", 123456, 151.2,
+    status = panel.Status("diff_drive", "101", "evaluation_behavior", "", 12, 50, "episodes", 123456, 151.2,
                           0, 12, 130000, verdicts, 0.002, learner, 3700.0, ["learner died: " + "x" * 100])  # fmt: skip
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(panel.draw(status))
@@ -172,3 +195,32 @@ def test_a_run_keeps_every_setting_of_its_learner(tmp_path: Path) -> None:
     _, resumed, _ = bringup.open_run(run.folder)
     assert resumed.learner == settings.learner and resumed.learner.seeded(run.seed).seed == 3
     assert resumed.raw["learner"] == dataclasses.asdict(settings.learner)
+
+
+NODE = """import time
+from safe_support_ql import bringup
+bringup.die_with_parent()
+print('up', flush=True)
+time.sleep(60)
+"""
+STARTER = """import os, subprocess, sys
+from safe_support_ql import bringup
+told = os.environ | {bringup.PARENT: str(os.getpid())}
+node = subprocess.Popen([sys.executable, '-c', sys.argv[1]], env=told)
+print(node.pid, flush=True)
+node.wait()
+"""
+
+
+def test_a_node_does_not_outlive_who_started_it() -> None:
+    """Not even one that was killed with a signal that it cannot answer, as a launch process may be."""
+    starter = subprocess.Popen([sys.executable, "-c", STARTER, NODE], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert starter.stdout is not None
+    node = psutil.Process(int(starter.stdout.readline()))
+    assert starter.stdout.readline() == "up\n"
+    starter.kill()
+    node.wait(30.0)
+    orphan = subprocess.run(
+        [sys.executable, "-c", NODE], env=os.environ | {bringup.PARENT: "1"}, cwd=ROOT, capture_output=True, text=True
+    )
+    assert orphan.returncode == 1 and "whoever started this node is gone" in orphan.stderr

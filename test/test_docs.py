@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from safe_support_ql import config
+from safe_support_ql.nodes import native, topics
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.claims import Claims
 
@@ -75,7 +77,7 @@ def test_the_method_page_links_to_every_certificate() -> None:
 
 
 def test_the_example_of_the_readme_runs() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (example,) = re.findall(r"```python\n(from .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     ran: dict[str, object] = {}
     exec(example, ran)
     assert ran["certified"] is True and ran["action"] == [4.0]
@@ -108,3 +110,22 @@ def test_the_page_leaves_nothing_out_and_names_nothing_that_there_is_not() -> No
     assert not [name for name in claims if not re.search(rf"[`*]{name}[`*]", page)]
     tests = "\n".join(path.read_text() for path in (ROOT / "test").rglob("test_*.py"))
     assert not [name for name in re.findall(r"`(test_\w+)`", page) if f"def {name}(" not in tests]
+
+
+def test_the_table_of_topics_has_every_topic_and_no_other() -> None:
+    page = (ROOT / "docs" / "topics.md").read_text()
+    listed = re.findall(r"^\| `([a-z_/]+)` \|", page, re.MULTILINE)
+    named = {value for name, value in vars(topics).items() if name.isupper() and isinstance(value, str)}
+    assert sorted(listed) == sorted({name if name != topics.TELEOP else f"{name}cmd_vel" for name in named})
+    for line in page.splitlines():
+        if kind := re.match(r"\| `([a-z_/]+)` \| ([a-z_]+)/(\w+)", line):
+            native.message_class(f"{kind[2]}/msg/{kind[3]}")
+
+
+def test_rviz_shows_topics_that_are_there() -> None:
+    shown = yaml.safe_load((ROOT / "config" / "safe_support_ql.rviz").read_text())["Visualization Manager"]
+    entries = [*shown["Displays"], *shown["Tools"]]
+    settings = config.load_robot("diff_drive")
+    known = {channel.topic or channel.name for channel in settings.robot.channels} | {topics.MARKERS}
+    assert {entry["Topic"]["Value"] for entry in entries if "Topic" in entry} == known
+    assert shown["Global Options"]["Fixed Frame"] == settings.robot.parameters.odom_frame

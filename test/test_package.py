@@ -22,8 +22,10 @@ NAME = "safe_support_ql"
 EXECUTABLES = {
     "safe-support-ql",
     "simulator",
+    "task",
     "safety_monitor",
     "behavior_policy",
+    "teleoperation",
     "learner",
     "inference",
     "recorder",
@@ -32,7 +34,7 @@ EXECUTABLES = {
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
 SHIPPED = sorted(
     path.relative_to(ROOT)
-    for pattern in ("launch/*.launch.py", "config/*.*", "models/**/*")
+    for pattern in ("launch/*.launch.py", "config/*.*", "config/profiles/*.yaml", "models/**/*")
     for path in ROOT.glob(pattern)
     if path.is_file()
 )
@@ -87,6 +89,12 @@ def test_ros2_run_finds_every_executable(prefix: Path) -> None:
     assert all(os.access(path, os.X_OK) for path in scripts.values())
 
 
+def test_a_sourced_workspace_has_the_command_on_path(workspace: Path, prefix: Path) -> None:
+    code = f". '{workspace}/install/local_setup.sh' && command -v safe-support-ql && safe-support-ql --help"
+    said = run("sh", "-c", code, cwd=workspace)
+    assert said.startswith(f"{prefix}/bin/safe-support-ql\n") and "train" in said
+
+
 def test_an_installed_executable_starts(prefix: Path) -> None:
     (modules,) = prefix.glob("lib/python3.*/site-packages")
     script = prefix / "lib" / NAME / "safe-support-ql"
@@ -125,6 +133,73 @@ def test_every_executable_has_a_main(executable: str) -> None:
     assert path.is_file(), f"{executable} = {entry.value}: no {path.relative_to(ROOT)}"
     functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
     assert entry.attr in functions
+
+
+def test_rosdep_finds_every_key_with_apt() -> None:
+    """One key that it lacks, or that wants pip in Ubuntu's own Python, and `rosdep install` installs nothing at all."""
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    keys = {node.text or "" for node in package if node.tag.endswith("depend")}
+    checked = "filelock hypothesis matplotlib mypy numpy psutil pytest pytest-timeout rich scipy yaml"  # for noble
+    assert {key for key in keys if key.startswith("python3-")} == {f"python3-{name}" for name in checked.split()}
+    assert "ros2launch" in keys and not [key for key in keys if key.endswith("-pip")]
+
+
+INSTALL = ROOT / "scripts" / "install_jazzy"
+
+
+def refused(script: Path, **environment: str) -> str:
+    """What the script says where it cannot go on."""
+    env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHON": sys.executable} | environment
+    done = subprocess.run([script], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and not done.stdout, done
+    return done.stderr
+
+
+def test_the_installation_says_what_is_missing_before_it_makes_anything(tmp_path: Path) -> None:
+    assert "ros-jazzy-ros-base" in refused(INSTALL, ROS_PREFIX=str(tmp_path))
+    ros = tmp_path / "jazzy"
+    ros.mkdir()
+    (ros / "setup.bash").write_text(f"export ROS_DISTRO=jazzy AMENT_PREFIX_PATH={ros}\n")
+    assert "humble is active" in refused(INSTALL, ROS_PREFIX=str(ros), ROS_DISTRO="humble")
+
+    clone = tmp_path / "ws" / "src" / NAME
+    for name in ("scripts/install_jazzy", "package.xml"):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, clone / name)
+    said = refused(clone / "scripts" / "install_jazzy", ROS_PREFIX=str(ros))
+    (command,) = re.findall(r"sudo apt install .*", said)
+    assert {"ros-jazzy-rclpy", "ros-jazzy-ros2launch", "ros-jazzy-visualization-msgs"} <= set(command.split())
+    assert not [path for path in (tmp_path / "ws").rglob("*") if "venv" in path.name]
+
+    (tmp_path / "elsewhere").mkdir()
+    moved = Path(shutil.move(clone, tmp_path / "elsewhere"))
+    assert "not in a colcon workspace" in refused(moved / "scripts" / "install_jazzy", ROS_PREFIX=str(ros))
+
+
+@pytest.mark.parametrize("options", [[], ["--symlink-install"]])
+def test_nodes_and_launch_files_find_the_environment_of_the_installation(
+    workspace: Path, tmp_path: Path, options: list[str]
+) -> None:
+    """Nodes run on its Python, even if colcon does not; `ros2 launch` runs on the system's and sees its packages."""
+    venv = tmp_path / "venv"
+    modules = venv / "lib/python{}.{}/site-packages".format(*sys.version_info) / "only_there.py"
+    modules.parent.mkdir(parents=True)
+    modules.touch()
+    shutil.copytree(workspace / "src", tmp_path / "src")
+    (tmp_path / "src" / NAME / NAME / "venv.txt").write_text(f"{venv}\n")
+    run(Path(sys.executable).with_name("colcon"), "build", "--executor", "sequential", *options, cwd=tmp_path)
+    prefix = tmp_path / "install" / NAME
+    assert (prefix / "lib" / NAME / "learner").read_text().startswith(f"#!{venv}/bin/python\n")
+    system = getattr(sys, "_base_executable", sys.executable)
+    code = f". install/local_setup.sh && '{system}' -c 'import {NAME}, only_there'"
+    run("sh", "-c", code, cwd=tmp_path)
+
+
+def test_the_installation_changes_pins_that_there_are() -> None:
+    """Of constraints.txt it takes all but these; under another name they would silently stay as they are."""
+    changed = re.findall(r"s/\^(\w+)==", INSTALL.read_text())
+    pins = [line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    assert changed == ["numpy", "ml_dtypes"] and set(changed) <= set(pins)
 
 
 def test_package_xml_and_setup_py_agree() -> None:

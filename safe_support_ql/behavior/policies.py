@@ -1,7 +1,5 @@
 """The behavior policy (beta): its settings, its distribution over the candidates, and its draws (docs/method.md)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,25 +1,13 @@
-"""safe-support-ql calibrate: compare the shipped margin parameters with the need of recorded backup manoeuvres."""
-
-from __future__ import annotations
+"""safe-support-ql calibrate: compare the margins with the need of simulated backup manoeuvres."""
 
 import argparse
-from typing import Any
 
 from safe_support_ql.cli import shared
 
 
-def add(commands: Any) -> None:
-    """Its options."""
-    parser = commands.add_parser("calibrate", help="compare the margins with the need of simulated backup manoeuvres")
-    shared.add_robot(parser)
-    parser.add_argument(
-        "--episodes",
-        type=shared.whole(1),
-        default=200,
-        metavar="N",
-        help="manoeuvres to record, one per episode; default 200",
-    )
-    parser.set_defaults(run=run)
+def add(parser: argparse.ArgumentParser) -> None:
+    shared.add(parser, *shared.ROBOT)
+    shared.add_number(parser, "--episodes", 1, "manoeuvres to record, one per episode; default 200", 200)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,6 +1,4 @@
-"""safe-support-ql evaluate: the policies of a run on held-out episodes, without ROS."""
-
-from __future__ import annotations
+"""safe-support-ql evaluate: compare the policies of a run on held-out episodes, without ROS."""
 
 import argparse
 import json
@@ -11,16 +9,10 @@ from safe_support_ql.cli import shared
 from safe_support_ql.recording.files import POLICY
 
 
-def add(commands: Any) -> None:
-    """Its options."""
-    parser = commands.add_parser("evaluate", help="compare the policies of a run on held-out episodes, without ROS")
-    shared.add_run(parser)
-    parser.add_argument(
-        "--episodes", type=shared.whole(1), default=200, metavar="N", help="episodes per policy; default 200"
-    )
-    shared.add_workers(parser)
-    shared.add_json(parser)
-    parser.set_defaults(run=run)
+def add(parser: argparse.ArgumentParser) -> None:
+    shared.add(parser, "folder")
+    shared.add_number(parser, "--episodes", 1, "episodes per policy; default 200", 200)
+    shared.add(parser, "--workers", "--json")
 
 
 def run(options: argparse.Namespace) -> int:

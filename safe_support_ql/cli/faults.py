@@ -1,4 +1,4 @@
-"""safe-support-ql faults: inject faults into the running graph in real time, and judge the reactions of the gate."""
+"""safe-support-ql faults: inject faults into the running graph and judge the reactions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safe_support_ql.cli import graph, shared
-from safe_support_ql.recording.files import POLICY
+from safe_support_ql.recording.files import POLICY, shown
 
 if TYPE_CHECKING:
     from safe_support_ql.config import Config
@@ -19,18 +19,14 @@ if TYPE_CHECKING:
 EPISODE_S = 600.0  # no episode may reach its time limit during a fault
 
 
-def add(commands: Any) -> None:
-    """Its options."""
-    parser = commands.add_parser("faults", help="inject faults into the running graph and judge the reactions")
-    shared.add_robot(parser)
-    shared.add_runs_dir(parser)
+def add(parser: argparse.ArgumentParser) -> None:
+    shared.add(parser, *shared.ROBOT, "--runs-dir")
     parser.add_argument("--phase", choices=("collection", "deployment"), help="play only this phase; default: both")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="TEXT", help="play only faults whose names contain one of these texts"
     )
     parser.add_argument("--list", action="store_true", help="list the faults and exit")
-    shared.add_json(parser)
-    parser.set_defaults(run=run)
+    shared.add(parser, "--json")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -80,7 +76,7 @@ def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path, show: 
     import concurrent.futures
     import multiprocessing
 
-    from safe_support_ql import bringup, panel
+    from safe_support_ql import bringup
     from safe_support_ql.experiments import faults as catalogue
 
     run = bringup.create_run(runs_dir, settings, kind="faults", clock="realtime")
@@ -94,10 +90,9 @@ def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path, show: 
     with graph.sole_user(run), graph.own_graph(run) as processes:
         from safe_support_ql.nodes import conductor, fault_campaign
 
-        graph.announce(run)
         print(catalogue.HEAD, flush=True)
         campaign = fault_campaign.Campaign(run, settings, phase, processes)
-        graph.heed_signals(campaign, processes)
+        conductor.heed_signals(campaign, processes)
         if campaign.no_priority:
             print(
                 f"no real-time priority ({campaign.no_priority}): reactions may be late on a busy machine",
@@ -108,7 +103,7 @@ def play(settings: Config, phase: str, picked: list[Any], runs_dir: Path, show: 
         except conductor.Interrupted:
             raise KeyboardInterrupt from None
         except (conductor.Fault, conductor.Died) as error:
-            print(f"error: the campaign cannot continue: {error}; see {panel.shown(run.logs)}", file=sys.stderr)
+            print(f"error: the campaign cannot continue: {error}; see {shown(run.logs)}", file=sys.stderr)
             sys.exit(shared.FAULT)
         finally:
             campaign.close()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safe_support_ql.cli.shared import BAD_INPUT, FAULT
-from safe_support_ql.recording.files import RUN_LOCK
+from safe_support_ql.recording.files import RUN_LOCK, shown
 
 if TYPE_CHECKING:
     from safe_support_ql import bringup
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from safe_support_ql.config import Config
     from safe_support_ql.recording.summary import Progress
 
-LOOK_S = 2.0  # search for another safety_monitor, in a domain that the user chose
+LOOK_S = 5.0  # search for another safety_monitor, in a domain that the user chose
 
 
 @contextlib.contextmanager
@@ -41,25 +39,28 @@ def sole_user(run: Run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_graph(run: Run) -> Iterator[bringup.Processes]:
-    """A ROS domain of the run's own, unless the user chose one, and its processes, which are always stopped."""
+    """The ROS domain of the run (bringup.environment_of) and its processes, which are always stopped.
+
+    Says which domain that is. Raises ValueError if another monitor is active there.
+    """
     from safe_support_ql import bringup
 
-    domain, lock = (None, None) if "ROS_DOMAIN_ID" in os.environ else bringup.claim_domain()
-    wanted, unwanted = bringup.ros_environment(os.environ, domain)
+    wanted, unwanted, lock = bringup.environment_of(run, os.environ)
     before = dict(os.environ)
     os.environ.update(wanted)
     for name in unwanted:
         del os.environ[name]
     from safe_support_ql.nodes import conductor as conducting
 
-    processes = bringup.Processes(run.logs)
+    processes, domain = bringup.Processes(run.logs), os.environ.get("ROS_DOMAIN_ID", "0")
     conducting.join_graph()
     try:
-        if domain is None and (others := conducting.other_monitors(LOOK_S)):
+        if lock is None and (others := conducting.other_monitors(LOOK_S)):
             raise ValueError(
-                f"another safety_monitor is active in ROS domain {os.environ['ROS_DOMAIN_ID']}: {', '.join(others)}; "
-                "stop it, or unset ROS_DOMAIN_ID to get an unused domain"
+                f"another safety_monitor is active in ROS domain {domain}: {', '.join(others)}; stop it"
+                + ("" if run.on_hardware else ", or unset ROS_DOMAIN_ID to get an unused domain")
             )
+        print(f"run {shown(run.folder)}, ROS_DOMAIN_ID={domain}", flush=True)
         yield processes
     finally:
         processes.stop(bringup.STOP_ORDER)
@@ -68,26 +69,6 @@ def own_graph(run: Run) -> Iterator[bringup.Processes]:
             lock.release()
         os.environ.clear()
         os.environ.update(before)
-
-
-def announce(run: Run) -> None:
-    """Print the run's folder and its ROS domain."""
-    from safe_support_ql import panel
-
-    print(f"run {panel.shown(run.folder)}, ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}", flush=True)
-
-
-def heed_signals(conductor: Any, processes: bringup.Processes) -> None:
-    """The first Ctrl-C asks the conductor to stop; the second kills the nodes."""
-    from safe_support_ql import bringup
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if conductor.interrupted:
-            processes.kill()
-        conductor.interrupted = True
-
-    for number in bringup.stop_signals():
-        signal.signal(number, interrupt)
 
 
 def conduct(run: Run, settings: Config, where: Progress, new: bool = False) -> int:
@@ -100,10 +81,9 @@ def conduct(run: Run, settings: Config, where: Progress, new: bool = False) -> i
         with own_graph(run) as processes:
             from safe_support_ql.nodes import conductor as conducting
 
-            announce(run)
             screen = panel.make(sys.stdout.isatty())
             conductor = conducting.Conductor(run, settings, where, processes, screen)
-            heed_signals(conductor, processes)
+            conducting.heed_signals(conductor, processes)
             status = conducting.conduct(conductor)
             conductor.close()
     except ValueError:

@@ -1,63 +1,96 @@
-"""safe-support-ql ledger: verify what a run recorded, and summarise it with exact bounds."""
+"""safe-support-ql ledger: verify and summarise what a run recorded."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safe_support_ql.cli import shared
-from safe_support_ql.recording.files import JOURNAL, LEDGER
+from safe_support_ql.recording.files import JOURNAL, LEDGER, shown
 
 if TYPE_CHECKING:
-    from safe_support_ql.recording.summary import LedgerReport
+    from safe_support_ql.recording.verification import LedgerReport
 
 CLOCKS = {"lockstep": "lock-step (message age and delay are not measured)", "realtime": "real time"}
 
 
-def add(commands: Any) -> None:
-    """Its options."""
-    parser = commands.add_parser("ledger", help="verify and summarise what a run recorded")
-    shared.add_run(parser)
+def add(parser: argparse.ArgumentParser) -> None:
+    shared.add(parser, "folder")
+    parser.add_argument(
+        "--head",
+        default="",
+        metavar="HASH",
+        help="ledger head that was printed or published: everything up to it must still be as it was",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.description = (
+        "Verify and summarise what a run recorded. Found are: a line of the ledger that was changed, removed, added or "
+        "swapped; an end that was cut off, if a head from behind the cut is known (summary.json and policy.json hold "
+        "one, and --head gives one); a journal, settings, manifest, policy or summary that is not as it was."
+    )
+    parser.epilog = (
+        "Exit status 1: an unsafe visit, or a record that is missing or not as it was; 2: the ledger is damaged. "
+        "Who can write in the folder can compute all hashes anew, and then only a head that was kept elsewhere tells; "
+        "or use a key: SAFE_SUPPORT_QL_KEY_FILE names its file, for recording and for this command."
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print counts per phase with their bounds; 1 if a visit happened or a record is missing or damaged."""
+    """Print counts per phase with their bounds; 1 if a visit happened or a record is missing, changed or damaged."""
     from safe_support_ql import bringup
-    from safe_support_ql.recording import summary
+    from safe_support_ql.recording.verification import verify
 
     run, settings = bringup.read_run(options.folder)
     robot = settings.robot
     try:
-        report = summary.verify(run.folder, robot.name, run.seed, robot.must_reach)
+        head = options.head.strip().lower()
+        if head and not re.fullmatch("[0-9a-f]{64}", head):
+            raise ValueError(f"--head has {len(head)} characters, must be the 64 hexadecimal digits of a ledger head")
+        report = verify(run.folder, robot.name, run.seed, robot.must_reach, head)
     except OSError as error:
-        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); the run recorded nothing") from None
+        lost = "" if (run.folder / LEDGER).exists() else "; the run recorded nothing, or the file was removed"
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}){lost}") from None
     if options.json:
-        print(json.dumps(report.summary | {"missing": report.missing, "damaged_bytes": report.damaged_bytes}, indent=2))
+        print(json.dumps(report.summary | {"missing": report.missing, "problems": report.problems}, indent=2))
     else:
         if run.kind == "faults":
             print("a fault campaign: inputs were corrupted and nodes killed on purpose\n")
         print_report(report, run.folder)
-    return 1 if report.summary["unsafe_visits"] or report.missing or report.damaged_bytes else 0
+    for problem in report.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if report.summary["unsafe_visits"] or report.missing or report.problems else 0
 
 
 def print_report(report: LedgerReport, folder: Path) -> None:
-    """Print the report as text."""
     from safe_support_ql import panel
+    from safe_support_ql.recording.join import CLOSED, IDLE
 
-    print(f"{panel.shown(folder / LEDGER)}: {report.events} events, none missing")
-    print(f"{panel.shown(folder / JOURNAL)}: {report.journalled} records, checksums correct")
-    if report.damaged_bytes:
-        print(f"  the last {report.damaged_bytes} bytes are incomplete or damaged")
+    events, records = f"{report.events} events", f"{report.journalled} records"
+    if not report.problems:
+        events += (", none changed or missing" if report.head else ", none missing") if report.ended else " so far"
+        records += ", checksums correct"
+    print(f"{shown(folder / LEDGER)}: {events}")
+    print(f"{shown(folder / JOURNAL)}: {records}")
+    if report.head:
+        print(f"  ledger head {report.head}")
+    for who, count in report.heads:
+        print(f"  {who} proves the first {count} events")
+    for text in report.notes:
+        print(f"  {text}")
     for first, last, why in report.gaps:
-        print(f"  decisions {first} to {last} are listed as not journalled: {why}")
+        if why not in (CLOSED, IDLE):
+            print(f"  decisions {first} to {last} are listed as not journalled: {why}")
+    for kind, what in ((CLOSED, "of a closed gate, which needs no plan,"), (IDLE, "between the episodes of a robot")):
+        if count := sum(last - first + 1 for first, last, why in report.gaps if why == kind):
+            print(f"  {count} decisions {what} are not journalled")
     for first, last in report.missing:
         print(f"  decisions {first} to {last} are MISSING: neither journalled nor listed")
     if not report.ended:
-        print("  not closed: the recorder was killed or is still writing")
+        print("  not closed: the recorder was killed, is still writing, or the end was cut off")
     print(f"\n{'phase':<21}{'ticks':>8}{'hours':>7}{'unsafe':>7}{'per hour <':>11}{'interv.':>8}{'empty':>7}")
     for name, phase in report.summary["phases"].items():
         rate = phase["unsafe_rate_upper95_per_hour"]
@@ -66,7 +99,8 @@ def print_report(report: LedgerReport, folder: Path) -> None:
             f"{name:<21}{phase['control_ticks']:>8}{phase['simulated_hours']:>7.2f}{phase['unsafe_visits']:>7}"
             f"{bound:>11}{phase['interventions']:>8}{phase['empty_supports']:>7}"
         )
-    print("per hour <: one-sided 95 % Poisson bound on unsafe visits per simulated hour\n")
+    print(f"unsafe: visits by {report.summary['judged_by']}")
+    print("per hour <: one-sided 95 % Poisson bound on unsafe visits per hour of the robot\n")
     print(f"{'phase':<21}{'episodes':>9}{'with a visit':>14}{'share <':>10}")
     for name, phase in report.summary["phases"].items():
         share = f"{phase['unsafe_episode_upper95']:.2g}" if phase["episodes"] else "-"

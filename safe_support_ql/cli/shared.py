@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from safe_support_ql.config import Config
 
 BAD_INPUT, FAULT, INTERRUPTED = 2, 3, 130  # exit statuses
-RUN_FOLDER = "runs/<robot>-<time>"
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,9 +28,6 @@ class Parser(argparse.ArgumentParser):
         """Print `message` and exit with BAD_INPUT."""
         print(f"error: {message.removeprefix('argument ')}; see {self.prog} --help", file=sys.stderr)
         sys.exit(BAD_INPUT)
-
-
-# --- options ---------------------------------------------------------------------------------------------------------
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -50,51 +46,48 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-def add_robot(parser: argparse.ArgumentParser) -> None:
-    """Options for the robot and its configuration, which `load` reads."""
-    parser.add_argument(
-        "--robot",
-        metavar="NAME",
-        help="a robot of this package, or an installed one (entry point safe_support_ql.robots); "
+OPTIONS: dict[str, dict[str, Any]] = {  # of several commands
+    "folder": {"type": Path, "metavar": "RUN", "help": "folder of a run, runs/<robot>-<time>"},
+    "--robot": {
+        "metavar": "NAME",
+        "help": "a robot of this package, or an installed one (entry point safe_support_ql.robots); "
         f"default {DEFAULT_ROBOT}",
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="use this configuration instead of the robot's own")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting; may be repeated"
-    )
+    },
+    "--config": {"type": Path, "metavar": "FILE", "help": "use this configuration instead of the robot's own"},
+    "--profile": {"metavar": "NAME", "help": "use the shipped configuration of a base that can be bought"},
+    "--set": {
+        "action": "append",
+        "default": [],
+        "metavar": "SECTION.KEY=VALUE",
+        "help": "change one setting; may be repeated",
+    },
+    "--actions": {"choices": ("discrete", "continuous"), "help": "action space; default discrete"},
+    "--seed": {
+        "type": whole(0, RUNS - 1),
+        "metavar": "N",
+        "help": "seed of arenas, draws and networks; default 0",
+    },
+    "--runs-dir": {
+        "type": Path,
+        "default": Path("runs"),
+        "metavar": "DIR",
+        "help": "parent folder of new runs; default runs",
+    },
+    "--workers": {"type": whole(1), "default": 2, "metavar": "N", "help": "number of processes; default 2"},
+    "--json": {"type": Path, "metavar": "FILE", "help": "also write the results to this file"},  # see check_writable
+}
+ROBOT = ("--robot", "--config", "--profile", "--set")  # what `load` reads
+SESSION = ("--actions", "--seed")
 
 
-def add_session(parser: argparse.ArgumentParser) -> None:
-    """Options that train and simulate share, except those of `add_robot`."""
-    parser.add_argument("--actions", choices=("discrete", "continuous"), help="action space; default discrete")
-    parser.add_argument(
-        "--seed", type=whole(0, RUNS - 1), metavar="N", help="seed of arenas, draws and networks; default 0"
-    )
+def add(parser: argparse.ArgumentParser, *names: str) -> None:
+    for name in names:
+        parser.add_argument(name, **OPTIONS[name])
 
 
-def add_runs_dir(parser: argparse.ArgumentParser) -> None:
-    """Option for the parent folder of new runs."""
-    parser.add_argument(
-        "--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="parent folder of new runs; default runs"
-    )
-
-
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Argument for the folder of an existing run."""
-    parser.add_argument("folder", type=Path, metavar="RUN", help=f"folder of a run, {RUN_FOLDER}")
-
-
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Option for the number of processes."""
-    parser.add_argument("--workers", type=whole(1), default=2, metavar="N", help="number of processes; default 2")
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Option for results as a file, see `check_writable`."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
-
-
-# --- their meaning ---------------------------------------------------------------------------------------------------
+def add_number(parser: argparse.ArgumentParser, name: str, low: int, text: str, default: int | None = None) -> None:
+    """An option of one command, whose value is a whole number of at least `low`."""
+    parser.add_argument(name, type=whole(low), default=default, metavar="N", help=text)
 
 
 def chosen(options: argparse.Namespace) -> dict[str, Any]:
@@ -120,12 +113,41 @@ def load(options: argparse.Namespace, defaults: Mapping[str, Any] | None = None)
     from safe_support_ql import config
 
     changes = {**(defaults or {}), **chosen(options)}
-    if options.config is None:
+    path = options.config
+    if (profile := getattr(options, "profile", None)) is not None:
+        if path is not None:
+            raise ValueError("--profile and --config both name a configuration; give one")
+        path = config.profile(profile)
+    if path is None:
         return config.load_robot(options.robot or DEFAULT_ROBOT, changes)
-    settings = config.load(options.config, changes)
+    settings = config.load(path, changes)
     if options.robot is not None and options.robot != settings.robot.name:
-        raise ValueError(f"{options.config}: robot is '{settings.robot.name}', --robot says '{options.robot}'")
+        raise ValueError(f"{path}: robot is '{settings.robot.name}', --robot says '{options.robot}'")
     return settings
+
+
+def load_text(text: str, where: str, options: argparse.Namespace) -> Config:
+    """The configuration of the options, on that of `text` where they name none. Raises ValueError."""
+    from safe_support_ql import config
+
+    if options.robot is not None or options.config is not None or options.profile is not None:
+        return load(options)
+    return config.parse_text(text, where, chosen(options))
+
+
+def load_for(model: Path, options: argparse.Namespace) -> tuple[Config, bool]:
+    """(the configuration of the options, whether actions are continuous), for a policy.
+
+    What the options leave open is as in the run that the policy comes from, if it lies in its folder.
+    """
+    from safe_support_ql import bringup
+
+    own, continuous = bringup.run_of(model)
+    if options.config is None and options.profile is None and options.robot is None:
+        options.config = own
+    if options.actions is not None or continuous is None:
+        continuous = options.actions == "continuous"
+    return load(options), continuous
 
 
 def check_writable(path: Path | None) -> None:
@@ -135,9 +157,6 @@ def check_writable(path: Path | None) -> None:
     there = path.resolve()
     if there.is_dir() or not os.access(there if there.exists() else there.parent, os.W_OK):
         raise ValueError(f"--json {path}: cannot be written; give a file in an existing folder")
-
-
-# --- runs ------------------------------------------------------------------------------------------------------------
 
 
 def open_trained(folder: Path) -> tuple[Run, Config]:
@@ -150,12 +169,14 @@ def open_trained(folder: Path) -> tuple[Run, Config]:
     return run, settings
 
 
-def check_model(path: Path, settings: Config, continuous: bool) -> Path:
-    """The full path of a policy. Raises ValueError if it or its manifest is missing, damaged, or does not fit."""
-    from safe_support_ql.deployment.contract import PolicyContract
-    from safe_support_ql.deployment.manifest import load_manifest
+def check_model(path: Path, settings: Config, continuous: bool, instead: str = "") -> Path:
+    """The full path of a policy. Raises ValueError if it or its manifest is missing, damaged, or does not fit.
+
+    `instead` names what else could have been given.
+    """
+    from safe_support_ql.deployment.manifest import PolicyContract, load_manifest
 
     if path.suffix != ".onnx" or not path.exists():
-        raise ValueError(f"{path}: no such policy; give behavior, none, or the path of a policy.onnx")
+        raise ValueError(f"{path}: no such policy; give {instead}the path of a policy.onnx")
     load_manifest(path, PolicyContract.of(settings.robot, continuous, settings.safety_hash))
     return path.resolve()

@@ -1,4 +1,4 @@
-"""The manifest policy.json: its fields, and the checks that it fits policy.onnx and the contract."""
+"""The manifest policy.json: its fields, and the checks that it fits policy.onnx and what it is used for."""
 
 import dataclasses
 import hashlib
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_origin
 
-from safe_support_ql.deployment.contract import PolicyContract
+from safe_support_ql.robots.base import Robot
+from safe_support_ql.safety.candidates import EXTRA_SLOTS, candidate_count, candidate_layout
 
 FORMAT_VERSION = 1
 REMEDY = {  # where the values alone do not show what to do
@@ -19,27 +20,57 @@ REMEDY = {  # where the values alone do not show what to do
 }
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """Every field of policy.json. Names and units are those of the components of observation and action."""
+@dataclass(frozen=True, kw_only=True)
+class PolicyFacts:
+    """What the training says. Names and units are those of the components of observation and action."""
 
     robot: str
     observation_names: list[str]  # length D
     observation_units: list[str]
     action_names: list[str]  # length A
     action_units: list[str]
-    candidates: int  # K, padded
     candidate_layout: str  # CandidateSource.layout
     alpha: float  # reward units
     gamma: float
     seeds: list[int]
     git_revision: str
+    safety_sha256: str  # of the safety configuration under which the data was collected
+    training: dict[str, float | int | str]  # updates, decisions, journal sequence, parity error, ledger head, ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(PolicyFacts):
+    """Every field of policy.json: those above, and what the export adds."""
+
+    candidates: int  # K, padded
     package_version: str
     created: str  # ISO 8601, UTC
     policy_sha256: str
-    safety_sha256: str  # of the safety configuration under which the data was collected
-    training: dict[str, float | int | str]  # updates, decisions, journal sequence, parity error, ...
     format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class PolicyContract:
+    """The facts that a manifest must match before its policy may be used: robot, spaces and safety configuration."""
+
+    robot: str
+    safety_hash: str  # sha256 of the safety configuration, `Config.safety_hash`
+    observation_dim: int  # D
+    action_dim: int  # A
+    candidates: int  # K, padded
+    candidate_layout: str
+
+    @classmethod
+    def of(cls, robot: Robot, continuous: bool, safety_hash: str) -> "PolicyContract":
+        """The contract of `robot` with discrete or continuous actions."""
+        return cls(
+            robot=robot.name,
+            safety_hash=safety_hash,
+            observation_dim=len(robot.observation_names),
+            action_dim=len(robot.action_names),
+            candidates=candidate_count(robot, continuous) + EXTRA_SLOTS,
+            candidate_layout=candidate_layout(robot, continuous),
+        )
 
 
 def manifest_path(policy_path: Path) -> Path:
@@ -55,10 +86,7 @@ def load_manifest(policy_path: Path, contract: PolicyContract) -> tuple[Manifest
     """Read policy.onnx and the manifest beside it, and verify that they belong together and fulfil the contract.
 
     Returns the manifest and the verified bytes of policy.onnx. Make the session from these bytes, because the file may
-    be replaced.
-
-    Raises:
-        ValueError: one line that names file, key and what would be right.
+    be replaced. Raises ValueError, one line that names file, key and what would be right.
     """
     path = manifest_path(policy_path)
     try:

@@ -1,24 +1,22 @@
 """Runs an exported policy in ONNX Runtime: one decision at a time, on one thread, with every output verified."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
-from safe_support_ql.deployment.contract import PolicyContract
-from safe_support_ql.deployment.manifest import load_manifest
-from safe_support_ql.safety.candidates import CandidateSet
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
+from safe_support_ql.deployment.manifest import PolicyContract, load_manifest
+from safe_support_ql.deployment.onnx_file import onnx_facts
+from safe_support_ql.robots.base import Singles
+from safe_support_ql.safety.candidates import Bools, CandidateSet
 
 
 class OnnxPolicy:
     """The policy of `policy.onnx`, accepted only if its manifest fulfils the contract."""
 
     def __init__(self, policy_path: Path, contract: PolicyContract) -> None:
-        """Raises ValueError as `load_manifest` does, or if the graph does not fit its manifest."""
+        """Raises ValueError as `load_manifest` does, or if the graph cannot be loaded or does not fit its manifest."""
         self.path = policy_path
         self.manifest, graph = load_manifest(policy_path, contract)
         options = onnxruntime.SessionOptions()
@@ -26,7 +24,7 @@ class OnnxPolicy:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # The graph is verified by hash, so an error below means a broken export and not a broken file.
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = _session(policy_path, graph, options)
         d, k, a = len(self.manifest.observation_names), self.manifest.candidates, len(self.manifest.action_names)
         self._shapes: dict[str, tuple[int, ...]] = {
             "observation": (d,),
@@ -39,19 +37,30 @@ class OnnxPolicy:
         found = {node.name: tuple(node.shape[1:]) for node in self._session.get_inputs()}
         if found != self._shapes:
             raise ValueError(f"{policy_path}: graph inputs are {found}, must be {self._shapes} as in the manifest")
+        # Bound once: handing arrays over at each decision takes as long as a tenth of the network.
+        self._inputs: dict[str, Any] = {
+            name: np.zeros((1, *shape), np.bool_ if name in ("support", "is_plan") else np.float32)
+            for name, shape in self._shapes.items()
+        }
+        self._outputs = {"action": np.zeros((1, a), np.float32), "log_prob": np.zeros((1, k), np.float32)}
+        self._binding = self._session.io_binding()
+        for name, array in self._inputs.items():
+            self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, array in self._outputs.items():
+            self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         # The first run allocates memory, which must not happen in a control tick.
         zeros = np.zeros(k, np.float32)
         self.act(np.zeros(d, np.float32), np.zeros((k, a), np.float32), np.ones(k, np.bool_), zeros > 0, zeros, zeros)
 
     def act(
         self,
-        observation: FloatArray,
-        candidates: FloatArray,
-        support: BoolArray,
-        is_plan: BoolArray,
-        log_proposal: FloatArray,
-        noise: FloatArray,
-    ) -> tuple[int, FloatArray, FloatArray]:
+        observation: Singles,
+        candidates: Singles,
+        support: Bools,
+        is_plan: Bools,
+        log_proposal: Singles,
+        noise: Singles,
+    ) -> tuple[int, Singles, Singles]:
         """Choose argmax_i(log pi_i + noise_i) over the support (docs/method.md).
 
         Args: observation [D] in its own units; candidates [K, A] in the action's units (padding may be NaN); support,
@@ -64,55 +73,79 @@ class OnnxPolicy:
             ValueError: a shape differs, an input is not finite, `support` has no candidate, or the output is not a
                 finite distribution and one of the supported candidates. No request is then sent.
         """
-        inputs = {
-            "observation": np.asarray(observation, np.float32),
-            "candidates": np.asarray(candidates, np.float32),
-            "support": np.asarray(support, np.bool_),
-            "is_plan": np.asarray(is_plan, np.bool_),
-            "log_proposal": np.asarray(log_proposal, np.float32),
-            "noise": np.asarray(noise, np.float32),
-        }
-        for name, shape in self._shapes.items():
-            if inputs[name].shape != shape:
-                raise ValueError(f"policy input '{name}' has shape {inputs[name].shape}, must be {shape}")
-        mask = inputs["support"]
+        given = (observation, candidates, support, is_plan, log_proposal, noise)
+        for (name, shape), array in zip(self._shapes.items(), given, strict=True):
+            if array.shape != shape:
+                raise ValueError(f"policy input '{name}' has shape {array.shape}, must be {shape}")
+            self._inputs[name][0] = array
+        mask: Bools = self._inputs["support"][0]
         if not mask.any():
             raise ValueError("policy input 'support' is empty: it must hold at least the plan")
-        if not np.isfinite(inputs["observation"]).all():
+        if not np.isfinite(self._inputs["observation"]).all():
             raise ValueError("policy input 'observation' is not finite")
-        for name in ("candidates", "log_proposal", "noise"):
-            if not np.isfinite(inputs[name][mask]).all():
+        for name in ("candidates", "log_proposal"):
+            if not np.isfinite(self._inputs[name][0][mask]).all():
                 raise ValueError(f"policy input '{name}' is not finite on the support")
 
-        outputs = self._session.run(["action", "log_prob"], {name: array[None] for name, array in inputs.items()})
-        action: FloatArray = outputs[0][0]
-        log_prob: FloatArray = outputs[1][0]
-        if not np.isfinite(log_prob[mask]).all():
+        self._session.run_with_iobinding(self._binding)
+        action: Singles = self._outputs["action"][0].copy()
+        log_prob: Singles = self._outputs["log_prob"][0].copy()
+        score = log_prob + self._inputs["noise"][0]  # -inf outside the support
+        if not np.isfinite(score[mask]).all():
+            if not np.isfinite(self._inputs["noise"][0][mask]).all():
+                raise ValueError("policy input 'noise' is not finite on the support")
             raise ValueError(f"{self.path}: log_prob is not finite on the support; export the policy again")
-        # The graph returns the value of the action. Its index is that of the equal supported candidate; of two equal
-        # ones, the graph chose the likelier.
-        matching = mask & (inputs["candidates"] == action).all(axis=-1)
-        if not matching.any():
+        # The graph returns the value of the action, not its index. Of two equal ones, it chose the likelier.
+        index = int(score.argmax())
+        if not (mask[index] and np.array_equal(self._inputs["candidates"][0, index], action)):
             raise ValueError(f"{self.path}: action {action.tolist()} is no supported candidate; export it again")
-        index = int(np.argmax(np.where(matching, log_prob + np.asarray(noise, np.float32), -np.inf)))
         return index, action, log_prob
+
+
+def _session(path: Path, graph: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """The loaded graph. Raises ValueError, in one line with the versions of both sides, if that is not possible."""
+    try:
+        facts = onnx_facts(graph)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; export the policy again") from None
+    if facts.external:
+        # They would be loaded from wherever this process runs, and the manifest's hash says nothing of them.
+        raise ValueError(f"{path}: keeps weights in another file (external data); export it as a single file")
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own types, which have no common base
+        said = " ".join(str(error).split())
+        said = said[said.find("Unsupported model IR") :] if "Unsupported model IR" in said else said
+        said = said[said.find("Current official support") :] if "Current official support" in said else said
+        raise ValueError(
+            f"{path}: has IR version {facts.ir_version} and opset {facts.opset}, which ONNX Runtime "
+            f"{onnxruntime.__version__} cannot load ({said[:200].rstrip('.')}); install a newer one, or export with "
+            "older versions"
+        ) from None
 
 
 class Actor:
     """An extracted policy over CandidateSets: draws from pi_phi, or takes its likeliest candidate if `greedy`."""
 
-    def __init__(self, policy: OnnxPolicy, seed: int, greedy: bool = False) -> None:
-        """`seed` determines the draws."""
-        self._policy, self._greedy = policy, greedy
+    def __init__(self, policy: OnnxPolicy, seed: int, greedy: bool = False, passive_stop: bool = False) -> None:
+        """`seed` determines the draws. A robot with a passive stop waits under its plan, which gets it nowhere:
+
+        if a single other action is offered, for example to look round, it is taken.
+        """
+        self._policy, self._greedy, self._passive_stop = policy, greedy, passive_stop
         self._rng = np.random.default_rng(seed)
 
-    def __call__(self, candidates: CandidateSet) -> FloatArray:
+    def __call__(self, candidates: CandidateSet) -> Singles:
         """An action [A] of the support. Raises ValueError as `OnnxPolicy.act` does."""
+        support = candidates.support
+        if self._passive_stop and len(others := np.flatnonzero(support & ~candidates.is_plan)) == 1:
+            only: Singles = candidates.actions[others[0]]
+            return only
         # Lattice points are not drawn, so log_proposal is 0.
         zeros = np.zeros(len(candidates.margin), np.float32)
         noise = zeros if self._greedy else self._rng.gumbel(size=len(zeros)).astype(np.float32)
         index, _, _ = self._policy.act(
-            candidates.observation, candidates.actions, candidates.support, candidates.is_plan, zeros, noise
+            candidates.observation, candidates.actions, support, candidates.is_plan, zeros, noise
         )
-        action: FloatArray = candidates.actions[index]
+        action: Singles = candidates.actions[index]
         return action

@@ -6,8 +6,6 @@ errors are added, see TrueWorld in robots/claims.py. The adversary requests the 
 on a fine grid, and after that lets the plan run until it is at rest.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from safe_support_ql.robots.base import Estimate, Floats
@@ -60,28 +58,36 @@ def encounter(
     dynamics, silence = robot.model.dynamics, np.asarray(robot.silence, np.float64)
     period = int(1e9 / robot.world.control_hz)
     world = adversary.world(robot, truth, rng)
-    old = world.age(0)
+    behind, hidden = truth.get("behind", {}), truth.get("hidden", {})
+    before = world.age(0) + max(behind.values(), default=0)
     latency = (0.0, 1e-9) if gate.clock is Clock.REALTIME else None
     sensed = [world.sense()]
-    for _ in range(old):  # before the first command
+    for _ in range(before):  # before the first command
         world.tick(silence)
         sensed.append(world.sense())
+    gate.opening_states = 1  # the robot moves at its start, and cannot wait there
     gate.new_episode(number)
+    if behind:  # the other channels were heard when the first such message was measured
+        for k, inputs in enumerate(sensed[:-1]):
+            then = (1000 * number + k + 2) * period
+            for channel in inputs.keys() - behind.keys():
+                gate.receive(channel, inputs[channel], then, then, then)
     least = np.inf
     for tick in range(LONGEST):
-        now = (1000 * number + tick + 2 + old) * period  # a steady clock never goes back
+        now = (1000 * number + tick + 2 + before) * period  # a steady clock never goes back
         age = world.age(tick)
-        stamp = now - age * period if stamped else now
-        inputs = sensed[-1 - age]
-        for channel, vector in inputs.items():
-            gate.receive(channel, vector, stamp, now, now)
+        for channel in sensed[-1]:
+            late = behind.get(channel, 0)
+            stamp = now - ((age if stamped else 0) + late - hidden.get(channel, 0)) * period
+            gate.receive(channel, sensed[-1 - age - late][channel], stamp, now, now)
         candidates = gate.begin(now, now, latency)
         assert candidates is not None, gate.cause
         if tick == 0 and not candidates.certified.any():
             break  # the start is not certified
         decision = None
         if world.attacking(tick):
-            action = least_certified(gate, robot.estimate(inputs), world.actions())
+            assert gate.cycle is not None  # there are candidates
+            action = least_certified(gate, gate.cycle.estimate, world.actions())
             if action is not None:
                 decision = gate.request(candidates.id, action.astype(np.float32), now)
         acted = decision is not None and decision.verdict.startswith("certified")

@@ -9,8 +9,6 @@ searched for in every corner of the box of parameters.
 The truth is the model's own arithmetic, see adversary.py: this is a search, not a proof.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +21,6 @@ from safe_support_ql.robots.claims import Adversary, Truth
 from safe_support_ql.safety.gate import Gate, GateConfig, State
 
 FACTORS = (1.0, 2.0, 3.0)
-W_DETECT = 2.0  # times the bound of one error
 TOGETHER = (1.0, 1.1, 1.25, 1.5, 2.0)
 EPISODES = 60
 
@@ -57,8 +54,10 @@ def scaled(adversary: Adversary, truth: Truth, factor: float) -> dict[str, Any]:
 
 
 def gate_of(robot: Robot) -> Gate:
-    """The gate of the shipped monitor with all margins, in the adversary's world."""
-    return Gate(adversary_of(robot).monitor(robot.parameters), GateConfig(), True, 0)
+    """The gate of the shipped monitor with all margins, in the adversary's world, whose sensors have the right zero."""
+    gate = Gate(adversary_of(robot).monitor(robot.parameters), GateConfig(), True, 0)
+    gate.comparison.needed = 0
+    return gate
 
 
 def meet(gate: Gate, truth: Truth, watch: bool = False, episodes: int = EPISODES, until_visit: bool = False) -> Met:

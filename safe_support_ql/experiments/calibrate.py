@@ -6,10 +6,8 @@ h_predicted - h_truth, in the unit of h: by how much the prediction was too opti
 
 There are two predictions. `needed` takes the worst member, as the certificate does, so the ensemble helps. `alone`
 takes the first member, the nominal model, and shows the model's own residual. The physical parameters of the ensemble
-are estimated from each manoeuvre separately (ensemble.py).
+are estimated from each manoeuvre separately, by least squares over its ticks.
 """
-
-from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
@@ -17,23 +15,26 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
 from scipy.stats import beta
 
 from safe_support_ql import config as configuration
 from safe_support_ql import robots
 from safe_support_ql.behavior.policies import BehaviorPolicy
-from safe_support_ql.experiments import ensemble
 from safe_support_ql.experiments.episodes import Policy, look
-from safe_support_ql.experiments.worlds import NOMINAL, in_world
+from safe_support_ql.experiments.worlds import in_world
 from safe_support_ql.recording.seeds import CALIBRATION
 from safe_support_ql.robots.base import Estimate, Floats, Robot
-from safe_support_ql.robots.claims import CalibrationSpec
+from safe_support_ql.robots.claims import NOMINAL, CalibrationSpec, Ensemble
 from safe_support_ql.robots.model import Columns, advance, columns
 from safe_support_ql.safety.gate import Decision, Gate
 from safe_support_ql.simulation.simulation import Simulation
 
 CONFIDENCE = 0.95
 LONGEST_S = 6.0  # the manoeuvre begins up to this long after the start of its episode
+SPREAD = 5.0  # a parameter of `scale`, which no tick of an unchanged robot reaches, is this many standard deviations
+TOLD = 1.0 / 3.0  # a manoeuvre shows a factor if its standard error is below this share of the factor's range
+LOWEST, HIGHEST = 0.2, 5.0  # bounds of the search for a factor
 BY = "calibrate"
 
 
@@ -50,7 +51,7 @@ class Manoeuvre:
     errors: Floats  # largest |estimate - truth|, in the order of CalibrationSpec.errors
     creep: float  # m
     lidar: float  # m, largest distance of scan points beyond the obstacles of the map; -inf without a lidar
-    factors: Floats  # of the nominal model's physical parameters, see ensemble.fit()
+    factors: Floats  # of the nominal model's physical parameters, see _fit()
     unsafe_visits: int
 
 
@@ -93,7 +94,6 @@ class Factor:
 class Calibration:
     """The result. `coverage` is for one line, `coverage_pair` for two numbers that are fitted together."""
 
-    robot: str
     episodes: int
     population: str
     lines: tuple[Line, ...]
@@ -112,13 +112,13 @@ class Calibration:
         return names + [f"whole tightening of {name}" for name, room in self.room.items() if room < 0.0]
 
 
-def covered(episodes: int, fitted: int = 1, confidence: float = CONFIDENCE) -> float:
-    """Share p of the population that the largest of N = `episodes` independent needs covers, with this confidence.
+def covered(episodes: int, fitted: int = 1) -> float:
+    """Share p of the population that the largest of N = `episodes` independent needs covers, with CONFIDENCE.
 
     For one number the confidence is 1 - p^N. With more numbers `fitted` to the same manoeuvres, the tail of the
     binomial distribution (scenario bound) replaces p^N.
     """
-    return float(beta.ppf(1.0 - confidence, episodes - fitted + 1, fitted)) if episodes >= fitted else 0.0
+    return float(beta.ppf(1.0 - CONFIDENCE, episodes - fitted + 1, fitted)) if episodes >= fitted else 0.0
 
 
 def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL) -> Calibration:
@@ -144,9 +144,8 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
     sim.close()
     if len(found) < episodes:
         raise ValueError(f"only in {len(found)} of {10 * episodes} episodes the robot moved; is the support empty?")
-    fitted = bool(spec.model) + bool(spec.growth)
+    fitted, room = bool(spec.model) + bool(spec.growth), np.min([one.room for one in found], axis=0)
     return Calibration(
-        robot.name,
         episodes,
         f"episodes of {robot.name} with seeds from {CALIBRATION.start} on, in simulation, world '{world}', driven by "
         f"the configured behavior policy behind the gate; the manoeuvre starts with the first certified action at "
@@ -154,9 +153,7 @@ def calibrate(config: configuration.Config, episodes: int, world: str = NOMINAL)
         "left out",
         tuple(_lines(config, spec, found)),
         tuple(_factors(robot, spec, found)),
-        dict(
-            zip(robot.model.certificate.margin_names, np.min([one.room for one in found], axis=0).tolist(), strict=True)
-        ),
+        dict(zip(robot.model.certificate.margin_names, room.tolist(), strict=True)),
         covered(episodes),
         covered(episodes, fitted),
         sum(one.unsafe_visits for one in found),
@@ -213,7 +210,7 @@ def _record(
     errors = np.abs(np.array(measured) - lived)
     sensed = list(spec.ensemble.measured)
     lived[:, sensed] = np.array(measured)[:, sensed]
-    factors = ensemble.fit(robot, spec.ensemble, lived, np.array(commands))
+    factors = _fit(robot, spec.ensemble, lived, np.array(commands))
     states, end = _predict(robot, estimate.state, decision.action.astype(np.float64), centre, checks)
 
     def placed(x: Floats) -> Floats:
@@ -278,6 +275,42 @@ def _creep(robot: Robot, spec: CalibrationSpec, truths: list[Floats], substeps: 
     return float(np.hypot(*np.diff(path[slow[0] :, list(spec.creep.position)], axis=0).T).sum())
 
 
+# --- its physical parameters -----------------------------------------------------------------------------------------
+
+
+def _shipped(robot: Robot, ensemble: Ensemble) -> Floats:
+    """[P, 2]: for each factor, the range that the robot's mismatches cover."""
+
+    pairs = [[_value(robot, name) if name else 0.0 for name in pair] for pair in ensemble.mismatches]
+    return np.array([((1.0 - m) / (1.0 + n), (1.0 + m) / (1.0 - n)) for m, n in pairs])
+
+
+def _fit(robot: Robot, ensemble: Ensemble, states: Floats, commands: Floats) -> Floats:
+    """Factors [P] with which the nominal model best explains states [T + 1, S] under commands [T, A], one a period.
+
+    Each tick is predicted from the state measured before it, so an unstable robot does not amplify errors. The prior
+    has mean 1, and half the shipped range as its standard deviation. A factor that the manoeuvre does not show is NaN,
+    for example a slew limit that was never reached.
+    """
+    dynamics = robot.model.dynamics
+    scale = np.array([getattr(robot.parameters, name) for name in ensemble.scale]) / SPREAD
+    width = np.maximum(np.abs(_shipped(robot, ensemble) - 1.0).max(axis=1), 0.01)
+    held, states = columns(commands), states.copy()
+    if ensemble.angle is not None:
+        states[:, ensemble.angle] = np.unwrap(states[:, ensemble.angle])
+
+    def residuals(factors: Floats) -> Floats:
+        member = columns(ensemble.member(dynamics.members[0], factors))
+        x = advance(dynamics, columns(states[:-1]), held, member, dynamics.checks_per_tick)
+        missed = (np.stack(np.broadcast_arrays(*x), axis=1) - states[1:]) / scale
+        return np.concatenate([missed.ravel(), (factors - 1.0) / width])
+
+    found = least_squares(residuals, np.ones(len(ensemble.names)), bounds=(LOWEST, HIGHEST))
+    slopes = np.asarray(found.jac, dtype=float)
+    error = np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes)))
+    return np.where(error < TOLD * width, found.x, np.nan)
+
+
 # --- the margins that would have covered them ------------------------------------------------------------------------
 
 
@@ -287,22 +320,19 @@ def _lines(config: configuration.Config, spec: CalibrationSpec, found: list[Mano
     model, growth = _tightening(config, spec, spec.model) - bare, _tightening(config, spec, spec.growth) - bare
     calibrated = growth[-1] > 0.0  # the constraints that these parameters tighten
     scales = np.array([_scales(found, kind, model, growth, calibrated) for kind in ("needed", "alone")])
+
+    def line(name: str, needed: float, alone: float | None = None) -> Line:
+        return Line(name, _unit(robot, name), _value(robot, name), float(needed), alone)
+
     lines = []
     for names, scale in ((spec.model, scales[:, 0]), (spec.growth, scales[:, 1])):
-        for name in names:
-            value = _value(robot, name)
-            lines.append(Line(name, _unit(robot, name), value, float(scale[0] * value), float(scale[1] * value)))
-    for i, name in enumerate(spec.errors):
-        needed = max(float(one.errors[i]) for one in found)
-        lines.append(Line(name, _unit(robot, name), _value(robot, name), needed))
+        lines += [line(name, *(float(part * _value(robot, name)) for part in scale)) for name in names]
+    lines += [line(name, max(one.errors[i] for one in found)) for i, name in enumerate(spec.errors)]
     if spec.creep is not None:
-        name = spec.creep.margin
-        lines.append(Line(name, _unit(robot, name), _value(robot, name), max(one.creep for one in found)))
+        lines.append(line(spec.creep.margin, max(one.creep for one in found)))
     if spec.ranges is not None:
         name = spec.ranges.margin
-        shipped = _value(robot, name)
-        needed = max(shipped + max(one.lidar for one in found), 0.0)
-        lines.append(Line(name, _unit(robot, name), shipped, needed))
+        lines.append(line(name, max(_value(robot, name) + max(one.lidar for one in found), 0.0)))
     for i, name in enumerate(robot.model.certificate.margin_names):
         if calibrated[i]:
             lost = max(0.0, max(float(one.between[i]) for one in found))
@@ -316,7 +346,7 @@ def _lines(config: configuration.Config, spec: CalibrationSpec, found: list[Mano
 
 
 def _factors(robot: Robot, spec: CalibrationSpec, found: list[Manoeuvre]) -> list[Factor]:
-    factors, ranges = [], ensemble.shipped(robot, spec.ensemble)
+    factors, ranges = [], _shipped(robot, spec.ensemble)
     for i, name in enumerate(spec.ensemble.names):
         told = [float(one.factors[i]) for one in found if np.isfinite(one.factors[i])]
         ends = (min(told), max(told)) if told else (np.nan, np.nan)

@@ -21,23 +21,30 @@ class EpisodeResult:
 
     seed: int
     ticks: int
-    reached: bool
+    reached: bool  # by ground truth
+    believed: bool  # by the robot's own sensors
     episode_return: float
     min_margin: float
     unsafe_visits: int
+    waits: int  # how often somebody came within the clearance of the standing robot
     interventions: int
     empty_supports: int
     verdicts: dict[str, int]
 
 
 def look(sim: Simulation, gate: Gate, inputs: Inputs, tick: int) -> CandidateSet:
-    """Give the gate what was sensed at `tick`, and let it certify. In lock-step nothing is ever late."""
+    """Give the gate what was sensed at `tick`, and let it certify. In lock-step nothing is ever late.
+
+    Raises ValueError if the gate refuses what the simulator sends: the robot's settings do not fit its sensors.
+    """
     now = (tick + 1) * int(1e9 / sim.robot.world.control_hz)
     for channel, vector in inputs.items():
         problem = gate.receive(channel, vector, now, now, now)
-        assert not problem, problem
+        if problem:
+            raise ValueError(f"simulated in lock-step, {problem}")
     candidates = gate.begin(now, now)
-    assert candidates is not None, gate.cause
+    if candidates is None:
+        raise ValueError(f"simulated in lock-step, {gate.cause}")
     return candidates
 
 
@@ -67,10 +74,11 @@ def play(sim: Simulation, gate: Gate, policy: Policy | None, seed: int, episode:
     """Play one episode and return its result."""
     counters = gate.counters
     interventions, empty, verdicts = counters.interventions, counters.empty_supports, dict(counters.verdicts)
-    visits = sim.unsafe_visits
+    visits, waits = sim.unsafe_visits, sim.waits
     *_, (outcome, _) = steps(sim, gate, policy, seed, episode)
+    believed = outcome.terminated and sim.unsafe_visits == visits
     return EpisodeResult(
-        seed, outcome.tick, outcome.reached, outcome.episode_return, outcome.min_margin, sim.unsafe_visits - visits,
-        counters.interventions - interventions, counters.empty_supports - empty,
-        {name: count - verdicts[name] for name, count in counters.verdicts.items()},
+        seed, outcome.tick, outcome.reached, believed, outcome.episode_return, outcome.min_margin,
+        sim.unsafe_visits - visits, sim.waits - waits, counters.interventions - interventions,
+        counters.empty_supports - empty, {name: count - verdicts[name] for name, count in counters.verdicts.items()},
     )  # fmt: skip

@@ -11,33 +11,35 @@ cover (`Claims.errors`; constant, random, or both) and its own numbers (`Search.
 simulated world, never the monitor's model. All is in lock-step: age and delay of messages are not searched here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from safe_support_ql import config as configuration
 from safe_support_ql import robots
-from safe_support_ql.experiments.worlds import NOMINAL, in_world
+from safe_support_ql.experiments.workers import pool as start
+from safe_support_ql.experiments.worlds import in_world
+from safe_support_ql.recording.bounds import proportion_interval
 from safe_support_ql.recording.files import write_atomically
 from safe_support_ql.robots.base import Estimate, Floats, Robot, Singles
-from safe_support_ql.robots.claims import Search
+from safe_support_ql.robots.claims import NOMINAL, Search
 from safe_support_ql.robots.model import advance, columns
+from safe_support_ql.robots.scan import Scan
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.gate import Gate, State
 from safe_support_ql.simulation.simulation import Simulation
 
 BY = "falsify"
 SHARD_STEPS = 20_000  # counted steps of a shard: an interruption costs at most some minutes of work
+LEAST_NEAR = 0.2  # share of the counted steps that must come near the boundary
 SEARCH_STEPS = 20_000  # counted steps of the cross-entropy search of each world
 EPISODE_S = 6.0  # s, longest attack
 IDLE_TICKS = 15  # an episode ends early if only the plan was certified for this long
@@ -57,9 +59,8 @@ class Shard:
     kind: str  # 'random' or 'search'
     seed: int
     steps: int  # counted steps; the last episode is finished
-    monitor: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # parameters of the monitor only, for example deleted margins
+    # Parameters of the monitor only, for example deleted margins.
+    monitor: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -191,18 +192,16 @@ def closeness(robot: Robot, margins: Floats) -> Any:
 class Tally:
     """Sums over the episodes of a shard."""
 
-    counted: int = 0
+    counted_steps: int = 0
     ticks: int = 0
     episodes: int = 0
     near: int = 0
-    near_first: int = 0  # near, measured by the tightening after one period instead of the largest
-    smallest: float = np.inf  # smallest true margin, in tightenings
-    visits: int = 0
+    near_own_period: int = 0  # near, measured by the tightening after one period instead of the largest
+    histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(EDGES) + 1, np.int64))
+    smallest_margin: float = np.inf  # in tightenings
+    unsafe_visits: int = 0
     latched: int = 0  # episodes that ended latched: false alarms, because all errors were within bounds
-
-    def __post_init__(self) -> None:
-        self.histogram = np.zeros(len(EDGES) + 1, np.int64)
-        self.found: list[str] = []
+    visits: list[str] = field(default_factory=list)
 
 
 class Duel:
@@ -217,6 +216,7 @@ class Duel:
         monitor = robots.make(robot.name, {**(shard.raw_config.get("parameters") or {}), **shard.monitor})
         self.gate = Gate(monitor, self.config.gate, shard.seed % 2 == 1, shard.seed)
         self.gate.watching = not shard.monitor
+        self.gate.opening_states = 1  # attacks begin next to the boundary, where nobody can wait
         self.space = Space(robot)
         # Every kind of search and every world has random streams of its own.
         self.rng = np.random.default_rng([shard.seed, shard.kind == "search", *shard.mismatch.encode()])
@@ -228,13 +228,13 @@ class Duel:
 
     def play(self, attack: Floats) -> float:
         """Play one episode, add it to the tally, and return its smallest true margin in tightenings."""
-        sim, gate, tally = self.sim, self.gate, self.tally
+        sim, gate, tally, certificate = self.sim, self.gate, self.tally, self.robot.model.certificate
         visits = sim.unsafe_visits
         candidates, estimate = self._start(attack)
         tally.episodes += 1
         smallest, idle = np.inf, 0
         attacked = round(EPISODE_S * self.robot.world.control_hz)
-        limit = attacked + int(len(self.robot.model.certificate.tightening) / self.robot.model.dynamics.checks_per_tick)
+        limit = attacked + int(len(certificate.tightening) / self.robot.model.dynamics.checks_per_tick)
         for tick in range(limit):
             over = tick >= attacked or idle >= IDLE_TICKS
             request = None if over else ask(self.space, attack, candidates, estimate, tick, self.rng)
@@ -247,25 +247,23 @@ class Duel:
             smallest = min(smallest, ratio)
             tally.ticks += 1
             if counted:
-                tally.counted += 1
+                tally.counted_steps += 1
                 tally.histogram[np.searchsorted(EDGES, ratio, side="right")] += 1
                 tally.near += ratio <= NEAR
-                tally.near_first += bool(np.any(sim.tick_margins[self._grows] <= NEAR * self._own))
+                tally.near_own_period += bool(np.any(sim.tick_margins[self._grows] <= NEAR * self._own))
                 if 0.0 < ratio <= NEAR and self.search.remembers:
                     self._remember(sim.world.truth())
             idle = 0 if counted else idle + 1
             if outcome.visit:
-                tally.found.append(f"{outcome.visit}; attack {np.round(attack, 3).tolist()}")
+                tally.visits.append(f"{outcome.visit}; attack {np.round(attack, 3).tolist()}")
             if outcome.terminated:
                 break
             candidates, estimate = self._sense(attack)
-            centre = self.robot.model.certificate.centre(gate.support.centre)
-            if over and self.robot.model.certificate.terminal(
-                tuple(estimate.state), centre, self.robot.model.certificate.constants
-            ):
+            centre = certificate.centre(gate.support.centre)
+            if over and certificate.terminal(tuple(estimate.state), centre, certificate.constants):
                 break
-        tally.visits += sim.unsafe_visits - visits
-        tally.smallest = min(tally.smallest, smallest)
+        tally.unsafe_visits += sim.unsafe_visits - visits
+        tally.smallest_margin = min(tally.smallest_margin, smallest)
         return smallest
 
     def _remember(self, state: Floats) -> None:
@@ -298,20 +296,18 @@ class Duel:
         jitter = self.space.get(attack, "jitter")
         for channel, bound in self.space.errors.items():
             error = attack[self.space.part[f"bias {channel}"]] + jitter * self.rng.uniform(-1.0, 1.0, len(bound))
-            inputs[channel] = inputs[channel] + bound * np.clip(error, -1.0, 1.0)
+            off = bound * np.clip(error, -1.0, 1.0)
             if self.robot.world.sensors[channel] == "lidar":
-                inputs[channel] = np.maximum(inputs[channel], 0.0)
+                scan = Scan.of(inputs[channel])
+                inputs[channel] = scan.changed(np.maximum(scan.ranges + off, 0.0))
+            else:
+                inputs[channel] = inputs[channel] + off
         for channel, vector in inputs.items():
             problem = self.gate.receive(channel, vector, self._now, self._now, self._now)
             assert not problem, problem
         candidates = self.gate.begin(self._now, self._now)
         assert candidates is not None, self.gate.cause
         return candidates, self.robot.estimate(inputs)
-
-
-def refuse(robot: Robot) -> None:
-    """Raises ValueError where `robot` does not claim how it is searched."""
-    robots.claimed(robot, "search", BY)
 
 
 # --- shards ----------------------------------------------------------------------------------------------------------
@@ -322,20 +318,17 @@ def run_shard(shard: Shard) -> dict[str, Any]:
     began = time.monotonic()
     duel = Duel(shard)
     if shard.kind == "random":
-        while duel.tally.counted < shard.steps:
+        while duel.tally.counted_steps < shard.steps:
             duel.play(duel.space.draw(duel.rng))
     else:
         cross_entropy(duel, shard.steps)
     duel.sim.close()
     tally = duel.tally
-    return {
+    return vars(tally) | {
         "name": shard.name, "mismatch": shard.mismatch, "kind": shard.kind, "seed": shard.seed, "steps": shard.steps,
-        "hash": safety_hash(duel.config), "counted_steps": tally.counted, "ticks": tally.ticks,
-        "episodes": tally.episodes, "near": tally.near, "near_own_period": tally.near_first,
-        "histogram": tally.histogram.tolist(), "smallest_margin": tally.smallest, "unsafe_visits": tally.visits,
-        "latched": tally.latched,
-        "visits": tally.found[:20], "verdicts": duel.gate.counters.verdicts,
-        "empty_supports": duel.gate.counters.empty_supports, "wall_s": time.monotonic() - began,
+        "hash": safety_hash(duel.config), "histogram": tally.histogram.tolist(), "visits": tally.visits[:20],
+        "verdicts": duel.gate.counters.verdicts, "empty_supports": duel.gate.counters.empty_supports,
+        "wall_s": time.monotonic() - began,
     }  # fmt: skip
 
 
@@ -344,7 +337,7 @@ def cross_entropy(duel: Duel, steps: int) -> None:
     space = duel.space
     attacks = np.array([space.draw(duel.rng) for _ in range(POPULATION)])
     generation = 0
-    while duel.tally.counted < steps:
+    while duel.tally.counted_steps < steps:
         margins = np.array([duel.play(attack) for attack in attacks])
         best = attacks[np.argsort(margins)[:ELITE]]
         generation += 1
@@ -364,9 +357,7 @@ def run_and_write(shard: Shard, folder: Path) -> dict[str, Any]:
     return result
 
 
-def plan(
-    raw_config: Mapping[str, Any], mismatches: list[str], steps: int | None, search_steps: int = SEARCH_STEPS
-) -> list[Shard]:
+def plan(raw_config: Mapping[str, Any], mismatches: list[str], steps: int | None) -> list[Shard]:
     """The shards of a campaign: per world, `steps` counted random ones (None: 1 000 000 or 200 000), and the search."""
     shards = []
     for mismatch in mismatches:
@@ -374,7 +365,7 @@ def plan(
         size = min(wanted, SHARD_STEPS)
         shards += [Shard(raw_config, mismatch, "random", seed, size) for seed in range(-(-wanted // size))]
         # In pairs, because odd seeds have continuous actions.
-        shards += [Shard(raw_config, mismatch, "search", seed, min(search_steps, size) // 2) for seed in range(2)]
+        shards += [Shard(raw_config, mismatch, "search", seed, min(SEARCH_STEPS, size) // 2) for seed in range(2)]
     return shards
 
 
@@ -383,7 +374,7 @@ def campaign(
 ) -> list[dict[str, Any]]:
     """Results of all `shards`; those in `folder` are reused if code and configuration are still the same."""
     config = configuration.parse(shards[0].raw_config, "configuration")
-    refuse(config.robot)  # before the processes start
+    robots.claimed(config.robot, "search", BY)  # refuse before the processes start
     folder.mkdir(parents=True, exist_ok=True)
     hash_now = safety_hash(config)
     done, left, void = {}, [], []
@@ -414,7 +405,7 @@ def campaign(
         for shard in left:
             note(run_and_write(shard, folder))
     else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with start(workers) as pool:
             jobs = [pool.submit(run_and_write, shard, folder) for shard in left]
             try:
                 for job in as_completed(jobs):
@@ -480,3 +471,31 @@ def table(rows: list[dict[str, Any]]) -> str:
         share = count / max(drawn.sum(), 1)
         lines.append(f"  {name:<12}{count:>9}{share:>7.1%} {'#' * round(40 * share)}".rstrip())
     return "\n".join(lines)
+
+
+def bounds(robot: Robot, results: list[dict[str, Any]]) -> str:
+    """Bounds from the random search. A trial is an episode: steps are not independent, episodes are.
+
+    If episodes start from states that earlier ones met (Search.remembers), they are not independent, and a trial is a
+    shard. An episode ends with its first visit.
+    """
+    trial = "shards" if robots.claimed(robot, "search", BY).remembers else "episodes"
+    lines = [f"random search, one trial for each of its {trial}:"]
+    drawn = [result for result in results if result["kind"] == "random"]
+    for world in dict.fromkeys(result["mismatch"] for result in drawn):
+        rows = [result for result in drawn if result["mismatch"] == world]
+        episodes, latched = (sum(row[key] for row in rows) for key in ("episodes", "latched"))
+        unsafe = sum(row["unsafe_visits"] if trial == "episodes" else row["unsafe_visits"] > 0 for row in rows)
+        trials = episodes if trial == "episodes" else len(rows)
+        upper = proportion_interval(min(unsafe, trials), trials, 0.9)[1]  # one-sided 95 %
+        lines.append(f"  {world:<16}{unsafe} of {trials} unsafe, below {upper:.1e} at 95 %")
+        lines.append(f"  {'':<16}{latched} of {episodes} episodes latched though all errors were within bounds")
+    return "\n".join(lines)
+
+
+def objection(results: list[dict[str, Any]]) -> str:
+    """Why the shards show too little; '' if they show enough."""
+    near = sum(row["near"] for row in results) / max(sum(row["counted_steps"] for row in results), 1)
+    if near >= LEAST_NEAR:
+        return ""
+    return f"only {near:.1%} of the counted steps came near the boundary, must be at least {LEAST_NEAR:.0%}"

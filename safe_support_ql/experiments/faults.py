@@ -23,6 +23,7 @@ import numpy as np
 
 from safe_support_ql.config import Config
 from safe_support_ql.robots.base import Floats, Robot
+from safe_support_ql.robots.scan import HEADER, Scan
 from safe_support_ql.robots.world import Channel
 
 PHASES = ("collection", "deployment")
@@ -30,10 +31,15 @@ LONG_S = 2.0  # duration of a fault that is more than a single message
 FLOOD_HZ = 1000.0
 LATCH_S = 3.0  # duration of a recorder's fault: more than its timeout plus `latch_after_s`
 WATCH_S = 1.0  # the monitor looks for foreign publishers this often
+EPISODE_S = 10.0  # duration of what is there from the start of an episode: time to drive, or to open wrongly
 MISMATCH_S = 4.0  # duration of a false motion, within which the gate must latch: it shows when speeds change
 SHOWN_S = 1.0  # after this time in motion, a false motion must have shown
 PERSON_S = 1.0  # a service answers within this
 REQUEST, COMMAND = "request", "command"  # topics beside the robot's channels
+HONEST = {"lidar_phase_s": 0.0, "lidar_turn_s": 0.0}  # parameters of the simulator, without a fault
+INTERNAL = (  # topics between the nodes
+    "outcome", "episode", "episode_ack", "candidates", "decision", "recorder/heartbeat", "learner/status", "gate_state",
+)  # fmt: skip
 MISMATCH = "mismatch"  # in the cause if measurement and prediction disagree
 
 NO_PASSIVE_STATE = "no passive safe state: without state or command this robot falls"
@@ -72,6 +78,7 @@ class Fault:
     limit_s: float
     uncoverable: str = ""
     may_latch: bool = False  # whether the gate may latch after the reaction, though it need not
+    from_start: bool = False  # of an episode, and not once the robot moves
 
     @property
     def covered(self) -> bool:
@@ -85,7 +92,7 @@ class Seen:
 
     decisions: list[tuple[float, str, str]] = field(default_factory=list)  # (time, reason, message)
     states: list[tuple[float, str]] = field(default_factory=list)  # published states of the gate, with their causes
-    logs: list[tuple[float, str]] = field(default_factory=list)  # log lines of the monitor
+    logs: list[tuple[float, str]] = field(default_factory=list)  # log lines of the nodes
     answer: tuple[float, str] | None = None  # to a parameter change: (time, why it was refused)
     stood_s: float | None = None  # when the robot came to a stand
     silent_s: float | None = None  # when the drive's own timeout began to act
@@ -130,8 +137,11 @@ def _put(v: Floats, where: Any, value: Any) -> Floats:
     return v
 
 
-def _front(v: Floats) -> slice:
-    return slice(len(v) // 4, 3 * len(v) // 4)  # of a scan that begins behind the robot
+def _rays(v: Floats, change: Callable[[Floats], Floats], share: float = 1.0) -> Floats:
+    """A scan with other ranges in the `share` of its rays that are in the middle: ahead, as it begins behind."""
+    scan, n = Scan.of(v), len(v) - len(HEADER)
+    part = slice(round(n * (1 - share) / 2), round(n * (1 + share) / 2))
+    return scan.changed(_put(scan.ranges, part, change(scan.ranges[part])))
 
 
 ALTERATIONS: Mapping[str, Alteration] = {
@@ -141,8 +151,11 @@ ALTERATIONS: Mapping[str, Alteration] = {
     "shift one": lambda v, first, x: _put(v, x[0], v[x[0]] + x[1]),
     "freeze": lambda v, first, x: first,
     "fill": lambda v, first, x: np.full_like(v, x),
-    "front": lambda v, first, x: _put(v, _front(v), x),
-    "cut front": lambda v, first, x: _put(v, _front(v), np.minimum(v[_front(v)], x)),
+    "scale ranges": lambda v, first, x: _rays(v, lambda r: r * x),
+    "silent": lambda v, first, x: _rays(v, lambda r: np.full_like(r, np.inf), x),
+    "nearer": lambda v, first, x: _rays(v, lambda r: np.where(r < x, np.inf, r)),
+    "front": lambda v, first, x: _rays(v, lambda r: np.full_like(r, x), 0.5),
+    "cut front": lambda v, first, x: _rays(v, lambda r: np.minimum(r, x), 0.5),
 }
 
 
@@ -158,7 +171,9 @@ def catalogue(settings: Config, phase: str) -> list[Fault]:
     for channel in robot.channels:
         faults += _goal_faults(settings, channel) if channel.latched else _input_faults(settings, channel)
         faults += _lies(settings, channel)
+    faults += _sensors_in_time(robot)
     faults += _request_faults(settings)
+    faults += _internal_faults(robot)
     faults += _actuator_faults(robot)
     faults += _node_faults(settings, phase)
     faults += _host_faults(settings)
@@ -194,9 +209,9 @@ def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
     if channel.finite:
         faults += both("NaN", "vector", ("put", np.nan), f"{name}: holds a NaN or infinity")
         faults += both("infinity", "vector", ("put", np.inf), f"{name}: holds a NaN or infinity")
-    if any(path.endswith("[]") for path in channel.fields):
+    if any(path.endswith("[]") for path in channel.fields) and not channel.any_length:
         faults += both("wrong length", "length", None, f"{name}: .* has length")
-    faults += both("wrong name", "names", None, f"{name}: .* is .*, expected")
+    faults += both("wrong name", "names", None, f"{name}: .* is (.*, expected|missing)")
     faults += [
         once("wrong type", "type", None, "", Expect.GOES_ON),  # DDS matches it with no subscription
         long("wrong type", "type", None, f"{name} is .* old"),
@@ -207,11 +222,11 @@ def _input_faults(settings: Config, channel: Channel) -> list[Fault]:
                    long("wrong units", "vector", ("scale", 1e3), units, limit_s=period)]  # fmt: skip
     else:
         alone, seconds = "only the plan", _answered(settings)
-        faults += [once("wrong units", "vector", ("scale", 1e3), alone, Expect.BACKUP),
-                   long("wrong units", "vector", ("scale", 1e3), alone, Expect.BACKUP, seconds)]  # fmt: skip
+        faults += [once("wrong units", "vector", ("scale ranges", 1e3), alone, Expect.BACKUP),
+                   long("wrong units", "vector", ("scale ranges", 1e3), alone, Expect.BACKUP, seconds)]  # fmt: skip
     faults += [
         once("late stamp", "stamp", -1.0, f"{name}: stamp did not advance"),
-        long("late stamp", "stamp", -1.0, f"{name} is .* old"),
+        long("late stamp", "stamp", -1.0, f"{name}: its clock stepped back by"),
         *both("future stamp", "stamp", 1.0, f"{name}: stamp lies .* in the future"),
         once("repeated stamp", "repeat", None, f"{name}: stamp did not advance"),
         long("repeated stamp", "repeat", None, f"{name}: stamp did not advance", Expect.REFUSED, _answered(settings)),
@@ -265,21 +280,29 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
             of(f"{MISMATCH_S:.0f} s", MISMATCH_S, Expect.LATCHED, uncoverable),
         ]
 
-    def blind(kind: str, option: Any) -> list[Fault]:
+    def blind(kind: str, option: Any, expect: Expect, cause: str = MISMATCH) -> list[Fault]:
         return [
-            Fault(f"{kind}: {name}, {text}", kind, "vector", name, option, seconds, Expect.BACKUP, "only the plan",
-                  _answered(settings), may_latch=bool(seconds))  # the rest of a scan proves less about the motion
+            Fault(f"{kind}: {name}, {text}", kind, "vector", name, option, seconds, expect, cause, _answered(settings),
+                  # The rest of a scan proves less about the motion.
+                  may_latch=bool(seconds))
             for text, seconds in (("once", 0.0), ("2 s", LONG_S))
         ]  # fmt: skip
 
     if channel.type.endswith("/LaserScan"):
         return [
-            *blind("NaN sector", ("front", np.nan)),
-            *blind("-Inf ranges", ("front", -np.inf)),
-            *lie("shrunken ranges", ("scale", 0.7)),
+            *blind("NaN sector", ("front", np.nan), Expect.EITHER),
+            *blind("-Inf ranges", ("front", -np.inf), Expect.BACKUP, "only the plan"),
+            *blind("blind", ("silent", 1.0), Expect.BACKUP, "rays returned a range"),
+            replace(blind("blind", ("silent", 1.0), Expect.BACKUP, "rays returned a range")[1],
+                    name=f"blind from the start: {name}", seconds=EPISODE_S, may_latch=False, from_start=True,
+                    # The first decision of an episode is on what is there by then.
+                    limit_s=_answered(settings) + robot.period),
+            *blind("blind sector", ("silent", 0.25), Expect.EITHER),
+            *blind("blind ring", ("nearer", 0.55), Expect.EITHER),
+            *lie("shrunken ranges", ("scale ranges", 0.7)),
             *lie("frozen ranges", ("freeze", None)),
             *lie("tilted lidar", ("cut front", 0.8)),
-        ]
+        ]  # fmt: skip
     if channel.type.endswith("/Odometry"):
         speed = channel.fields.index("twist.twist.linear.x")
         return [
@@ -293,6 +316,22 @@ def _lies(settings: Config, channel: Channel) -> list[Fault]:
             *lie("jumping odometry", ("shift one", (0, 0.2)), steered),
         ]
     return []
+
+
+def _sensors_in_time(robot: Robot) -> list[Fault]:
+    """No faults but honest lidars: one that turns, and one that measures between two messages of the odometry.
+
+    The simulator has them, because no relay could tell what a ray would have seen at another instant.
+    """
+    if not robot.world.lidars:
+        return []
+    return [
+        Fault(name, name, "lidar", "", option, EPISODE_S, Expect.GOES_ON, "", 2 * robot.period, from_start=True)
+        for name, option in (
+            ("rolling scan", {"lidar_turn_s": robot.period}),
+            ("scan out of phase", {"lidar_phase_s": 0.45 * robot.period}),
+        )
+    ]
 
 
 def _request_faults(settings: Config) -> list[Fault]:
@@ -325,6 +364,17 @@ def _request_faults(settings: Config) -> list[Fault]:
         Fault(f"{kind}: request, {f'{seconds:g} s' if seconds else 'once'}", kind, verb, REQUEST, option, seconds,
               expect, cause, limit_s + (period if verb == "swap" else 0.0))
         for kind, verb, option, seconds, expect, cause in rows
+    ]  # fmt: skip
+
+
+def _internal_faults(robot: Robot) -> list[Fault]:
+    """Messages between the nodes that hold nothing or nonsense: whoever hears one refuses it by its topic."""
+    kind = "malformed message"
+    return [
+        Fault(f"{kind}: {topic}, {text}", kind, "malformed", topic, None, seconds, Expect.GOES_ON,
+              f"{topic} refused", 2 * robot.period)
+        for topic in INTERNAL
+        for text, seconds in (("once", 0.0), ("2 s", LONG_S))
     ]  # fmt: skip
 
 
@@ -424,7 +474,10 @@ def reaction(fault: Fault, seen: Seen) -> tuple[float, str] | None:
         return None if seen.stood_s is None else (seen.stood_s, "no command: the drive stopped by its own timeout")
     latched = seen.state.startswith("latched")
     if fault.expect is Expect.GOES_ON or (fault.expect is Expect.EITHER and not latched):
-        return (seen.decisions[0][0], "tolerated: the gate goes on") if seen.decisions else None
+        named = [text for _, text in seen.logs if re.search(fault.cause, text)]
+        if not seen.decisions or (fault.verb == "malformed" and not named):
+            return None
+        return seen.decisions[0][0], named[0] if fault.verb == "malformed" else "tolerated: the gate goes on"
     if fault.expect is Expect.REFUSED:
         said = [(at, text) for at, text in seen.logs if re.search(fault.cause, text)]
         return said[0] if said and seen.refused else None
@@ -436,11 +489,15 @@ def reaction(fault: Fault, seen: Seen) -> tuple[float, str] | None:
 
 
 def hidden(fault: Fault, seen: Seen) -> bool:
-    """Whether a false motion could not show because the robot hardly moved, for example before a phantom obstacle."""
+    """Whether a false motion could not show because the robot hardly moved, for example before a phantom obstacle.
+
+    Neither does it show that an honest lidar is believed; but a latch shows.
+    """
     found = reaction(fault, seen)
     noticed = found is not None and found[0] <= fault.seconds
     must_show = fault.cause == MISMATCH and fault.expect is Expect.LATCHED
-    return must_show and not noticed and seen.moved_s < SHOWN_S
+    must_drive = fault.verb == "lidar" and not seen.state.startswith("latched")
+    return ((must_show and not noticed) or must_drive) and seen.moved_s < SHOWN_S
 
 
 def judge(fault: Fault, seen: Seen, robot: str, phase: str, timed: bool = True) -> Result:
@@ -459,6 +516,8 @@ def judge(fault: Fault, seen: Seen, robot: str, phase: str, timed: bool = True) 
     free = (Expect.LATCHED, Expect.DRIVE, Expect.EITHER)
     if fault.expect not in free and state == "latched" and not fault.uncoverable and not fault.may_latch:
         why.append("latched, though it could have gone on")
+    if fault.from_start and fault.expect is Expect.BACKUP and seen.moved_s:
+        why.append(f"in motion for {seen.moved_s:.1f} s, though nothing can be certified")
     last = next((text for _, _, text in reversed(seen.decisions) if text), "")
     return Result(
         name=fault.name, robot=robot, phase=phase, covered=fault.covered, unsafe_visits=seen.visits,

@@ -23,8 +23,6 @@ State z[2 n]: n positions, then their rates. Input u, one number. A robot with s
 robots/claims.py.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,11 +38,10 @@ from safe_support_ql.recording.bounds import proportion_interval
 from safe_support_ql.robots.base import Floats, Robot
 from safe_support_ql.robots.claims import KernelSpec
 from safe_support_ql.robots.model import Model
-from safe_support_ql.safety.candidates import EXTRA_SLOTS
+from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.simulation.world import make_world
 
-Bools = NDArray[np.bool_]
 SPARE = 1.1  # factor on the sampled residual of the linear enclosure
 ROUNDS = 3  # of: enclose in a box, then bound the box with the enclosure
 FIRST = 300  # slabs of the first kernel, inside which the model is enclosed again
@@ -184,6 +181,12 @@ def _enclose(inputs: Floats, outputs: Floats) -> tuple[Floats, float]:
     return best, SPARE * least
 
 
+def _after(model: Model, member: int, z: Floats, u: Floats, checks: int) -> Floats:
+    """States [N, 2 n] after one step of `checks` checks under the inputs u[N] at z[N, 2 n]."""
+    dynamics = model.dynamics
+    return np.array(dynamics.step(tuple(z.T), (u,), tuple(dynamics.members[member]), dynamics.dt * checks)).T
+
+
 @dataclass(frozen=True)
 class _Enclosures:
     """Layers of one member's control period, over samples states[N, 2 n], inputs[N] of the possible ones."""
@@ -194,10 +197,7 @@ class _Enclosures:
     inputs: Floats
 
     def _after(self, z: Floats, u: Floats) -> Floats:
-        period = self.model.dynamics.dt * self.model.dynamics.checks_per_tick
-        return np.array(
-            self.model.dynamics.step(tuple(z.T), (u,), tuple(self.model.dynamics.members[self.member]), period)
-        ).T
+        return _after(self.model, self.member, z, u, self.model.dynamics.checks_per_tick)
 
     def everywhere(self, ticks: int, slack: float) -> _Layers:
         """Enclosures of every coordinate after a period, the same at every tick."""
@@ -281,10 +281,7 @@ def outer_kernel(
     box = np.concatenate([spec.limits, spec.rates])
     # These rates are too fast to stop inside S: v^2 > 2 a (2 limit).
     z = unit[:, : 2 * n] * box
-    after = np.array(
-        model.dynamics.step(tuple(z.T), (inputs,), tuple(model.dynamics.members[member]), model.dynamics.dt)
-    )
-    fastest = np.abs(after[n:] - z[:, n:].T).max(axis=1) / model.dynamics.dt
+    fastest = np.abs(_after(model, member, z, inputs, 1) - z)[:, n:].max(axis=0) / model.dynamics.dt
     if (box[n:] ** 2 <= 4.0 * fastest * box[:n]).any():
         raise ValueError(f"rates up to {box[n:]} can be stopped inside S at {fastest}: start with larger ones")
     for _ in range(ROUNDS):
@@ -353,12 +350,9 @@ def draw_states(kernels: list[Kernel], count: int, cells: int, rng: np.random.Ge
 def pairs_inside(model: Model, kernels: dict[int, Kernel], z: Floats, actions: Floats) -> Bools:
     """[N]: whether the successor of state z[2 n] under each input actions[N] is in the kernel of every member given."""
     inside = np.ones(len(actions), bool)
-    x = tuple(np.full(len(actions), value) for value in z)
+    states = np.tile(z, (len(actions), 1))
     for member, kernel in kernels.items():
-        after = model.dynamics.step(
-            x, (actions,), tuple(model.dynamics.members[member]), model.dynamics.dt * model.dynamics.checks_per_tick
-        )
-        inside &= kernel.contains(np.array(after).T)
+        inside &= kernel.contains(_after(model, member, states, actions, model.dynamics.checks_per_tick))
     return inside
 
 
@@ -366,7 +360,6 @@ class Truth:
     """The robot in PyBullet; `drive` holds the fields of its world's drive that differ."""
 
     def __init__(self, robot: Robot, **drive: Any) -> None:
-        """Build the world."""
         self._robot, self._world = robot, make_world(driven(robot, **drive))
 
     def plan_reaches_rest(self, z: Floats, action: float, centre: tuple[float, ...]) -> bool:
@@ -374,27 +367,25 @@ class Truth:
 
         S is judged at every physics sub-step, S_f once per period, within the certificate's horizon.
         """
-        model, world = self._robot.model, self._world
+        model, certificate, world = self._robot.model, self._robot.model.certificate, self._world
         world.set_state(z)
         substeps = self._robot.world.physics_hz // self._robot.world.control_hz
         command = np.array([action])
-        for _ in range((len(model.certificate.tightening) - 1) // model.dynamics.checks_per_tick):
+        for _ in range((len(certificate.tightening) - 1) // model.dynamics.checks_per_tick):
             world.command(command)
             for _ in range(substeps):
                 world.step()
                 if (self._robot.truth_margins(world.truth()) < 0.0).any():
                     return False
             truth = tuple(world.truth())
-            if model.certificate.terminal(truth, centre, model.certificate.constants):
+            if certificate.terminal(truth, centre, certificate.constants):
                 return True
             # As the gate executes it: clipped, and rounded to the precision of the command.
-            command = np.array(model.certificate.backup(truth, centre, model.certificate.constants), np.float32).astype(
-                np.float64
-            )
+            backup = certificate.backup(truth, centre, certificate.constants)
+            command = np.array(backup, np.float32).astype(np.float64)
         return False
 
     def close(self) -> None:
-        """Disconnect."""
         self._world.close()
 
 

@@ -4,8 +4,6 @@ One error is at its bound, all others are zero, and all other margins are delete
 claims (its margins.py), world and adversary from adversary.py.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,12 +21,6 @@ from safe_support_ql.safety.timing import Clock
 
 EPISODES = 30  # with the margin; without it up to five times as many, until the first visit
 BY = "falsify --margins"
-
-
-def refuse(robot: Robot) -> None:
-    """Raises ValueError where `robot` claims no margins, or no adversary to try them against."""
-    for part in ("margins", "adversary"):
-        robots.claimed(robot, part, BY)
 
 
 def cases(robot: Robot) -> tuple[Case, ...]:
@@ -65,12 +57,13 @@ def _tightened(robot: Robot, tightening: Floats) -> Robot:
     return robot
 
 
-def duel(robot: Robot, case: Case, seed: int, episodes: int, stamped: bool) -> float:
+def duel(robot: Robot, case: Case, episodes: int, stamped: bool) -> float:
     """Smallest true margin of `episodes`; they end with the first unsafe visit. `stamped`: see encounter."""
     adversary = robots.claimed(robot, "adversary", BY)
-    rng = np.random.default_rng(seed)
-    clock = Clock.REALTIME if case.truth.get("old") else Clock.LOCKSTEP  # in lock-step nothing is ever old
-    gate = Gate(robot, GateConfig(), True, seed, clock=clock)
+    rng = np.random.default_rng(0)
+    aged = case.truth.keys() & {"old", "behind"}
+    clock = Clock.REALTIME if aged else Clock.LOCKSTEP  # in lock-step nothing is ever old
+    gate = Gate(robot, GateConfig(), True, 0, clock=clock)
     gate.watching = False
     least = np.inf
     for episode in range(episodes):
@@ -80,22 +73,21 @@ def duel(robot: Robot, case: Case, seed: int, episodes: int, stamped: bool) -> f
     return float(least)
 
 
-def run_case(robot: Robot, case: Case, seed: int = 0) -> dict[str, Any]:
+def run_case(robot: Robot, case: Case) -> dict[str, Any]:
     """One row of the table; `shown` is None if there is no scenario."""
     row = {name: getattr(case, name) for name in ("margin", "error", "deleting", "scenario", "why_not")}
     row["kept"] = dict(case.common)  # parameters that the monitor has in both cases
     if case.why_not:
         return row | {"least_with": None, "least_without": None, "shown": None}
     with_, without = monitors(robot, case)
-    least_with = duel(with_, case, seed, EPISODES, stamped=True)
+    least_with = duel(with_, case, EPISODES, stamped=True)
     # Finding a visit may take more episodes; the first one ends the duel. The margin for age is the stamp itself.
-    least_without = duel(without, case, seed, 5 * EPISODES, stamped=False)
+    least_without = duel(without, case, 5 * EPISODES, stamped=False)
     shown = least_with >= -ROUNDING and least_without < -ROUNDING
     return row | {"least_with": least_with, "least_without": least_without, "shown": shown}
 
 
 def run(robot: Robot, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
-    """All rows of `robot`."""
     rows = []
     for case in cases(robot):
         rows.append(run_case(robot, case))
@@ -104,7 +96,6 @@ def run(robot: Robot, say: Callable[[str], None] = print) -> list[dict[str, Any]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in 80 columns."""
     about = (
         "The truth is the model's own arithmetic, not PyBullet: one error at its bound, every other exactly zero. "
         "Besides the margin of the row, the monitor has only those that the row says it keeps."
@@ -119,6 +110,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append(f"{row['margin']:<40}{row['least_with']:>14.2e}{row['least_without']:>14.2e}  {shown}")
         text = f"{row['error']}; deleted: {row['deleting']}; {row['scenario']}"
         if row["kept"]:
-            text += "; keeps " + ", ".join(f"{name} {value:g}" for name, value in row["kept"].items())
+            text += "; keeps " + ", ".join(
+                f"{name} {value:g}" if isinstance(value, float | int) else f"corners in '{name}'"
+                for name, value in row["kept"].items()
+            )
         lines += textwrap.wrap(text, 76, initial_indent="    ", subsequent_indent="    ")
     return "\n".join([*lines, "least: smallest true margin; below 0 is an unsafe visit"])

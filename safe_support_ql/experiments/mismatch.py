@@ -1,7 +1,5 @@
 """Changes the robot while it moves, beyond what the certificate covers: does the gate detect it, and how soon?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Draws report.png of a finished run: returns, certificate margins, evaluation, paths of the extracted policy."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from safe_support_ql.recording.journal import JournalReader
 from safe_support_ql.recording.ledger import PHASES
 from safe_support_ql.recording.seeds import HELD_OUT
 from safe_support_ql.robots.base import Floats, Robot
+from safe_support_ql.robots.footprint import corners_of
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.simulation.arena import Arena
 from safe_support_ql.simulation.simulation import Simulation
@@ -113,7 +112,11 @@ def _on_the_map(axis: Any, world: World, arena: Arena, path: Floats) -> None:
     for outline in arena.outlines():
         axis.fill(*outline.T, color=GREY)
     axis.plot(path[:, 0], path[:, 1], color=GREEN, linewidth=2)
-    axis.add_patch(Circle(tuple(path[0, :2]), world.spec.footprint_radius, color=BLUE))
+    if world.spec.footprint:
+        cos, sin = np.cos(path[0, 2]), np.sin(path[0, 2])
+        axis.fill(*(path[0, :2] + corners_of(world.spec.footprint) @ np.array([[cos, sin], [-sin, cos]])).T, color=BLUE)
+    else:
+        axis.add_patch(Circle(tuple(path[0, :2]), world.spec.footprint_radius, color=BLUE))
     if world.spec.arena:
         axis.add_patch(Circle(tuple(arena.goal), world.spec.arena.goal_radius, fill=False, color=GREEN, linewidth=2))
     axis.set(xlim=(-arena.half_side, arena.half_side), ylim=(-arena.half_side, arena.half_side), aspect="equal")

@@ -1,20 +1,19 @@
 """Trains a policy without ROS: gate, behavior policy, replay, trainer and export of the nodes, in one process."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from safe_support_ql import config as configuration
 from safe_support_ql.behavior.policies import BehaviorPolicy
 from safe_support_ql.experiments.episodes import steps
-from safe_support_ql.learning.ingest import problem_spec, replay_rows
-from safe_support_ql.learning.publish import publish_policy
+from safe_support_ql.learning.export import publish_policy
+from safe_support_ql.learning.ingest import learn_from, problem_spec
 from safe_support_ql.learning.trainer import Trainer
 from safe_support_ql.recording.journal import pack, record_type
 from safe_support_ql.recording.ledger import PHASES
@@ -45,7 +44,6 @@ def train(
     continuous: bool,
     seed: int,
     policy_path: Path,
-    report: Callable[[str], None] | None = None,
 ) -> TrainingResult:
     """Collect `run.ticks` with beta, with `learner.updates_per_tick` gradient steps each; then extract and export."""
     began = time.monotonic()
@@ -59,25 +57,21 @@ def train(
     episodes, reached = 0, 0
     metrics: dict[str, float] = {}
     while sim.control_ticks < config.run.ticks:
-        records = []
+        records: list[NDArray[np.void]] = []
         for outcome, decision in steps(sim, gate, policy, first_of_run(seed) + episodes, episodes):
             if decision.candidates is None:
                 continue  # the gate is not open yet: there are no candidates to learn from
             records.append(
                 pack(
                     dtype, decision.sequence, decision.candidates, decision.index, VERDICTS.index(decision.verdict),
-                    REASONS.index(decision.reason), PHASES.index("collection"), outcome.reward, outcome.first,
+                    REASONS.index(decision.reason), PHASES.index("collection"), outcome.reward, not records,
                     outcome.terminated, outcome.truncated, decision.intervention,
                 )
             )  # fmt: skip
         if records:
-            trainer.replay.append(replay_rows(np.concatenate(records), robot, config.behavior))
-        due = int(trainer.config.updates_per_tick * trainer.replay.appended) - trainer.updates
-        metrics = trainer.update(due) if due > 0 else metrics
+            metrics = learn_from(trainer, np.concatenate(records), robot, config.behavior) or metrics
         episodes, reached = episodes + 1, reached + outcome.reached
-        if report and episodes % 10 == 0:
-            report(f"seed {seed}: {sim.control_ticks} ticks, unsafe visits {sim.unsafe_visits}, {metrics}")
-    publish_policy(policy_path, trainer, robot, continuous, config.safety_hash, seed)
+    publish_policy(policy_path, trainer, robot, continuous, config.safety_hash)
     sim.close()
     counters = gate.counters
     return TrainingResult(

@@ -1,15 +1,14 @@
 """The simulated worlds in which a robot's claims are tested: its own world, and the mismatches that it names."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from safe_support_ql import robots
 from safe_support_ql.robots.base import Robot
-
-NOMINAL = "nominal"
+from safe_support_ql.robots.claims import NOMINAL
 
 
 def names(robot: Robot) -> tuple[str, ...]:
@@ -29,6 +28,14 @@ def in_world(robot: Robot, world: str, exact: bool = False) -> Robot:
     if exact:
         truth.world = truth.world.exactly_sensed()
     return truth
+
+
+def drawn(robot: Robot, seed: int) -> Robot:
+    """`robot` in one of the worlds that it claims to cover, at random. Raises ValueError where it declares none."""
+    draw = robots.claims_of(robot).drawn
+    if draw is None:
+        raise ValueError(f"{robot.name}: draws no worlds (Claims.drawn)")
+    return driven(robot, **draw(np.random.default_rng([seed, 2])))
 
 
 def driven(robot: Robot, **fields: Any) -> Robot:

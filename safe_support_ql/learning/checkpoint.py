@@ -18,6 +18,8 @@ from safe_support_ql.learning.settings import LearnerConfig
 from safe_support_ql.learning.trainer import Trainer
 from safe_support_ql.recording.files import write_atomically
 
+MODULES = ("q_network", "target_network", "optimizer")
+COUNTERS = ("updates", "rows_consumed", "last_sequence")
 MAGIC = b"safe_support_ql checkpoint 1 "  # then the sha256 of everything after the first newline
 
 
@@ -33,14 +35,10 @@ def save_checkpoint(path: Path, trainer: Trainer) -> None:
     """Save networks, targets, optimiser, random states and counters. Raises OSError."""
     state = {
         "config_hash": config_hash(trainer.config, trainer.spec),
-        "q_network": trainer.q_network.state_dict(),
-        "target_network": trainer.target_network.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
+        **{name: getattr(trainer, name).state_dict() for name in MODULES},
         "torch_rng": torch.get_rng_state(),
         "numpy_rng": json.dumps(trainer.rng.bit_generator.state),
-        "updates": trainer.updates,
-        "rows_consumed": trainer.rows_consumed,
-        "last_sequence": trainer.last_sequence,
+        **{name: getattr(trainer, name) for name in COUNTERS},
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -51,9 +49,8 @@ def save_checkpoint(path: Path, trainer: Trainer) -> None:
 def load_checkpoint(path: Path, trainer: Trainer) -> None:
     """Restore `trainer` in place; append the journal up to `trainer.last_sequence` (`rows_consumed` rows) afterwards.
 
-    Raises:
-        ValueError: the file is missing, damaged, no checkpoint, or of another configuration. The trainer is then
-        unchanged.
+    Raises ValueError if the file is missing, damaged, no checkpoint, or of another configuration; the trainer is then
+    unchanged.
     """
     try:
         data = path.read_bytes()
@@ -67,11 +64,9 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=trainer.device, weights_only=True)
     if state["config_hash"] != config_hash(trainer.config, trainer.spec):
         raise ValueError(f"{path}: made with another learner or robot configuration; restore that one, or start afresh")
-    trainer.q_network.load_state_dict(state["q_network"])
-    trainer.target_network.load_state_dict(state["target_network"])
-    trainer.optimizer.load_state_dict(state["optimizer"])
+    for name in MODULES:
+        getattr(trainer, name).load_state_dict(state[name])
     torch.set_rng_state(state["torch_rng"].cpu())
     trainer.rng.bit_generator.state = json.loads(state["numpy_rng"])
-    trainer.updates = state["updates"]
-    trainer.rows_consumed = state["rows_consumed"]
-    trainer.last_sequence = state["last_sequence"]
+    for name in COUNTERS:
+        setattr(trainer, name, state[name])

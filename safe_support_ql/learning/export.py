@@ -1,9 +1,11 @@
-"""Exports the extracted policy as policy.onnx and policy.json, if ONNX Runtime and torch agree on its outputs."""
+"""From a trained Q to policy.onnx and policy.json: stage two, then the export, if ONNX Runtime and torch agree."""
 
 import copy
 import dataclasses
 import datetime
 import hashlib
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from safe_support_ql import __version__
-from safe_support_ql.deployment.manifest import Manifest, encode_manifest, manifest_path
-from safe_support_ql.learning.extraction import support_log_prob
+from safe_support_ql.deployment.manifest import Manifest, PolicyFacts, encode_manifest, manifest_path
+from safe_support_ql.learning.extraction import extract, support_log_prob
 from safe_support_ql.learning.networks import PolicyNetwork, ProblemSpec
+from safe_support_ql.learning.trainer import Trainer
 from safe_support_ql.recording.files import write_atomically
+from safe_support_ql.robots.base import Robot
+from safe_support_ql.safety.candidates import candidate_layout
 
 INPUTS = ("observation", "candidates", "support", "is_plan", "log_proposal", "noise")
 OUTPUTS = ("action", "log_prob")
 PARITY_TOLERANCE = 1e-4  # nats
-
-
-@dataclasses.dataclass(frozen=True)
-class PolicyFacts:
-    """Fields of the manifest that the exporter does not know itself; see `deployment.manifest.Manifest`."""
-
-    robot: str
-    observation_names: list[str]
-    observation_units: list[str]
-    action_names: list[str]
-    action_units: list[str]
-    candidate_layout: str
-    alpha: float
-    gamma: float
-    seeds: list[int]
-    git_revision: str
-    safety_sha256: str
-    training: dict[str, float | int | str]
+PARITY_ROWS = 256  # recorded observations in the parity check
 
 
 class DeployedPolicy(nn.Module):
@@ -133,10 +121,8 @@ def export_policy(
     """Write policy.onnx and policy.json beside it; `observations` [n, D], if given, are used in the parity check.
 
     Each file is written under a temporary name and renamed, the graph first. Between the two renames the old manifest
-    does not match the new graph, so a reader refuses the pair and tries again.
-
-    Raises:
-        ValueError: names or units do not fit `spec`, or ONNX Runtime and torch disagree. Existing files stay unchanged.
+    does not match the new graph, so a reader refuses the pair and tries again. Raises ValueError if names or units do
+    not fit `spec`, or ONNX Runtime and torch disagree; existing files then stay unchanged.
     """
     for name, items, length in (
         ("observation_names", facts.observation_names, spec.observation_dim),
@@ -188,3 +174,54 @@ def export_policy(
     write_atomically(policy_path, graph)
     write_atomically(manifest_path(policy_path), encode_manifest(manifest))
     return manifest
+
+
+def publish_policy(
+    path: Path,
+    trainer: Trainer,
+    robot: Robot,
+    continuous: bool,
+    safety_hash: str,
+    progress: Callable[[int, dict[str, float]], None] | None = None,
+    ledger_head: Callable[[], str] | None = None,
+) -> Manifest:
+    """Extract the policy from the trainer's Q and write it. Raises ValueError as `extract` and `export_policy` do.
+
+    `ledger_head` gives the head of the ledger of the run that was learned from. It is asked after the extraction, when
+    the ledger has long counted the last record.
+    """
+    policy = extract(trainer, progress)
+    facts = PolicyFacts(
+        robot=robot.name,
+        observation_names=list(robot.observation_names),
+        observation_units=list(robot.observation_units),
+        action_names=list(robot.action_names),
+        action_units=list(robot.action_units),
+        candidate_layout=candidate_layout(robot, continuous),
+        alpha=trainer.config.alpha,
+        gamma=trainer.config.gamma,
+        seeds=[trainer.config.seed],
+        git_revision=_git_revision(),
+        safety_sha256=safety_hash,
+        training={
+            "updates": trainer.updates,
+            "decisions": trainer.replay.appended,
+            "last_sequence": trainer.last_sequence,
+            "extraction_updates": trainer.config.extraction_updates,
+            **({"ledger_head": ledger_head()} if ledger_head else {}),
+        },
+    )
+    seen = trainer.replay.sample_states(PARITY_ROWS, np.random.default_rng(0), trainer.device)
+    return export_policy(path, policy, trainer.spec, facts, seen.observation.cpu().numpy())
+
+
+def _git_revision() -> str:
+    """Revision of the source tree, 'unknown' for an installed package."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -23,11 +23,8 @@ def extract(trainer: Trainer, progress: Callable[[int, dict[str, float]], None] 
 
     `progress(updates, metrics)` is called every 100 updates and at the last: kl = KL(pi* || pi_phi) in nats and
     off_support_mass = the share of the *unmasked* softmax on real candidates outside the support, both means over the
-    batch. Seed and replay determine the result; the trainer's own random state is unchanged.
-
-    Raises:
-        ValueError: the replay is empty.
-        FloatingPointError: the loss is not finite.
+    batch. Seed and replay determine the result; the trainer's own random state is unchanged. Raises ValueError if the
+    replay is empty, FloatingPointError if the loss is not finite.
     """
     config, spec = trainer.config, trainer.spec
     rng = np.random.default_rng([config.seed, 2])  # a stream of its own, different from the trainer's
@@ -40,12 +37,12 @@ def extract(trainer: Trainer, progress: Callable[[int, dict[str, float]], None] 
 
     for update in range(1, config.extraction_updates + 1):
         batch = trainer.replay.sample_states(config.batch_size, rng, trainer.device)
-        q = trainer.q_values(batch.observation, batch.candidates)
+        # An executed action that was appended outside beta is certified, but pi* is not defined there: leave it out.
+        weighted = batch.support & (batch.log_weight > -torch.inf)
+        q = trainer.q_values(batch.observation, batch.candidates, weighted)
         pi_star = optimal_policy(q, batch.log_weight, config.alpha).float()
 
         logits = policy(batch.observation, batch.candidates, batch.is_plan)
-        # An executed action that was appended outside beta is certified, but pi* is not defined there: leave it out.
-        weighted = batch.support & (batch.log_weight > -torch.inf)
         log_pi = support_log_prob(logits, weighted).masked_fill(~weighted, 0.0)
         cross_entropy = -(pi_star * log_pi).sum(dim=-1).mean()
         unmasked = torch.softmax(logits.masked_fill(~batch.real, -torch.inf), dim=-1)

@@ -1,14 +1,14 @@
 """Converts journal records into replay rows, with the weights of beta at the recorded candidates."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
 from safe_support_ql.behavior.policies import BehaviorConfig, log_weights
 from safe_support_ql.learning.networks import ProblemSpec
 from safe_support_ql.learning.replay import Rows
+from safe_support_ql.learning.trainer import Trainer
 from safe_support_ql.recording.journal import CERTIFIED, OFFERED, PLAN, USED
+from safe_support_ql.recording.ledger import PHASES
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.safety.candidates import EXTRA_SLOTS, candidate_count
 
@@ -23,6 +23,12 @@ def problem_spec(robot: Robot, continuous: bool) -> ProblemSpec:
         action_low=robot.action_low.astype(np.float32),
         action_high=robot.action_high.astype(np.float32),
     )
+
+
+def collected(records: NDArray[np.void]) -> NDArray[np.void]:
+    """Those of journal records [n] that are learnt from: no evaluation is."""
+    chosen: NDArray[np.void] = records[records["phase"] == PHASES.index("collection")]
+    return chosen
 
 
 def replay_rows(records: NDArray[np.void], robot: Robot, behavior: BehaviorConfig) -> Rows:
@@ -43,3 +49,13 @@ def replay_rows(records: NDArray[np.void], robot: Robot, behavior: BehaviorConfi
         "first": records["first"].astype(bool),
         "sequence": records["sequence"].astype(np.int64),
     }
+
+
+def learn_from(trainer: Trainer, records: NDArray[np.void], robot: Robot, behavior: BehaviorConfig) -> dict[str, float]:
+    """Append journal records [n] and make the updates that are due for them; their metrics, none without updates.
+
+    Raises ValueError as Replay.append.
+    """
+    trainer.replay.append(replay_rows(records, robot, behavior))
+    due = int(trainer.config.updates_per_tick * trainer.replay.appended) - trainer.updates
+    return trainer.update(due) if due > 0 and len(trainer.replay) else {}

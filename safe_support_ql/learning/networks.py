@@ -10,11 +10,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-FloatArray = npt.NDArray[np.float32]
+from safe_support_ql.robots.base import Singles
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +23,9 @@ class ProblemSpec:
     observation_dim: int  # D
     action_dim: int  # A
     candidates: int  # K, the padded number of candidates of a decision
-    observation_scale: FloatArray  # [D], > 0, in the observation's units; the network sees observation / scale
-    action_low: FloatArray  # [A], in the action's units
-    action_high: FloatArray  # [A]; the network maps [low, high] to [-1, 1]
+    observation_scale: Singles  # [D], > 0, in the observation's units; the network sees observation / scale
+    action_low: Singles  # [A], in the action's units
+    action_high: Singles  # [A]; the network maps [low, high] to [-1, 1]
 
     def __post_init__(self) -> None:
         for name in ("observation_dim", "action_dim", "candidates"):
@@ -62,7 +61,10 @@ class StackedLinear(nn.Module):
 
 
 class CandidateNetwork(nn.Module):
-    """`members` networks that score actions: (observation [B, D], candidates [B, K, A]) -> [members, B, K]."""
+    """`members` networks that score actions: (observation [B, D], candidates [B, K, A]) -> [members, B, K].
+
+    Given `wanted` [B, K] bool, only those candidates are evaluated, and the scores of the others are 0.
+    """
 
     observation_scale: Tensor
     action_low: Tensor
@@ -89,12 +91,16 @@ class CandidateNetwork(nn.Module):
     def encode(self, observation: Tensor) -> Tensor:
         """phi(o): [B, D] -> [members, B, hidden]."""
         x = (observation / self.observation_scale).expand(self.members, -1, -1)
-        return torch.relu(self.encoder_out(torch.relu(self.encoder_in(x))))
+        encoded: Tensor = self.encoder_out(self.encoder_in(x).relu_()).relu_()
+        return encoded
 
     def score(self, features: Tensor, candidates: Tensor) -> Tensor:
         """(phi(o) [members, B, hidden], candidates [B, K, A]) -> [members, B, K]."""
-        actions = 2.0 * (candidates - self.action_low) / (self.action_high - self.action_low) - 1.0
+        actions = self._scaled(candidates)
         state = self.state_part(features)
+        if candidates.shape[1] == 1:  # the executed action, in the loss: all networks at once, with fewer steps
+            joint = torch.baddbmm(state, actions[:, 0].expand(self.members, -1, -1), self.action_part).relu_()
+            return (joint * self.score_weight[:, None]).sum(dim=-1, keepdim=True) + self.score_bias
         scores = []
         # Network by network and in place: memory traffic over [B, K, hidden] determines the cost of an update, and
         # batched products with so few columns are several times slower than these.
@@ -103,8 +109,25 @@ class CandidateNetwork(nn.Module):
             scores.append(torch.matmul(joint, self.score_weight[m]))
         return torch.stack(scores) + self.score_bias
 
-    def forward(self, observation: Tensor, candidates: Tensor) -> Tensor:
-        return self.score(self.encode(observation), candidates)
+    def score_wanted(self, features: Tensor, candidates: Tensor, wanted: Tensor) -> Tensor:
+        """As `score`, of the candidates in `wanted` [B, K] alone: gathered, scored, and put back among zeros."""
+        at = wanted.flatten().nonzero()[:, 0]
+        rows = at // wanted.shape[1]
+        actions = self._scaled(candidates.flatten(0, 1).index_select(0, at))
+        state: Tensor = self.state_part(features)
+        scores = state.new_zeros(self.members, wanted.numel())
+        for m in range(self.members):
+            joint = state[m].index_select(0, rows).addmm_(actions, self.action_part[m]).relu_()
+            scores[m].index_copy_(0, at, torch.mv(joint, self.score_weight[m]).add_(self.score_bias[m, 0]))
+        return scores.view(-1, *wanted.shape)
+
+    def forward(self, observation: Tensor, candidates: Tensor, wanted: Tensor | None = None) -> Tensor:
+        features = self.encode(observation)
+        return self.score(features, candidates) if wanted is None else self.score_wanted(features, candidates, wanted)
+
+    def _scaled(self, actions: Tensor) -> Tensor:
+        """[low, high] -> [-1, 1] in each entry."""
+        return 2.0 * (actions - self.action_low) / (self.action_high - self.action_low) - 1.0
 
 
 class PolicyNetwork(nn.Module):

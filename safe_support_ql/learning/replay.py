@@ -73,10 +73,8 @@ class Replay:
 
         Keys: observation [n, D], candidates [n, K, A] (padding NaN, or any number), support, is_plan and log_weight [n,
         K], executed [n] (index into K), reward, terminated, truncated, first and sequence [n]. A row that is `first`,
-        that does not carry the next sequence number, or that follows an end has no transition into it.
-
-        Raises:
-            ValueError: a column is missing or has a wrong shape, or a row breaks a rule. Nothing is then stored.
+        that does not carry the next sequence number, or that follows an end has no transition into it. Raises
+        ValueError if a column is missing or has a wrong shape, or a row breaks a rule; nothing is then stored.
         """
         count = len(rows["sequence"]) if "sequence" in rows else 0
         stored = self._checked(rows, count)
@@ -109,7 +107,7 @@ class Replay:
         at = self._starts[rng.integers(len(self._starts), size=n)]
         then = (at + 1) % self.capacity
         column = self._columns
-        action = column["candidates"][at, column["executed"][at].astype(np.int64)]
+        action = column["candidates"][at, column["executed"][at]]
         values = (
             column["observation"][at],
             action,
@@ -126,8 +124,7 @@ class Replay:
         if len(self._states) == 0:
             raise ValueError("replay holds no state yet: append decisions first")
         at = self._states[rng.integers(len(self._states), size=n)]
-        names = ("observation", "candidates", "real", "support", "is_plan", "log_weight")
-        return StateBatch(*(torch.from_numpy(self._columns[name][at]).to(device) for name in names))
+        return StateBatch(*(torch.from_numpy(self._columns[name][at]).to(device) for name in StateBatch._fields))
 
     def _checked(self, rows: Rows, count: int) -> Rows:
         """The columns to store, after validation of every row: a wrong row would lead to a wrong policy."""

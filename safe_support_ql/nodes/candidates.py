@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import re
 
 import numpy as np
 from sensor_msgs.msg import JointState, PointCloud2, PointField
@@ -11,6 +12,9 @@ from safe_support_ql.nodes.native import nanoseconds, stamp_of
 from safe_support_ql.robots.base import Robot, Singles
 from safe_support_ql.safety.candidates import EXTRA_SLOTS, CandidateSet, candidate_count
 from safe_support_ql.safety.request import parse_request
+
+FRAME = re.compile(r"id/([0-9]{1,18})/episode/([0-9]{1,10})")
+LAST_EPISODE = 2**32 - 1  # that the journal holds
 
 
 class CandidateCodec:
@@ -26,6 +30,7 @@ class CandidateCodec:
         self.a, self.d = len(robot.action_names), len(robot.observation_names)
         self.columns = self.a + 6
         names = [*robot.action_names, "margin", "certified", "band", "is_plan", "centre", "offered"]
+        self._names = [*names, "observation"]
         single = PointField.FLOAT32
         fields = [PointField(name=name, offset=4 * i, datatype=single, count=1) for i, name in enumerate(names)]
         step = 4 * self.columns
@@ -53,9 +58,9 @@ class CandidateCodec:
         return self._message
 
     def decode(self, message: PointCloud2) -> CandidateSet:
-        """The set. Raises ValueError if the message is of another robot or layout."""
-        parts = message.header.frame_id.split("/")
-        if len(parts) != 4 or not (parts[1].isdigit() and parts[3].isdigit()):
+        """The set. Raises ValueError if the message is of another robot or layout, or holds what no set can."""
+        match = FRAME.fullmatch(message.header.frame_id)
+        if match is None or int(match[2]) > LAST_EPISODE:
             raise ValueError(f"candidates: frame_id is {message.header.frame_id!r}, expected 'id/<id>/episode/<n>'")
         size = self.k * self.columns + self.d
         if message.width != self.k or message.point_step != 4 * self.columns or len(message.data) != 4 * size:
@@ -63,19 +68,31 @@ class CandidateCodec:
                 f"candidates: {message.width} points of {message.point_step} bytes, {len(message.data)} in all; "
                 f"expected {self.k} of {4 * self.columns}, {4 * size}: another robot or action space"
             )
+        if message.is_bigendian or (names := [field.name for field in message.fields]) != self._names:
+            found = "big-endian numbers" if message.is_bigendian else ", ".join(names)
+            raise ValueError(f"candidates: holds {found}; expected little-endian {', '.join(self._names)}")
         values = np.frombuffer(message.data, np.float32)
         table, a = values[: size - self.d].reshape(self.k, self.columns), self.a
+        flags, centres, plan = table[:, a + 1 :], table[:, a + 4], table[:, a + 3] != 0.0
+        if not np.isfinite(values[size - self.d :]).all() or not np.isfinite(flags).all():
+            raise ValueError("candidates: the observation or a flag is a NaN or infinity")
+        if (centres < 0.0).any() or (centres > 255.0).any():
+            raise ValueError("candidates: the index of a rest position is not in [0, 255]")
+        if not np.isfinite(table[:, :a]).all():
+            raise ValueError("candidates: an action holds a NaN or infinity")
+        if plan.sum() != 1:
+            raise ValueError(f"candidates: {plan.sum()} of them are the plan, must be one")
         return CandidateSet(
-            id=int(parts[1]),
+            id=int(match[1]),
             stamp_ns=nanoseconds(message.header.stamp),
-            episode=int(parts[3]),
+            episode=int(match[2]),
             observation=values[size - self.d :],
             actions=table[:, :a],
             margin=table[:, a],
             certified=table[:, a + 1] != 0.0,
             offered=table[:, a + 5] != 0.0,
             band=table[:, a + 2] != 0.0,
-            is_plan=table[:, a + 3] != 0.0,
+            is_plan=plan,
             centre=table[:, a + 4].astype(np.uint8),
         )
 
@@ -95,6 +112,7 @@ class RequestCodec:
         self._message.position = array.array("d", (candidates.id, *action.tolist()))
         return self._message
 
-    def decode(self, message: JointState) -> tuple[int, Singles]:
-        """Raises ValueError naming what is missing."""
-        return parse_request(message.name, np.asarray(message.position, np.float64), self.robot)
+    def decode(self, message: JointState) -> tuple[int, Singles, str]:
+        """(candidate id, action, requesting node). Raises ValueError naming what is missing."""
+        values = np.asarray(message.position, np.float64)
+        return (*parse_request(message.name, values, self.robot), message.header.frame_id)

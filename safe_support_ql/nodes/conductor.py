@@ -3,13 +3,14 @@
 `safe-support-ql` runs the conductor in its own process, and the nodes are its children. With `ros2 launch` it is a
 process of its own (parameter `run_dir`); the launch file then owns the nodes and restarts a dead learner.
 
-Train: collection until `ticks`, extraction, then the behavior policy and the extracted policy on held-out arenas.
-Simulate: one policy in real time. In both, the monitor becomes active first and stops first, which stops the robot; the
-recorder stops last. Displayed numbers come from the ledger, so they are on disk.
+Train: collection until `ticks`, extraction, then the behavior policy and the extracted policy on held-out arenas; on a
+robot, which obeys no policy that was not validated, the behavior policy alone. Simulate: one policy in real time. In
+both, the monitor becomes active first and stops first, which stops the robot; the recorder stops last. Displayed
+numbers come from the ledger, so they are on disk.
 """
 
-from __future__ import annotations
-
+import functools
+import operator
 import os
 import signal
 import sys
@@ -29,15 +30,20 @@ from std_srvs.srv import Trigger
 from safe_support_ql import bringup, panel
 from safe_support_ql.bringup import SPECS, Run
 from safe_support_ql.config import Config
+from safe_support_ql.deployment.news import LOADED, News
 from safe_support_ql.nodes import tables, topics
 from safe_support_ql.nodes.graph import START_S, Graph, Interrupted
-from safe_support_ql.nodes.ledger_view import LedgerView
 from safe_support_ql.nodes.lifecycle_client import LEARNER_CALL_S, Died, Fault, Refused
-from safe_support_ql.recording.files import SUMMARY, write_json
+from safe_support_ql.nodes.refusals import Refusals
+from safe_support_ql.nodes.remote_learner import RemoteLearner
+from safe_support_ql.recording.episodes import NOTHING_TO_DO
+from safe_support_ql.recording.files import SUMMARY, shown, write_json
+from safe_support_ql.recording.parts import OutcomeTable
 from safe_support_ql.recording.seeds import HELD_OUT, first_of_run
 from safe_support_ql.recording.summary import Progress, summarise
 
 HEALTH_S = 5.0
+TELL_S = 60.0  # least time between two lines about refused messages of a topic
 AFTER_CTRL_C_S = 3.0
 SILENT_S = 15.0  # if learner/status is older than this, look whether the learner was restarted
 RESTARTS = 5  # of the learner, in one run
@@ -56,49 +62,60 @@ class Conductor:
         self.run, self.settings, self.progress = run, settings, where
         self.processes, self.screen = processes, screen
         self.interrupted = False
-        launched = f"ros2 launch {bringup.PACKAGE} train.launch.py resume:={panel.shown(run.folder)}"
+        launched = f"ros2 launch {bringup.PACKAGE} train.launch.py resume:={shown(run.folder)}"
         self.how_to_resume = launched if processes is None else run.how_to_resume
         self.status = panel.Status(
             robot=run.robot_id if run.robot_id != "robot" else settings.robot.name,
-            folder=str(run.folder),
             domain=os.environ.get("ROS_DOMAIN_ID", "0"),
         )
         self.graph = Graph(run, settings.robot, where, processes, SingleThreadedExecutor(), self._meanwhile)
         self.client = self.graph.client
         plan = (settings.run.ticks, settings.run.evaluation_episodes) if run.kind == "train" else ()
-        self.ledger = LedgerView(run.folder, self.status, *plan)
-        self._outcome: JointState | None = None
+        self.ledger = panel.LedgerView(run.folder, self.status, *plan)
+        self.remote = RemoteLearner(self.graph.node, run, settings) if run.remote_learner else None
+        self.outcome: OutcomeTable = {}
         self._learner: dict[str, str] = {}
         self._learner_at = time.monotonic()
         self._learner_down = False
         self._gate = ""
         self._restarts = 0
         self._second_winds = 0
-        self._told_error = ""
-        node = self.graph.node
-        node.create_subscription(JointState, topics.OUTCOME, self._on_outcome, topics.LATEST)
-        node.create_subscription(DiagnosticArray, topics.LEARNER_STATUS, self._on_learner, topics.CHAIN)
-        node.create_subscription(String, topics.GATE_STATE, self._on_gate, topics.LATCHED)
+        self._told_error = self._told_latch = self._told_hold = ""
+        self.refusals = Refusals(self.tell, TELL_S)
+        hear = functools.partial(self.refusals.subscribe, self.graph.node)
+        hear(JointState, topics.OUTCOME, tables.decode_outcome, self._on_outcome, topics.LATEST)
+        hear(DiagnosticArray, topics.LEARNER_STATUS, tables.decode_learner, self._on_learner, topics.CHAIN)
+        hear(String, topics.GATE_STATE, tables.decode_gate_state, self._on_gate, topics.LATCHED)
+        hear(String, topics.MODEL_ACTIVE, tables.decode_news, self._on_model, topics.LATCHED)
+        hear(String, topics.HOLD, operator.attrgetter("data"), self._on_hold, topics.LATCHED)
 
     # --- messages of the nodes -------------------------------------------------------------------------------------
 
-    def _on_outcome(self, message: JointState) -> None:
-        self._outcome = message
+    def _on_outcome(self, arrived: tuple[OutcomeTable, int, str]) -> None:
+        self.outcome = arrived[0]
 
-    def _on_learner(self, message: DiagnosticArray) -> None:
-        self._learner, self._learner_at = tables.decode_status(message), time.monotonic()
+    def _on_learner(self, values: dict[str, str]) -> None:
+        self._learner, self._learner_at = values, time.monotonic()
         self.status.learner = self._learner
         error = self._learner.get("error", "")
         if error and error != self._told_error:
             self.tell(f"learning stopped: {error}; collection continues")
         self._told_error = error
 
-    def _on_gate(self, message: String) -> None:
-        self._gate = message.data
+    def _on_hold(self, why: str) -> None:
+        """On a robot: a person has to know why nothing moves. Between phases nobody is waited for."""
+        why = why.replace(NOTHING_TO_DO, "")
+        if why != self._told_hold:
+            self.tell(f"waiting: {why}" if why else "policies may drive")
+        self._told_hold = why
 
-    def outcome(self) -> dict[str, float]:
-        """The newest outcome, empty before the first."""
-        return tables.decode_outcome(self._outcome)[0] if self._outcome is not None else {}
+    def _on_model(self, news: News) -> None:
+        """Another policy drives, or one was refused."""
+        if news.said != LOADED:
+            self.tell(f"policy {news.epoch}: {news.said}")
+
+    def _on_gate(self, text: str) -> None:
+        self._gate = text
 
     # --- while it waits ---------------------------------------------------------------------------------------------
 
@@ -111,6 +128,8 @@ class Conductor:
         """Watch the processes and draw. Raises Interrupted and Fault."""
         if self.interrupted:
             raise Interrupted
+        if self.remote is not None:
+            self.remote.work()
         self._look_at_processes()
         self.refresh()
 
@@ -129,10 +148,8 @@ class Conductor:
             assert self.processes is not None
             how, words = self.processes.how_it_ended(name), self.processes.last_words(name)
             if not SPECS[name].restarts:
-                raise Fault(
-                    f"{name} died ({how}){_said(words)}. The robot was stopped. See {self.processes.log(name)}; "
-                    f"continue with: {self.how_to_resume}"
-                )
+                log = self.processes.log(name)
+                raise self._fault(f"{name} died ({how}){_said(words)}. The robot was stopped. See {log}")
             self._restarts += 1
             if self._restarts > RESTARTS:
                 self.processes.forget(name)
@@ -146,12 +163,11 @@ class Conductor:
 
     # --- a run -------------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the graph, see Graph.start."""
-        self.graph.start(self.note)
-
     def _last_words(self, node: str) -> str:
         return _said(self.graph.last_words(node))
+
+    def _fault(self, what: str) -> Fault:
+        return Fault(f"{what}; continue with: {self.how_to_resume}")
 
     def train(self) -> None:
         """All phases, from where the run stands."""
@@ -159,17 +175,21 @@ class Conductor:
         done = self.progress
         learned = done.ticks >= ticks and self._exported()
         evaluated = done.evaluated if learned else {}
-        left = [(phase, policy, evaluated.get(phase, 0)) for phase, policy in EVALUATIONS]
+        phases = EVALUATIONS if self.run.evaluates else (("evaluation_behavior", self.run.behavior),)
+        left = [(phase, policy, evaluated.get(phase, 0)) for phase, policy in phases]
         if learned and all(before >= episodes for _, _, before in left):
             self.tell("this run is complete; larger --ticks or --evaluation-episodes continue it")
             return
-        self.start()
+        self.graph.start(self.note)
         seed = done.training_seed if done.training_seed is not None else first_of_run(self.run.seed)
         if done.ticks < ticks:
-            self.play("collection", "behavior_policy", seed, ticks=ticks - done.ticks)
+            self.play("collection", self.run.behavior, seed, ticks=ticks - done.ticks)
         if not learned:
             self.extract()
-        self.client.configure("inference")
+        if self.run.evaluates:
+            self.client.configure("inference")
+        else:
+            self.tell(f"extracted; before a robot obeys it: safe-support-ql validate {shown(self.run.model)}")
         for phase, policy, before in left:
             if before < episodes:
                 # Held-out arenas are played in order, so that their number determines the next one.
@@ -177,8 +197,11 @@ class Conductor:
 
     def simulate(self) -> None:
         """One policy in real time."""
-        self.start()
+        self.graph.start(self.note)
         policy = {"behavior": "behavior_policy", "none": ""}.get(self.run.policy, "inference")
+        if self.run.shadow:
+            self.client.activate("inference")
+            policy = self.run.behavior
         self.play("simulate", policy, first_of_run(self.run.seed), episodes=self.run.episodes)
 
     def _exported(self) -> bool:
@@ -195,27 +218,24 @@ class Conductor:
         if policy:
             self.client.activate(policy)
         while True:
-            self.client.set("simulator", phase=phase, first_seed=seed, episodes=episodes, ticks=ticks)
-            self._outcome = None
-            self.client.activate("simulator")
+            self.client.set(self.run.source, phase=phase, first_seed=seed, episodes=episodes, ticks=ticks)
+            self.outcome = {}
+            self.client.activate(self.run.source)
             if self._until_done(policy):
                 break
-            # The simulator gave up, for example on a machine that was suspended. Continue after its last outcome.
-            last = self.outcome()
+            # It gave up, as a simulator does on a machine that was suspended. Continue after its last outcome.
+            last, source = self.outcome, self.run.source
             self._second_winds += 1
             if self._second_winds > SECOND_WINDS:
-                raise Fault(
-                    f"simulator gave up {self._second_winds} times{self._last_words('simulator')}; "
-                    f"continue with: {self.how_to_resume}"
-                )
-            self.tell(f"simulator gave up{self._last_words('simulator')}; it continues in the next arena")
+                raise self._fault(f"{source} gave up {self._second_winds} times{self._last_words(source)}")
+            self.tell(f"{source} gave up{self._last_words(source)}; it continues with the next episode")
             if last:
                 seed = int(last["seed"]) + 1
                 ticks -= int(last["phase_ticks"]) if ticks else 0
                 episodes -= int(last["phase_episodes"]) if episodes else 0
             if self.status.unit == "ticks" and ticks <= 0:
                 break
-        self.client.deactivate("simulator")
+        self.client.deactivate(self.run.source)
         if policy:
             self.client.deactivate(policy)
         self.refresh()
@@ -227,7 +247,9 @@ class Conductor:
             self.graph.spin(self._done, 0.5)
             if self._done():
                 return True
-            if self._gate.startswith("latched"):
+            if self.run.on_hardware:
+                self._tell_gate()
+            elif self._gate.startswith("latched"):
                 raise Fault(
                     f"safety_monitor {self._gate}. The robot runs its backup plan; remove the cause, "
                     f"then continue with: {self.how_to_resume}"
@@ -235,17 +257,25 @@ class Conductor:
             self._revive_learner()
             if time.monotonic() - health > HEALTH_S:
                 health = time.monotonic()
-                if self.client.state("simulator") != State.PRIMARY_STATE_ACTIVE:
+                if self.client.state(self.run.source) != State.PRIMARY_STATE_ACTIVE:
                     return self._done()
                 for node in ("safety_monitor", "recorder", policy):
                     if node and self.client.state(node) != State.PRIMARY_STATE_ACTIVE:
-                        raise Fault(
-                            f"{node} deactivated itself{self._last_words(node)}. The robot was stopped; "
-                            f"continue with: {self.how_to_resume}"
-                        )
+                        raise self._fault(f"{node} deactivated itself{self._last_words(node)}. The robot was stopped")
+
+    def _tell_gate(self) -> None:
+        """On a robot neither an e-stop nor a latch ends the run: a person at the robot goes on with a reset."""
+        latched = self._gate if self._gate.startswith("latched") else ""
+        if latched != self._told_latch:
+            if latched:
+                name = self.graph.node.get_namespace().rstrip("/") + "/safety_monitor/reset"
+                self.tell(f"{latched} (ros2 service call {name} std_srvs/srv/Trigger)")
+            else:
+                self.tell("the gate was reset; it goes on")
+        self._told_latch = latched
 
     def _done(self) -> bool:
-        return self._outcome is not None and bool(self.outcome()["done"])
+        return bool(self.outcome.get("done"))
 
     def _revive_learner(self) -> None:
         """Configure and activate a restarted learner; it resumes from checkpoint and journal."""
@@ -274,6 +304,11 @@ class Conductor:
     def extract(self) -> None:
         """Stage two, after the learner has caught up with the journal."""
         self.ledger.begin("extraction")
+        if self.remote is not None:
+            self.tell("all is collected; waiting for the policy from `safe-support-ql learn` on another machine")
+            if not self.remote.fetch(lambda: self.graph.spin(lambda: False, 0.1), self.tell, self.note, EXTRACTION_S):
+                raise self._fault(f"no policy came from another machine within {EXTRACTION_S / 60:.0f} minutes")
+            return
         self.status.total, self.status.left_s, self.status.ticks_per_s = 0.0, None, 0.0
         end = time.monotonic() + EXTRACTION_S
         asked = self._restarts - 1
@@ -287,7 +322,7 @@ class Conductor:
                 except Died:
                     continue
                 if not answer.success:
-                    raise Fault(f"learner cannot extract: {answer.message}; continue with: {self.how_to_resume}")
+                    raise self._fault(f"learner cannot extract: {answer.message}")
                 asked, self._learner = self._restarts, {}
             self.graph.spin(lambda: self._learner.get("state") in ("exported", "error"), 0.5)
             if self._learner.get("state") == "exported":
@@ -296,8 +331,7 @@ class Conductor:
                 break
             self.status.note = _learning_note(self._learner)
         why = self._learner.get("error") or "the learner did not finish"
-        raise Fault(f"no policy was extracted: {why}; see {self.run.logs / 'learner.log'}; "
-                    f"continue with: {self.how_to_resume}")  # fmt: skip
+        raise self._fault(f"no policy was extracted: {why}; see {self.run.logs / 'learner.log'}")
 
     def stop(self) -> list[str]:
         """Stop the graph, see Graph.stop. Returns what went wrong."""
@@ -315,7 +349,6 @@ class Conductor:
         return content
 
     def close(self) -> None:
-        """Leave the graph."""
         self.graph.close()
 
 
@@ -325,7 +358,6 @@ def join_graph() -> None:
 
 
 def leave_graph() -> None:
-    """End ROS in this process."""
     rclpy.shutdown()
 
 
@@ -341,6 +373,18 @@ def other_monitors(seconds: float) -> list[str]:
         return sorted(found)
     finally:
         node.destroy_node()
+
+
+def heed_signals(conductor: Any, processes: bringup.Processes | None) -> None:
+    """The first Ctrl-C asks the conductor, or the campaign, to stop; the second kills the nodes that are its own."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        if conductor.interrupted and processes is not None:
+            processes.kill()
+        conductor.interrupted = True
+
+    for number in bringup.stop_signals():
+        signal.signal(number, interrupt)
 
 
 def conduct(conductor: Conductor) -> int:
@@ -401,6 +445,7 @@ def _learning_note(values: dict[str, str]) -> str:
 
 def main() -> None:
     """Conduct a run whose nodes a launch file owns."""
+    bringup.die_with_parent()
     join_graph()
     look = rclpy.create_node("conductor_parameters")
     folder = look.declare_parameter("run_dir", "").value
@@ -414,11 +459,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
-    def interrupt(number: int, frame: Any) -> None:
-        conductor.interrupted = True
-
-    for number in bringup.stop_signals():
-        signal.signal(number, interrupt)
+    heed_signals(conductor, None)
     status = conduct(conductor)
     conductor.close()
     leave_graph()

@@ -6,8 +6,6 @@ timers, handles all that are ready, and every 50 ms lets rclpy handle the rest (
 events).
 """
 
-from __future__ import annotations
-
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -56,7 +54,7 @@ class ShortPathExecutor(SingleThreadedExecutor):
                 if subscription.handle.pointer in messages:
                     for _ in range(BURST):
                         try:
-                            taken = subscription.handle.take_message(subscription.msg_type, False)
+                            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
                             if taken is None:
                                 break
                             subscription.callback(taken[0])

@@ -4,12 +4,12 @@ The graph consists of the real nodes as processes over DDS, in real time. Only t
 message, request and command passes a relay of this node; injection.py applies the fault. Times are on the steady clock.
 Unsafe visits are counted by the simulator on its ground truth.
 
-A fault begins while the robot moves (`Robot.in_motion`). All faults use the same graph, with a new episode or a reset
-between them.
+A fault begins while the robot moves (`Robot.in_motion`), or is there from the start of an episode. All faults use the
+same graph, with a new episode or a reset between them.
 """
 
-from __future__ import annotations
-
+import functools
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,10 +30,10 @@ from safe_support_ql.experiments.faults import COMMAND, REQUEST, Expect, Result,
 from safe_support_ql.nodes import lifecycle, native, tables, topics
 from safe_support_ql.nodes.executor import ShortPathExecutor
 from safe_support_ql.nodes.graph import START_S, Graph, Interrupted
-from safe_support_ql.nodes.injection import Injector
+from safe_support_ql.nodes.injection import Injector, Relay, RequestVector
 from safe_support_ql.nodes.lifecycle_client import Died, Fault, Refused
-from safe_support_ql.nodes.relay import Relay, RequestVector
-from safe_support_ql.recording.parts import Verdict
+from safe_support_ql.nodes.refusals import Refusals
+from safe_support_ql.recording.parts import OutcomeTable, Verdict
 from safe_support_ql.recording.summary import Progress, progress
 from safe_support_ql.robots.base import Estimate
 from safe_support_ql.robots.model import Floats
@@ -51,8 +51,6 @@ DRIVEN = "_driven"  # of the command behind it
 
 
 class Campaign:
-    """See the module."""
-
     def __init__(self, run: Run, settings: Config, phase: str, processes: bringup.Processes) -> None:
         """rclpy must be initialised; `open` brings the graph up."""
         self.run, self.processes, self.phase = run, processes, phase
@@ -78,10 +76,14 @@ class Campaign:
         self.codecs: dict[str, Any] = {}
         self.relays = self._relays()
         node = self.graph.node
-        node.create_subscription(JointState, topics.OUTCOME, self._on_outcome, topics.LATEST)
-        node.create_subscription(String, topics.GATE_STATE, self._on_gate, topics.LATCHED)
-        node.create_subscription(DiagnosticArray, topics.DECISION, self._on_decision, topics.RECORDED)
-        node.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, topics.CHAIN)
+        # Not logged: the first line of a process takes as long as ticks of a fast robot, and the relay is part of it.
+        refusals = Refusals(lambda text: self.logs.append((time.monotonic(), text)))
+        hear = functools.partial(refusals.subscribe, node)
+        hear(JointState, topics.OUTCOME, tables.decode_outcome, self._on_outcome, topics.LATEST)
+        hear(String, topics.GATE_STATE, tables.decode_gate_state, self._on_gate, topics.LATCHED)
+        hear(DiagnosticArray, topics.DECISION, tables.decode_decision, self._on_decision, topics.RECORDED)
+        hear(DiagnosticArray, topics.LEARNER_STATUS, tables.decode_learner, lambda values: None, topics.CHAIN)
+        hear(DiagnosticArray, topics.DIAGNOSTICS, tables.decode_status, self._on_diagnostics, topics.CHAIN)
         node.create_subscription(Log, "/rosout", self._on_log, topics.RECORDED)
         node.create_timer(RELAY_S, self._flush)
         self.injector = Injector(self.graph, self.relays, self.codecs)
@@ -133,8 +135,7 @@ class Campaign:
 
     def _flush(self) -> None:
         for relay in self.relays.values():
-            if relay.waiting:
-                relay.flush()
+            relay.flush()
 
     # --- observation -------------------------------------------------------------------------------------------------
 
@@ -160,24 +161,23 @@ class Campaign:
     def _in_motion(self, state: Floats) -> bool:
         return self.robot.in_motion(state, np.array(self._centre()))
 
-    def _on_decision(self, message: DiagnosticArray) -> None:
-        self.decisions.append((time.monotonic(), tables.decode_decision(message)))
+    def _on_decision(self, verdict: Verdict) -> None:
+        self.decisions.append((time.monotonic(), verdict))
 
-    def _on_gate(self, message: String) -> None:
-        self.gate = message.data
-        self.states.append((time.monotonic(), message.data))
+    def _on_gate(self, text: str) -> None:
+        self.gate = text
+        self.states.append((time.monotonic(), text))
 
     def _on_log(self, message: Log) -> None:
-        if message.name.endswith("safety_monitor"):
+        if message.level >= Log.WARN or message.name.endswith("safety_monitor"):
             self.logs.append((time.monotonic(), message.msg))
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        values = tables.decode_status(message)
+    def _on_diagnostics(self, values: dict[str, str]) -> None:
         if "refused_inputs" in values:
             self.refused = int(values["refused_inputs"]) + int(values["refused_requests"])
 
-    def _on_outcome(self, message: JointState) -> None:
-        table = tables.decode_outcome(message)[0]
+    def _on_outcome(self, arrived: tuple[OutcomeTable, int, str]) -> None:
+        table = arrived[0]
         same = table["session"] == self.outcome.get("session")
         new = int(table["unsafe_visits"] - (self.outcome["unsafe_visits"] if same else 0))
         self.visits += [time.monotonic()] * new
@@ -195,10 +195,9 @@ class Campaign:
     # --- between two faults ------------------------------------------------------------------------------------------
 
     def new_episode(self) -> None:
-        """Begin an episode in another arena."""
         self.client.deactivate("simulator")
         self.seed += 1
-        self.client.set("simulator", first_seed=self.seed)
+        self.client.set("simulator", first_seed=self.seed, **self.injector.lidar)
         self.client.activate("simulator")
 
     def open(self) -> None:
@@ -217,9 +216,7 @@ class Campaign:
             if node in self.injector.down:
                 self._bring_back(node)
         if self.client.state("simulator") != State.PRIMARY_STATE_ACTIVE:
-            self.seed += 1
-            self.client.set("simulator", first_seed=self.seed)
-            self.client.activate("simulator")
+            self.new_episode()
         end, answer = time.monotonic() + BACK_S, ""
         while self.gate.startswith("latched") and time.monotonic() < end:
             response = self.client.call("safety_monitor", Trigger, "safety_monitor/reset", Trigger.Request())
@@ -260,15 +257,16 @@ class Campaign:
         for _ in range(ATTEMPTS):
             seen.tries += 1
             self.arrange(fault)
-            if not self.get_moving(quiet=fault.expect is Expect.REFUSED):
+            if not fault.from_start and not self.get_moving(quiet=fault.expect is Expect.REFUSED):
                 seen.trouble = "the robot did not move"
                 return
-            episode, visits = self.outcome["episode"], len(self.visits)
+            episode, visits = self.outcome.get("episode"), len(self.visits)
             self.observe(fault, seen)
-            ended = self.outcome.get("episode") != episode and fault.target not in ("simulator", "safety_monitor")
+            own = fault.from_start or fault.target in ("simulator", "safety_monitor")  # ends episodes by its nature
+            ended = not own and self.outcome.get("episode") != episode
             if len(self.visits) > visits or not (ended or faults.hidden(fault, seen)):
                 return
-            self.back()
+            self.back(fault)
         seen.trouble = "each time, the episode ended or the robot hardly moved"
 
     def observe(self, fault: faults.Fault, seen: Seen) -> None:
@@ -276,6 +274,9 @@ class Campaign:
         decided, logged, refused, visits = len(self.decisions), len(self.logs), self.refused, len(self.visits)
         moved, asked = self.moved_s, time.monotonic()
         end = self.injector.begin(fault, seen)
+        if fault.from_start:
+            self.new_episode()
+            moved = self.moved_s
         try:
             onset = self._wait_out(fault, seen, asked if fault.expect is Expect.DRIVE else time.monotonic())
         finally:
@@ -285,6 +286,8 @@ class Campaign:
         def settled() -> bool:
             if fault.expect is Expect.LATCHED:
                 return self.gate.startswith("latched")
+            if fault.verb == "malformed":
+                return any(re.search(fault.cause, text) for _, text in self.logs[logged:])
             return fault.expect is not Expect.REFUSED or self.refused > refused
 
         self.graph.spin(settled, SETTLE_S)
@@ -324,8 +327,10 @@ class Campaign:
             self.graph.spin(lambda: False, AFTER_S)  # until /clock is received, nodes see the year 1970
             self.recover()
 
-    def back(self) -> None:
-        """Undo `arrange`."""
+    def back(self, fault: faults.Fault) -> None:
+        """Undo what outlasts the fault, such as `arrange`."""
+        if fault.from_start:
+            self.new_episode()
         if self.injector.clock_timer is not None:
             self.client.set("safety_monitor", use_sim_time=False)
             self.injector.stop_clock()
@@ -348,7 +353,7 @@ def conduct(
             try:
                 campaign.play_fault(fault, seen)
                 if number < len(chosen):
-                    campaign.back()
+                    campaign.back(fault)
                 broken = 0
             except (Fault, Refused, Died) as error:
                 broken += 1

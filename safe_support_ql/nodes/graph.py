@@ -99,9 +99,9 @@ class Graph:
     # --- up and down -------------------------------------------------------------------------------------------------
 
     def start(self, note: Callable[[str], None]) -> None:
-        """Start and configure all nodes, and activate all but the simulator and the policies. `note` shows each step.
+        """Start and configure all nodes, and activate all but the source of episodes and the policies.
 
-        Raises Refused if a node refuses its input, Fault if one does not start.
+        `note` shows each step. Raises Refused if a node refuses its input, Fault if one does not start.
         """
         nodes = self.run.nodes
         if self.processes is not None:
@@ -117,7 +117,7 @@ class Graph:
             note(f"configuring {name}")
             self.client.configure(name)
         for name in nodes:
-            if name not in ("simulator", "behavior_policy", "inference"):
+            if name not in (self.run.source, self.run.behavior, "inference"):
                 note(f"activating {name}")
                 self.client.activate(name)
         note("")

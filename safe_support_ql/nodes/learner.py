@@ -24,9 +24,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from std_srvs.srv import Trigger
 
 from safe_support_ql.nodes import lifecycle, tables, topics
-from safe_support_ql.recording.files import CHECKPOINT, CURVES, JOURNAL, POLICY
+from safe_support_ql.recording.files import CHECKPOINT, CURVES, JOURNAL, LEDGER, POLICY
 from safe_support_ql.recording.journal import JournalReader
-from safe_support_ql.recording.ledger import PHASES
+from safe_support_ql.recording.ledger import newest_head
 
 if TYPE_CHECKING:
     from safe_support_ql.learning.trainer import Trainer
@@ -41,7 +41,6 @@ class Learner(lifecycle.ManagedNode):
     """See the module. The worker owns the trainer from activation to deactivation; the node only reads `metrics`."""
 
     def __init__(self) -> None:
-        """Declare parameters."""
         super().__init__("learner")
         self.trainer: Trainer | None = None
         self.worker: threading.Thread | None = None
@@ -73,7 +72,6 @@ class Learner(lifecycle.ManagedNode):
         self.told, self.told_at = "", 0.0
 
     def activate(self) -> None:
-        """Start the worker."""
         self.stop_asked.clear()
         self.extract_asked.clear()
         self.error = ""
@@ -91,14 +89,12 @@ class Learner(lifecycle.ManagedNode):
         self.tell()
 
     def release(self) -> None:
-        """Forget the trainer."""
         self.trainer = None
         self.reader = None
 
     # --- ROS side ------------------------------------------------------------------------------------------------
 
     def on_extract(self, request: Any, response: Any) -> None:
-        """Ask for stage two."""
         if not self.active or self.state == "error":
             response.message = self.error or "the learner is not active"
             return
@@ -111,7 +107,6 @@ class Learner(lifecycle.ManagedNode):
             self.tell()
 
     def tell(self) -> None:
-        """Publish learner/status."""
         if self.state == "error" and self.told != "error":
             self.get_logger().error(f"learning stopped: {self.error}; the journal and the last checkpoint are kept")
         self.told, self.told_at = self.state, time.monotonic()
@@ -130,7 +125,6 @@ class Learner(lifecycle.ManagedNode):
             self.error, self.state = str(failure), "error"
 
     def learn(self) -> None:
-        """Read, update, save, and extract if requested."""
         from safe_support_ql.learning.checkpoint import save_checkpoint
 
         assert self.trainer is not None
@@ -182,10 +176,9 @@ class Learner(lifecycle.ManagedNode):
                     f"{self.reader.path}: recorded for another robot, action space or safety configuration"
                 )
         records = self.reader.read()
-        learned = records[records["phase"] == PHASES.index("collection")]
-        if len(learned):
-            from safe_support_ql.learning.ingest import replay_rows
+        from safe_support_ql.learning.ingest import collected, replay_rows
 
+        if len(learned := collected(records)):
             trainer.replay.append(replay_rows(learned, self.settings.robot, self.settings.behavior))
         return len(records)
 
@@ -200,13 +193,14 @@ class Learner(lifecycle.ManagedNode):
             if self.stop_asked.is_set():
                 raise _StopExtraction
 
-        from safe_support_ql.learning.publish import publish_policy
+        from safe_support_ql.learning.export import publish_policy
 
         settings = self.settings
         try:
+            path, robot = self.folder / POLICY, settings.robot
             publish_policy(
-                self.folder / POLICY, trainer, settings.robot, self.continuous, settings.safety_hash,
-                trainer.config.seed, progress,
+                path, trainer, robot, self.continuous, settings.safety_hash, progress,
+                lambda: newest_head(self.folder / LEDGER),
             )  # fmt: skip
         except _StopExtraction:
             return
@@ -235,12 +229,10 @@ class Curves:
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
 
     def close(self) -> None:
-        """Flush."""
         self._writer.close()
 
 
 def main() -> None:
-    """Run the node as a process."""
     # One thread: the other nodes need the cores as well. torch reads this when `configure` imports it.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     lifecycle.main(Learner)

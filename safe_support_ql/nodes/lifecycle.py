@@ -10,10 +10,9 @@ success=false; an exception in a callback is logged and deactivates the node (se
 and cleans up the node, and then ends the context.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
+import inspect
 import math
 import os
 import signal
@@ -27,7 +26,8 @@ from types import FrameType
 from typing import Any
 
 import rclpy
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException
@@ -37,8 +37,11 @@ from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
 from safe_support_ql import bringup, config
+from safe_support_ql.nodes import topics
 from safe_support_ql.nodes.executor import ShortPathExecutor
-from safe_support_ql.recording.ledger import PHASES
+from safe_support_ql.nodes.refusals import Refusals, decoded
+from safe_support_ql.nodes.tables import encode_status
+from safe_support_ql.recording.ledger import PHASES, SENSORS, TRUTH
 
 WAKE_S = 0.1  # longest time until a signal is noticed
 LEAVE_S = 5.0
@@ -56,6 +59,7 @@ class Declared:
     options: tuple[str, ...] = ()
     low: float = -math.inf
     high: float = math.inf
+    live: bool = False  # whether it can be set at any time, also while the node is active
 
 
 COMMON = (
@@ -69,26 +73,47 @@ COMMON = (
     Declared("stamped_cmd", True, "command with a header, if the robot has both types"),
 )  # fmt: skip
 
+EPISODIC = (
+    Declared("phase", "collection", "phase that the ticks are counted for", fixed=False, options=PHASES),
+    Declared("first_seed", 0, "seed of the first episode; the next one takes the next", False, low=0, high=2**62),
+    Declared("first_episode", 1, "number of the first episode after configure", low=1, high=2**32 - 1),
+    Declared("episodes", 0, "stop after this many episodes; 0: endless", False, low=0, high=2**31 - 1),
+    Declared("ticks", 0, "stop after this many control ticks; 0: endless", False, low=0, high=2**31 - 1),
+)
+
 OWN: dict[str, tuple[Declared, ...]] = {
     "simulator": (
-        Declared("phase", "collection", "phase that the ticks are counted for", fixed=False, options=PHASES),
-        Declared("first_seed", 0, "seed of the first arena; the next episode takes the next", False, low=0, high=2**62),
-        Declared("first_episode", 1, "number of the first episode after configure", low=1, high=2**32 - 1),
-        Declared("episodes", 0, "stop after this many episodes; 0: endless", False, low=0, high=2**31 - 1),
+        *EPISODIC,
         Declared("gui", False, "show PyBullet's window"),
-        Declared("ticks", 0, "stop after this many control ticks; 0: endless", False, low=0, high=2**31 - 1),
+        Declared("lidar_phase_s", 0.0, "real time: lidars measure so long after the odometry", False, low=0, high=1),
+        Declared(
+            "lidar_turn_s", 0.0, "real time: a turn of a lidar takes so long; 0: as declared", False, low=0, high=1
+        ),
     ),
     "safety_monitor": (
         Declared("first_sequence", 0, "number of the first decision, one after the journal's last", low=0, high=2**62),
         Declared("recorder_required", True, "only the plan runs until a recorder is heard"),
         Declared("simulated", False, "a simulator may announce on 'episode' that it moved the robot"),
+        Declared(
+            "speed_cap",
+            -1.0,
+            "share of the range of each action that may be asked for; -1: session.speed_cap",
+            False,
+            low=-1,
+            high=1,
+            live=True,
+        ),
     ),
+    "task": EPISODIC,
     "behavior_policy": (),
+    "teleoperation": (),
     "inference": (
         Declared("model", "", "path of policy.onnx, with policy.json beside it"),
         Declared("greedy", False, "request the likeliest candidate instead of a draw", fixed=False),
+        Declared("validated", True, "only policies with a validation report that passed may drive"),
+        Declared("shadow", False, "answer on 'shadow', which the gate does not hear"),
     ),
-    "recorder": (),
+    "recorder": (Declared("judged_by", TRUTH, "what shows an unsafe visit, for the ledger", options=(TRUTH, SENSORS)),),
     "learner": (),
 }
 PARAMETERS = {node: COMMON + own for node, own in OWN.items()}
@@ -103,7 +128,6 @@ class ManagedNode(LifecycleNode):
         self.active = False
         self.leaving = False  # after a signal: transitions from outside are refused
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._kind = name
         self._table = {item.name: item for item in PARAMETERS[name]}
         for item in self._table.values():
             self.declare_parameter(item.name, item.default, _descriptor(item))
@@ -111,6 +135,9 @@ class ManagedNode(LifecycleNode):
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
         self._own: list[Any] = []
+        self.refusals = Refusals(self.get_logger().warning)  # no error: `last_words` looks for what ended a node
+        self._refusal_output = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, topics.CHAIN)
+        self.create_timer(1.0, self._guarded(self._show_refusals), clock=self.steady)
 
     # --- for subclasses ------------------------------------------------------------------------------------------
 
@@ -135,6 +162,10 @@ class ManagedNode(LifecycleNode):
         """Whether the reaction to a signal must wait, for at most LEAVE_S."""
         return False
 
+    def refuse(self, topic: str, why: str) -> None:
+        """A message on `topic` is malformed: count it, log it, go on. /diagnostics shows the counts."""
+        self.refusals.refuse(topic, why)
+
     def objection(self, transition: str) -> str:
         """Why the requested transition with this label is refused at present; '' if it is allowed."""
         return ""
@@ -148,7 +179,6 @@ class ManagedNode(LifecycleNode):
         return str(self._state_machine.current_state[1])
 
     def param(self, name: str) -> Any:
-        """The value of a declared parameter."""
         return self.get_parameter(name).value
 
     def load_config(self) -> config.Config:
@@ -166,12 +196,17 @@ class ManagedNode(LifecycleNode):
         return path
 
     def subscribe(
-        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile, native: bool = False,
-        lasting: bool = False,
+        self, kind: Any, topic: str, decode: Callable[[Any], Any], callback: Callable[[Any], None], qos: QoSProfile,
+        native: bool = False, lasting: bool = False, raw: bool = False,
     ) -> Any:  # fmt: skip
-        """A guarded subscription, removed at cleanup unless `lasting`. A `native` one warns of an incompatible QoS."""
+        """A guarded subscription: what `decode` makes of a message goes to `callback`.
+
+        A message for which `decode` raises ValueError is refused, see `refuse`. It is removed at cleanup unless
+        `lasting`. A `native` one warns of an incompatible QoS. `raw`: messages come as bytes, as they were serialized.
+        """
+        hear = self._guarded(decoded(decode, callback, functools.partial(self.refuse, topic)))
         events = SubscriptionEventCallbacks(use_default_callbacks=native)
-        entity = self.create_subscription(kind, topic, self._guarded(callback), qos, event_callbacks=events)
+        entity = self.create_subscription(kind, topic, hear, qos, event_callbacks=events, raw=raw)
         if not lasting:
             self._own.append((self.destroy_subscription, entity))
         return entity
@@ -211,6 +246,15 @@ class ManagedNode(LifecycleNode):
 
         return guarded
 
+    def _show_refusals(self) -> None:
+        """In /diagnostics, once a second, if there were any since the start of the process."""
+        if not self.refusals.counts:
+            return
+        name = f"{self.get_fully_qualified_name().lstrip('/')}: refused messages"
+        now_ns, newest = self.get_clock().now().nanoseconds, self.refusals.newest
+        robot = self.param("robot_id")
+        self._refusal_output.publish(encode_status(name, now_ns, newest, "warn", dict(self.refusals.counts), robot))
+
     def _attempt(self, what: str, action: Callable[[], None]) -> Exception | None:
         """Run `action`; report and return what it raises."""
         try:
@@ -232,6 +276,8 @@ class ManagedNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """unconfigured -> inactive, or back with everything released."""
         if self._attempt("configure refused", self.configure) is None:
+            # Before a process logs its first line, rclpy looks for who wrote it, in all modules: now, not at a fault.
+            inspect.getmodule(inspect.currentframe())
             return TransitionCallbackReturn.SUCCESS
         self._release()
         return TransitionCallbackReturn.FAILURE
@@ -303,7 +349,7 @@ class ManagedNode(LifecycleNode):
             if declared is None:
                 continue  # such as use_sim_time
             problem = _problem(declared, parameter.value)
-            if self.active or (declared.fixed and state == "inactive"):
+            if not declared.live and (self.active or (declared.fixed and state == "inactive")):
                 when = "before configure" if declared.fixed else "while inactive"
                 problem = f"parameter '{parameter.name}' can be set only {when}; the node is {state}"
             if problem:
@@ -327,8 +373,6 @@ def _descriptor(item: Declared) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(description=item.doc + choices)
     if type(item.default) is int and math.isfinite(item.low):
         descriptor.integer_range = [IntegerRange(from_value=int(item.low), to_value=int(item.high), step=1)]
-    elif type(item.default) is float and math.isfinite(item.low):
-        descriptor.floating_point_range = [FloatingPointRange(from_value=item.low, to_value=item.high, step=0.0)]
     return descriptor
 
 
@@ -400,6 +444,7 @@ def run(make: Callable[[], ManagedNode]) -> int:
 
 def main(make: Callable[[], ManagedNode]) -> None:
     """`run`, as the entry point of a process."""
+    bringup.die_with_parent()
     status = run(make)
     sys.stdout.flush()
     # Do not wait for threads of Fast DDS and torch: everything that matters was written and closed above.

@@ -1,7 +1,5 @@
 """Calls the lifecycle and parameter services of nodes, each call with a timeout and a watch on the node's process."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any
@@ -52,14 +50,16 @@ class LifecycleClient:
 
     def call(self, node: str, kind: Any, name: str, request: Any, timeout_s: float = CALL_S) -> Any:
         """One service call. Raises Died if the process ends before the answer, Fault if no answer comes."""
-        client = self._clients.get(name)
-        if client is None:
-            client = self._clients[name] = self._node.create_client(kind, name)
         end = time.monotonic() + timeout_s
         gone = self._watch(node)
         while time.monotonic() < end and not gone():
+            if name not in self._clients:
+                self._clients[name] = self._node.create_client(kind, name)
+            client = self._clients[name]
             if not client.service_is_ready():
-                self._spin(lambda: bool(client.service_is_ready()) or gone(), min(1.0, end - time.monotonic()))
+                self._spin(
+                    lambda: bool(self._clients[name].service_is_ready()) or gone(), min(1.0, end - time.monotonic())
+                )
                 continue
             future = client.call_async(request)
             # The service of a killed node looks ready until its lease ends, and a first request may be lost while
@@ -70,6 +70,8 @@ class LifecycleClient:
             if future.done():
                 return future.result()
             client.remove_pending_request(future)
+            if kind is GetState:  # a client that is still connected to a dead server may never find the new one
+                self._node.destroy_client(self._clients.pop(name))
         if gone():
             raise Died(node)
         words = self._last_words(node)

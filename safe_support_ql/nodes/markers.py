@@ -1,7 +1,5 @@
 """The geometry of safety/picture.py as markers for RViz."""
 
-from __future__ import annotations
-
 import numpy as np
 from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA

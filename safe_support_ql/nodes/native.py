@@ -6,13 +6,16 @@ import array
 import importlib
 import math
 import operator
+import struct
 from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
 
-from safe_support_ql.robots.base import Floats, Singles
+from safe_support_ql.robots.base import Floats, Robot, Singles
 from safe_support_ql.robots.world import Channel, CommandTopic
+
+Reading = tuple[Floats, int | None]  # a vector, and its stamp where the message has one
 
 
 def stamp_of(ns: int) -> Time:
@@ -23,6 +26,14 @@ def stamp_of(ns: int) -> Time:
 def nanoseconds(stamp: Time) -> int:
     """A stamp as nanoseconds."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def serialized_stamp(data: bytes) -> int:
+    """The stamp in a serialized message that begins with a header, as nanoseconds. Raises ValueError if it is cut."""
+    if len(data) < 12:
+        raise ValueError(f"a message of {len(data)} bytes has no header")
+    seconds, rest = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return int(seconds) * 1_000_000_000 + int(rest)
 
 
 def message_class(name: str) -> Any:
@@ -45,36 +56,43 @@ class ChannelCodec:
         self.stamped = hasattr(self._message, "header")
         self._arrays = any(path.endswith("[]") for path in channel.fields)
         paths = [path.removesuffix("[]") for path in channel.fields]
-        lengths = [channel.length if path.endswith("[]") else 1 for path in channel.fields]
+        # Of an array that may have any length, None.
+        lengths = [(channel.each or None) if path.endswith("[]") else 1 for path in channel.fields]
+        self._joints = Joints(channel) if channel.joints else None
         self._expected = list(zip(paths, lengths, strict=True))
         self._get = operator.attrgetter(*paths)
         self._constants = [(path, operator.attrgetter(path), value) for path, value in channel.constants.items()]
-        self._limits = [(path, operator.attrgetter(path), limit) for path, limit in channel.limits.items()]
+        self._bounds = [(path, operator.attrgetter(path), *bound) for path, bound in channel.bounds.items()]
         try:
             self._get(self._message)
-            for _, get, _ in self._limits:
-                get(self._message)
             self._set = _setters(self._message, channel.fields)
             for path, value in channel.constants.items():
                 assign(self._message, path, list(value) if isinstance(value, tuple) else value)
+            if channel.joints:
+                assign(self._message, "name", list(channel.joints))
         except AttributeError as error:
             raise ValueError(f"channel {channel.name}: {channel.type}: {error}") from None
+
+    def read(self, message: Any) -> Reading:
+        """The vector and its stamp. Raises ValueError as `decode` does."""
+        return self.decode(message), nanoseconds(message.header.stamp) if self.stamped else None
 
     def decode(self, message: Any) -> Floats:
         """The vector.
 
-        Raises ValueError if a constant or the length of an array differs, as in another robot's message, or if an
-        attribute lies outside its limits.
+        Raises ValueError if a constant or the length of an array differs, as in another robot's message, if something
+        is beyond its bound, or if a joint is missing or named twice.
         """
         for path, get, wanted in self._constants:
             found = get(message)
             if not _same(found, wanted):
-                raise ValueError(f"{self.channel.name}: {path} is {_short(found)}, expected {_short(wanted)}")
-        for path, get, (low, high, why) in self._limits:
-            found = get(message)
-            # 32 bit floats: the limit itself may arrive a little larger. Written this way, NaN is outside.
-            if not low <= found <= high + 1e-6 * abs(high):
-                raise ValueError(f"{self.channel.name}: {path} is {found:.6g}, must lie in [{low:g}, {high:g}]: {why}")
+                problem = f"{self.channel.name}: {path} is {_short(found)}, expected {_short(wanted)}"
+                raise ValueError(problem + self._remedy(path, wanted))
+        for path, get, most, meaning in self._bounds:
+            if abs(get(message)) > most:
+                raise ValueError(f"{self.channel.name}: {path} is {get(message):.3g}, beyond {most:g}: {meaning}")
+        if self._joints is not None:
+            return self._joints.values(message)
         values = self._get(message)
         if not self._arrays:
             return np.array(values if isinstance(values, tuple) else (values,), np.float64)
@@ -82,16 +100,73 @@ class ChannelCodec:
         parts = [np.atleast_1d(np.asarray(value, np.float64)) for value in values]
         # Check every array: if one is too short and another too long, their sum may still be right.
         for part, (path, length) in zip(parts, self._expected, strict=True):
-            if part.size != length:
+            if length is not None and part.size != length:
                 raise ValueError(f"{self.channel.name}: {path} has length {part.size}, expected {length}")
         return np.concatenate(parts)
+
+    def _remedy(self, path: str, wanted: Any) -> str:
+        """What to do about a frame of another name: no message says whether it is another place, too."""
+        if not path.endswith("frame_id"):
+            return ""
+        if self.channel.latched:  # somebody's wish, as from RViz, and no sensor's
+            return f"; the task node does where tf2 knows both, else transform it to {_short(wanted)} before it is sent"
+        setting = self.channel.settings.get(path, "its frame")
+        return f"; if that is its name, set {setting} in the robot's configuration"
 
     def encode(self, vector: Floats, stamp_ns: int) -> Any:
         """The message; the same object at every call, because publishing copies it."""
         if self.stamped:
             self._message.header.stamp = stamp_of(stamp_ns)
-        _write(self._set, vector, self.channel.length)
+        _write(self._set, vector, self.channel.each or len(vector) - self.channel.size)
         return self._message
+
+
+def admitted(robot: Robot, codec: ChannelCodec, message: Any) -> tuple[Floats, int | None, float]:
+    """(vector, its stamp, how long after that it was measured [s]) of a message that a gate of `robot` would take.
+
+    Raises ValueError as a gate refuses: what it does not know must count for nobody.
+    """
+    vector, stamp_ns = codec.read(message)
+    if codec.channel.finite and not np.isfinite(vector).all():
+        raise ValueError(f"{codec.channel.name}: holds a NaN or infinity")
+    return vector, stamp_ns, robot.admit(codec.channel.name, vector)
+
+
+class Joints:
+    """The joints of a channel in a JointState of any robot: found by name, in any order, among any others."""
+
+    def __init__(self, channel: Channel) -> None:
+        """Raises ValueError if a field is none of a JointState's arrays."""
+        self._topic, self._joints = channel.name, channel.joints
+        self._paths = [path.removesuffix("[]") for path in channel.fields]
+        if not all(path.endswith("[]") for path in channel.fields):
+            raise ValueError(f"channel {channel.name}: with joints, every field must be an array")
+        self._names: list[str] | None = None  # of the newest message: a driver names its joints in one order
+        self._places: list[int] = []
+
+    def values(self, message: Any) -> Floats:
+        """Each field's values of our joints. Raises ValueError naming the joint that is missing or has no number."""
+        names = list(message.name)
+        if names != self._names:
+            self._places, self._names = [self._place(joint, names) for joint in self._joints], names
+        parts = []
+        for path in self._paths:
+            found = np.asarray(getattr(message, path), np.float64)
+            if found.size > len(names) or found.size <= max(self._places):
+                raise ValueError(f"{self._topic}: {path} has length {found.size}, but name has {len(names)}")
+            parts.append(found[self._places])
+            for joint, value in zip(self._joints, parts[-1].tolist(), strict=True):
+                if not math.isfinite(value):
+                    raise ValueError(f"{self._topic}: holds a NaN or infinity: {path} of joint '{joint}' is {value}")
+        return np.concatenate(parts)
+
+    def _place(self, joint: str, names: list[str]) -> int:
+        if names.count(joint) > 1:
+            raise ValueError(f"{self._topic}: joint '{joint}' is named {names.count(joint)} times")
+        if joint not in names:
+            held = ", ".join(names) or "none"
+            raise ValueError(f"{self._topic}: joint '{joint}' is missing, it holds {held}")
+        return names.index(joint)
 
 
 class CommandCodec:
@@ -102,6 +177,7 @@ class CommandCodec:
         plain = not stamped and bool(command.unstamped_type)
         kind, fields = (command.unstamped_type, command.unstamped_fields) if plain else (command.type, command.fields)
         self.type = message_class(kind)
+        self._name = command.name
         self._message = self.type()
         self._header = hasattr(self._message, "header")
         try:
@@ -121,10 +197,13 @@ class CommandCodec:
         return self._message
 
     def decode(self, message: Any) -> Floats:
-        """The commanded action."""
+        """The commanded action. Raises ValueError if it holds a NaN or infinity."""
         values = self._get(message)
         parts = values if isinstance(values, tuple) else (values,)
-        return np.concatenate([np.atleast_1d(np.asarray(part, np.float64)) for part in parts])
+        action = np.concatenate([np.atleast_1d(np.asarray(part, np.float64)) for part in parts])
+        if not np.isfinite(action).all():
+            raise ValueError(f"{self._name}: holds a NaN or infinity")
+        return action
 
 
 def _setters(message: Any, fields: tuple[str, ...]) -> list[tuple[Any, str, str]]:

@@ -18,16 +18,22 @@ Activation is refused while anyone else publishes the command, after waiting for
 and a foreign publisher that comes later latches. So does a recorder that is lost for longer than `latch_after_s`: the
 plan runs at once, and nothing moves unrecorded. A latch outlives deactivation and cleanup: only the reset service ends
 it.
+
+In real time the gate stays closed and silent while nobody who listens can hear its command, by the graph; a drive that
+comes later opens it. If that happens in motion the plan runs. A malformed message is refused, counted and named.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 import time
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.duration import Duration
 from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import String, UInt64
 from std_srvs.srv import Trigger
@@ -35,23 +41,27 @@ from visualization_msgs.msg import MarkerArray
 
 from safe_support_ql.nodes import lifecycle, native, tables, topics
 from safe_support_ql.nodes.candidates import CandidateCodec, RequestCodec
+from safe_support_ql.nodes.dead_man import DeadMan
 from safe_support_ql.nodes.diagnosis import LEVEL, diagnose
 from safe_support_ql.nodes.e_stop import E_STOPPED, EStop
 from safe_support_ql.nodes.markers import encode_markers
 from safe_support_ql.nodes.watchdogs import (
     ClockWatch,
     DelayWatch,
+    ListenerWatch,
+    PolicyWatch,
     PublisherWatch,
     RecorderWatch,
     foreign_command,
     unheard_e_stop,
 )
-from safe_support_ql.robots.base import LATE
+from safe_support_ql.recording.session import restrict
+from safe_support_ql.recording.summary import progress
+from safe_support_ql.robots.base import LATE, Singles
 from safe_support_ql.robots.model import Floats
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.cause import NONE, Cause
 from safe_support_ql.safety.gate import Decision, Gate, State
-from safe_support_ql.safety.mismatch import Mismatch
 from safe_support_ql.safety.picture import draw
 from safe_support_ql.safety.reasons import STALLED
 from safe_support_ql.safety.timing import Clock
@@ -59,6 +69,8 @@ from safe_support_ql.safety.timing import Clock
 LOCKSTEP_CHECK_S = 0.02
 EARLY = 0.95  # of a period: a state so much newer begins a cycle; without one it begins `LATE` periods after the last
 DRAW_S = 0.2
+ACKED = Duration(seconds=0.5)  # most of the time that readers have to take the last decisions; a dead one never does
+UNDER_WAY_NS = 1_000_000_000  # a message of the episode before is not older; an older stamp is one of another clock
 
 
 class SafetyMonitor(lifecycle.ManagedNode):
@@ -76,7 +88,6 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.recorder_watch = RecorderWatch()
         self.next_sequence = 0  # of the decisions of this process
         self.stopping_until = 0
-        self.mismatch: Mismatch | None = None
         self.e_stop = EStop(self, self._latch_at_once)
 
     def configure(self) -> None:
@@ -86,17 +97,16 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.lockstep = self.param("clock") == "lockstep"
         continuous = self.param("continuous")
         self.codecs = [native.ChannelCodec(channel) for channel in robot.channels]
+        self.doubled: list[Cause] = []  # sensors that several nodes publish
         self.commands = native.CommandCodec(robot.command, self.param("stamped_cmd"))
         self.candidate_codec = CandidateCodec(robot, continuous)
         self.requests = RequestCodec(robot)
-        first_sequence = max(self.param("first_sequence"), self.next_sequence)
+        first_sequence = max(self.param("first_sequence"), self.next_sequence, self._recorded())
         clock = Clock(self.param("clock"))
         self.gate = Gate(robot, settings.gate, continuous, self.param("seed"), first_sequence, clock)
         self.gate.recorder.required = self.param("recorder_required") or self.recorder_watch.heard
         if cause := self.latched_by or (E_STOPPED if self.e_stop.pressed() else NONE):
             self.gate.latch(cause)
-            if self.mismatch is not None:
-                self.gate.mismatch.keep(self.mismatch)
         deadline = settings.gate.request_deadline_s or robot.period / 2
         self.deadline_ns = round(1e9 * (settings.gate.lockstep_timeout_s if self.lockstep else deadline))
         # The deadline is noticed by a timer, so a command may act that much later.
@@ -116,6 +126,15 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.forget(0)
 
         self.command_output = self.advertise(self.commands.type, robot.command.name, topics.LATEST, native=True)
+        self.listener_watch = ListenerWatch(self, self.command_output, robot.command)
+        self.dead_man: DeadMan | None = None
+        self.first_cap = 1.0
+        if not self.param("simulated"):  # a simulated robot is nobody's session
+            session = settings.session
+            self.first_cap = session.speed_cap
+            restrict(self.gate, session)
+            if session.dead_man:
+                self.dead_man = DeadMan(self, session.dead_man_age, self.on_released)
         self.publisher_watch = PublisherWatch(self, self.command_output.topic_name, self.codecs)
         self.candidate_output = self.advertise(PointCloud2, topics.CANDIDATES, topics.RECORDED)
         self.decision_output = self.advertise(DiagnosticArray, topics.DECISION, topics.RECORDED)
@@ -125,18 +144,20 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.markers = self.advertise(MarkerArray, topics.MARKERS, topics.LATEST)
         for codec in self.codecs:
             quality = topics.CHAIN if codec.channel.latched else topics.SENSOR
-            self.subscribe(
-                codec.type, codec.channel.name, functools.partial(self.on_channel, codec), quality, native=True
-            )
-        self.subscribe(JointState, topics.REQUEST, self.on_request, topics.ONCE)
+            heard = functools.partial(self.on_channel, codec)
+            topic = codec.channel.topic or codec.channel.name
+            self.subscribe(codec.type, topic, codec.read, heard, quality, native=True)
+        requests = self.subscribe(JointState, topics.REQUEST, self.requests.decode, self.on_request, topics.ONCE)
+        self.policy_watch = PolicyWatch(self, requests.topic_name)
         if self.param("simulated"):
-            self.subscribe(DiagnosticArray, topics.EPISODE, self.on_episode, topics.CHAIN)
-        self.subscribe(UInt64, topics.HEARTBEAT, self.on_heartbeat, topics.LATEST)
+            self.subscribe(DiagnosticArray, topics.EPISODE, tables.decode_episode, self.on_episode, topics.CHAIN)
+        number = operator.attrgetter("data")
+        self.subscribe(UInt64, topics.HEARTBEAT, number, self.on_heartbeat, topics.CHAIN)
         self.serve(Trigger, "~/reset", self.on_reset)
         self.every(look_s, self.on_timer)
         self.every(1.0, self.on_second)
         self.every(DRAW_S, self.on_draw)
-        # The first line that a process logs takes 40 ms, in which rclpy looks for who wrote it: not at the first fault.
+        # The first line of a process takes some of the time of a tick, see `on_configure`, too: not at the first fault.
         self.get_logger().info("the certificate is compiled")
         if not self.lockstep and (problem := lifecycle.real_time_priority(lifecycle.GATE_PRIORITY)):
             self.get_logger().warning(
@@ -156,10 +177,12 @@ class SafetyMonitor(lifecycle.ManagedNode):
             raise ValueError(str(unheard_e_stop(kinds)))
         assert self.gate is not None
         if not self.linger():  # else the plan still runs, and goes on from what it knows
+            self.gate.close()
             self.gate.new_episode(self.gate.episode)
             self.episode_key = -1
             self.forget(0)
         self.stopping_until = 0
+        self._look_for_listeners()
         self.next_cycle = time.monotonic_ns()
         self.clock_watch = ClockWatch()
         self.tell_state()
@@ -190,10 +213,10 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if self.gate is None:
             return
         self.latched_by = self.gate.cause if self.gate.state is State.LATCHED else NONE
-        self.mismatch = self.gate.mismatch if self.latched_by else None
         try:
             if self.linger():
                 self.run_plan()
+            self.decision_output.wait_for_all_acked(ACKED)  # this process may end next, and with it what it sent
         finally:
             self.next_sequence = self.gate.sequence
             self.stopping_until = 0
@@ -213,26 +236,37 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Whether commands go out: active, or still stopping."""
         return self.active or time.monotonic_ns() < self.stopping_until
 
+    def _recorded(self) -> int:
+        """The number after the last one in the record of this run: a monitor that is started again goes on there."""
+        folder = self.param("run_dir")
+        return progress(Path(folder)).first_sequence if folder and Path(folder).is_dir() else 0
+
     # --- what comes in -------------------------------------------------------------------------------------------
 
-    def on_channel(self, codec: native.ChannelCodec, message: Any) -> None:
+    def refuse(self, topic: str, why: str) -> None:
+        """See ManagedNode; the gate names a refused input as the reason why the last one ages."""
+        super().refuse(topic, why)
+        if self.gate is None:
+            return
+        if topic == topics.REQUEST:
+            self.gate.counters.refused_requests += 1
+        for codec in self.codecs:  # a channel's name need not be its topic's
+            if topic == (codec.channel.topic or codec.channel.name):
+                self.gate.refuse(codec.channel.name, Cause.of(why))
+
+    def on_channel(self, codec: native.ChannelCodec, reading: native.Reading) -> None:
         """A native input: to the gate at once (real time), or when the whole state is there (lock-step)."""
         if not self.running():
             return
         assert self.gate is not None
         name, latched = codec.channel.name, codec.channel.latched
         now_ns = self.stamp_ns if self.lockstep else self.get_clock().now().nanoseconds
-        stamp_ns = native.nanoseconds(message.header.stamp) if codec.stamped else now_ns
-        if stamp_ns < self.start_ns:
+        vector, stamp_ns = reading[0], now_ns if reading[1] is None else reading[1]
+        if stamp_ns < self.start_ns and (self.lockstep or stamp_ns > self.start_ns - UNDER_WAY_NS):
             return  # of the episode before
         if self.lockstep and not latched and stamp_ns <= self.stamp_ns:
             if stamp_ns == self.stamp_ns and codec is self.codecs[0]:
                 self.repeat()
-            return
-        try:
-            vector = codec.decode(message)
-        except ValueError as error:
-            self.get_logger().error(str(self.gate.refuse(name, Cause(str(error)))), throttle_duration_sec=1.0)
             return
         if self.lockstep:
             self.collect(name, latched, vector, stamp_ns)
@@ -265,28 +299,28 @@ class SafetyMonitor(lifecycle.ManagedNode):
         self.stamp_ns = self.pending_ns
         self.begin(self.stamp_ns)
 
-    def on_request(self, message: JointState) -> None:
+    def on_released(self) -> None:
+        """Nobody holds the dead-man switch any more: the plan, now."""
+        if self.running() and self.open:
+            self.run_plan()
+
+    def on_request(self, request: tuple[int, Singles, str]) -> None:
         """An answer. A late one answers no open cycle: the gate counts it and nothing else happens."""
         if not self.active:
             return
         assert self.gate is not None
-        try:
-            id, action = self.requests.decode(message)
-        except ValueError as error:
-            self.gate.counters.refused_requests += 1
-            self.get_logger().error(str(error), throttle_duration_sec=1.0)
-            return
+        id, action, source = request
         decided_ns = time.monotonic_ns()
         decision = self.gate.request(id, action, decided_ns)
         if decision is not None:
             self.publish(decision, decided_ns)
+        self.policy_watch.asked(id, action, source, decided_ns)
 
-    def on_episode(self, message: DiagnosticArray) -> None:
+    def on_episode(self, episode: tables.Episode) -> None:
         """The simulator put the robot somewhere else: forget, then say so."""
         if not self.active:
             return
         assert self.gate is not None
-        episode = tables.decode_episode(message)
         if episode.key != self.episode_key:
             if self.open:
                 self.run_plan()
@@ -295,10 +329,18 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.forget(episode.start_ns)
         self.ack_output.publish(UInt64(data=episode.key))
 
-    def on_heartbeat(self, message: UInt64) -> None:
+    def on_heartbeat(self, recorded: int) -> None:
         """Up to which decision the recorder has written."""
-        if self.gate is not None:
-            self.gate.recorder_alive(message.data, time.monotonic_ns())
+        if self.gate is None:
+            return
+        now, following = time.monotonic_ns(), self.gate.sequence
+        foreign = recorded > following
+        if foreign:
+            self.refuse(topics.HEARTBEAT, f"confirms decisions up to {recorded}, but {following} is the next one here")
+        # The last good one ages; only once it is too old is the refused one the cause.
+        if not foreign or self.gate.recorder_problem(now):
+            self.gate.recorder_alive(recorded, now)
+        if not foreign:
             self.recorder_watch.on_heartbeat(self.gate)
 
     def _latch_at_once(self, cause: Cause) -> None:
@@ -351,6 +393,8 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Certify and ask; without a state, decide blind."""
         assert self.gate is not None
         self.opened = time.monotonic_ns()
+        cap = self.param("speed_cap")
+        self.gate.support.cap = cap if cap >= 0.0 else self.first_cap
         candidates: CandidateSet | None = self.gate.begin(now_ns, self.opened, self.latency, self.late_s)
         self.certificate_us = (time.monotonic_ns() - self.opened) // 1000
         if candidates is None:
@@ -383,10 +427,10 @@ class SafetyMonitor(lifecycle.ManagedNode):
             self.delay_watch.sent(decided_ns)
         if self.gate.state is State.LATCHED:
             decision = dataclasses.replace(decision, message=str(self.gate.cause))
-        elif self.delay_watch.unsure(decided_ns) and self.gate.state is State.BACKUP:
+        elif (why := self._not_asking(decided_ns)) and self.gate.state is State.BACKUP:
             if decision.reason == "no_request" or not decision.message:  # else another cause is named
-                self.gate.cause = STALLED
-                decision = dataclasses.replace(decision, message=str(STALLED))
+                self.gate.cause = why
+                decision = dataclasses.replace(decision, message=str(why))
         self.decision_message = tables.encode_decision(decision, self.certificate_us)
         self.decision_output.publish(self.decision_message)
         if self.lockstep:
@@ -410,7 +454,10 @@ class SafetyMonitor(lifecycle.ManagedNode):
         assert self.gate is not None
         now = time.monotonic_ns()
         if not self.lockstep:
-            cause = self.clock_watch.look(self.get_clock().now().nanoseconds, now)
+            now_ns = self.get_clock().now().nanoseconds
+            cause = self.clock_watch.look(now_ns, now)
+            if cause:
+                self.start_ns = min(self.start_ns, now_ns)  # else new states would count as old, if it jumped back
             # A closed gate has seen nothing yet, and a simulated clock begins with a jump.
             if cause and self.gate.state is not State.CLOSED:
                 self._latch_at_once(cause)
@@ -422,7 +469,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
     def fresh(self, now: int) -> bool:
         """Real time: whether a complete state waits, a period newer than that of the last cycle."""
         assert self.gate is not None
-        newer = self.gate.inputs.instant_ns - self.begun_ns >= EARLY * self.period_ns
+        instant_ns = self.gate.inputs.instant_ns
+        newer = instant_ns - self.begun_ns >= EARLY * self.period_ns
+        newer = newer or 0 < instant_ns < self.begun_ns  # their clock stepped back
         return newer and not self.open and now - self.opened >= self.period_ns // 2
 
     def cycle(self) -> None:
@@ -433,10 +482,24 @@ class SafetyMonitor(lifecycle.ManagedNode):
         if self.open:
             self.run_plan()
         self.begun_ns = self.gate.inputs.instant_ns
+        # While somebody hears it, `on_second` looks: a look at the graph takes time from the cycle.
+        unheard = self.listener_watch.unheard and self.listener_watch.look(now)
+        released = self.dead_man.problem(now) if self.dead_man else NONE
+        if (why := unheard or released) and self.gate.state is State.CLOSED:
+            # Nothing moves yet, and nothing may, or nothing that is sent would arrive: ask for no motion, and say why.
+            self.opened, self.reason, self.gate.cause = now, "closed", why
+            self.tell_state()
+            return
         self.begin(self.get_clock().now().nanoseconds)
-        asking = self.active and self.gate.state is not State.LATCHED and not self.delay_watch.unsure(now)
+        asking = self.active and self.gate.state is not State.LATCHED and not self._not_asking(now)
         if self.open and not asking:
             self.run_plan()
+
+    def _not_asking(self, now: int) -> Cause:
+        """Why no request would be executed as it was certified."""
+        if self.delay_watch.unsure(now):
+            return STALLED
+        return self.listener_watch.unheard or (self.dead_man.problem(now) if self.dead_man else NONE)
 
     # --- what others may know ------------------------------------------------------------------------------------
 
@@ -472,13 +535,21 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Diagnostics, and a look for others that publish the command, or an e-stop of another type."""
         if self.gate is None:
             return
+        self._look_for_listeners()
+        self.doubled = self.publisher_watch.doubled_inputs()
         self.send_diagnostics()
         if not self.active:
             return
+        if notes := self.notes():
+            self.get_logger().warning(" | ".join(map(str, notes)), throttle_duration_sec=5.0)
         if foreign := self.publisher_watch.foreign():
             self._latch_at_once(foreign_command(foreign))
         elif kinds := self.publisher_watch.unheard_e_stops():
             self._latch_at_once(unheard_e_stop(kinds).then("call the reset service"))
+
+    def _look_for_listeners(self) -> None:
+        if not self.lockstep:  # there the decision moves the robot
+            self.listener_watch.look(time.monotonic_ns())
 
     def on_draw(self) -> None:
         """Markers, where somebody looks at them and no request is due."""
@@ -498,8 +569,20 @@ class SafetyMonitor(lifecycle.ManagedNode):
         name = f"{self.get_fully_qualified_name().lstrip('/')}: gate"
         stamp = self.get_clock().now().nanoseconds
         level, values = LEVEL[self.gate.state], diagnose(self.gate, self.reason)
+        message, notes = str(self.gate.cause), self.notes()
+        if notes:
+            level, message = "warn" if level == "ok" else level, message or str(notes[0])
+            values |= {f"warning {number}": note for number, note in enumerate(notes, 1)}
         robot = self.param("robot_id")
-        self.diagnostics.publish(tables.encode_status(name, stamp, str(self.gate.cause), level, values, robot))
+        self.diagnostics.publish(tables.encode_status(name, stamp, message, level, values, robot))
+
+    def notes(self) -> list[Cause]:
+        """What is wrong around the gate: who cannot hear the command, a second policy, and a second driver."""
+        if not self.active:
+            return []
+        deaf, unheard = self.listener_watch.deaf, self.listener_watch.unheard
+        found = [*deaf, NONE if unheard in deaf else unheard, self.policy_watch.lately(time.monotonic_ns())]
+        return [*(note for note in found if note), *self.doubled]
 
 
 def main() -> None:

@@ -1,22 +1,4 @@
-"""The names of all topics, who publishes and subscribes to them, and their quality of service: new topics go here.
-
-Relative topics (a namespace per robot works):
-
-    <robot.channels>     native types      simulator | robot -> safety_monitor
-    <robot.command>      native type       safety_monitor -> robot (real-time simulator)
-    candidates           PointCloud2       safety_monitor -> behavior_policy, inference, recorder
-    request              JointState        behavior_policy | inference -> safety_monitor
-    decision             DiagnosticArray   safety_monitor -> simulator, recorder, panel
-    episode              DiagnosticArray   simulator -> safety_monitor, recorder; re-sent until acknowledged
-    episode_ack          UInt64            safety_monitor -> simulator: the `key` of the episode message
-    outcome              JointState        simulator -> recorder, conductor, panel
-    recorder/heartbeat   UInt64            recorder -> safety_monitor: every decision below this number is written
-    learner/status       DiagnosticArray   learner -> conductor, panel
-    gate_state           String, latched   safety_monitor: "<state>: <cause>"
-    e_stop               Bool              anyone -> safety_monitor: true latches
-    markers              MarkerArray       safety_monitor -> RViz, 5 Hz while there is a subscriber
-    /diagnostics         DiagnosticArray   safety_monitor
-"""
+"""The names of all topics, and their quality of service: new topics go here, and into the table of docs/topics.md."""
 
 from __future__ import annotations
 
@@ -25,7 +7,10 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 CANDIDATES, REQUEST, DECISION = "candidates", "request", "decision"
 EPISODE, EPISODE_ACK, OUTCOME = "episode", "episode_ack", "outcome"
 HEARTBEAT, LEARNER_STATUS, GATE_STATE, E_STOP = "recorder/heartbeat", "learner/status", "gate_state", "e_stop"
-MARKERS = "markers"
+LEDGER_HEAD, MARKERS = "recorder/ledger_head", "markers"
+HOLD, DEAD_MAN, TELEOP = "hold", "dead_man", "teleop/"
+COURIER_WANT, COURIER_PART = "courier/want", "courier/part"
+SHADOW, MODEL_SWAP, MODEL_ACTIVE = "shadow", "model/swap", "model/active"
 DIAGNOSTICS = "/diagnostics"  # the only absolute name, because tools expect it
 
 
@@ -38,6 +23,7 @@ LATEST = reliable(1)
 CHAIN = reliable(10)
 RECORDED = reliable(1000)  # for messages that must not be lost while a disk syncs or a certificate is compiled
 SENSOR = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+HEARD = QoSProfile(depth=1000, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)  # of these
 # Readers on the path of a tick: lock-step sends again what was lost, real time has a next one, and acknowledgements
 # wake two processes each.
 ONCE = QoSProfile(depth=2, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)

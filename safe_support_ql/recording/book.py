@@ -1,7 +1,5 @@
 """Counts per phase since the run began, kept over crash and resume: another number to count goes here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -52,7 +50,6 @@ class Book:
                 self.sequence = event["sequence"]
 
     def totals(self, phase: str) -> Totals:
-        """Counts of `phase`."""
         return self.phases.setdefault(phase, Totals())
 
     def outcome(self, phase: str, table: Mapping[str, float]) -> int:

@@ -1,7 +1,5 @@
 """Exact statistical bounds on a rate or a proportion, as in docs/method.md."""
 
-from __future__ import annotations
-
 
 def rate_upper_bound(events: int, hours: float, confidence: float = 0.95) -> float:
     """One-sided exact Poisson upper bound on a rate per hour; for zero events 3.0/hours at 95 %."""

@@ -1,6 +1,4 @@
-"""The names of all files in a run's folder (add another one here), and how a file is replaced atomically."""
-
-from __future__ import annotations
+"""The names of all files in a run's folder (add another one here), how paths are shown and files replaced."""
 
 import json
 import os
@@ -10,7 +8,8 @@ from typing import Any, BinaryIO
 
 CONFIG, SESSION = "config.yaml", "session.json"  # settings of the run
 JOURNAL, LEDGER = "journal.bin", "ledger.jsonl"  # what happened
-CHECKPOINT, POLICY = "checkpoint.pt", "policy.onnx"  # what was learned
+INPUTS = "inputs.bin"  # the native messages of that
+CHECKPOINT, POLICY, MANIFEST = "checkpoint.pt", "policy.onnx", "policy.json"  # what was learned
 SUMMARY, PICTURE = "summary.json", "report.png"  # results
 LOGS, CURVES = "logs", "tensorboard"  # folders
 RUN_LOCK, RECORDER_LOCK = ".lock", ".recorder.lock"  # held by the conductor, and by the writer of journal and ledger
@@ -34,6 +33,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.close(directory)
 
 
+def shown(path: Path) -> Path:
+    """`path` as typed in the working directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write `value` as indented JSON, atomically. Raises OSError, and ValueError for a NaN or infinity."""
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
@@ -52,7 +56,6 @@ class AppendOnly:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Sync and close."""
         self.sync()
         self._file.close()
 

@@ -1,7 +1,5 @@
 """Joins the decision, the candidate set and the outcome of a tick, which arrive on three topics in any order."""
 
-from __future__ import annotations
-
 from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
 
@@ -16,6 +14,9 @@ from safe_support_ql.safety.gate import REASONS, VERDICTS
 
 WAIT_S = 1.0  # how long a decision waits for its parts on the other topics
 KEPT_SETS = 5000
+CLOSED = "closed"  # why a decision is not journalled that was made before the gate was open: nothing is learnt from it
+IDLE = "idle"  # the same of one between two episodes of a robot
+MOST_SKIPPED = 1_000_000  # numbers between two decisions heard by one recorder: hours of them
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Arrived:
     terminated: bool = False
     truncated: bool = False
     reward: float = 0.0
+    idle: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,7 @@ class Join:
     """Joins what arrives on the three topics, in the order of decision numbers."""
 
     def __init__(self, last_sequence: int = -1, wait_s: float = WAIT_S) -> None:
-        """`last_sequence`: the last number that is journalled or listed; it and lower numbers are repetitions.
-
-        `wait_s`: how long a decision waits for its parts.
-        """
+        """`last_sequence`: the last number that is journalled or listed; it and lower numbers are repetitions."""
         self.last = last_sequence
         self._wait_s = wait_s
         self._sets: OrderedDict[tuple[int, int], CandidateSet] = OrderedDict()
@@ -79,24 +78,34 @@ class Join:
         if len(self._outcomes) > KEPT_SETS:
             self._outcomes.popitem(last=False)
 
+    def objection(self, verdict: Verdict) -> str:
+        """Why `verdict` is no decision that can follow those before, nor a repetition; else ''."""
+        if verdict.sequence > self.last + MOST_SKIPPED and self._seen:
+            return f"decision: number {verdict.sequence} cannot follow {self.last}"
+        if verdict.sequence > self.last or self._repeated(verdict):
+            return ""
+        return (  # numbers would no longer be unique
+            f"decision numbers went back from {self.last} to {verdict.sequence}; "
+            f"start safety_monitor with first_sequence {self.last + 1}"
+        )
+
+    def _repeated(self, verdict: Verdict) -> bool:
+        # After a restart of this node, earlier decisions are unknown; the last one may be sent again.
+        what = _content(verdict)
+        return self._seen.get(verdict.sequence, what if verdict.sequence == self.last else None) == what
+
     def decision(self, verdict: Verdict, now: float) -> tuple[int, int] | None:
         """Add a decision; repetitions are harmless. Returns the numbers (first, last) that were skipped before it.
 
-        Raises ValueError if the numbers went back: they would no longer be unique.
+        Raises ValueError if there is an `objection`.
         """
-        what = (verdict.id, verdict.episode, verdict.stamp_ns, verdict.action.tobytes())
+        if problem := self.objection(verdict):
+            raise ValueError(problem)
         if verdict.sequence <= self.last:
-            # After a restart of this node, earlier decisions are unknown; the last one may be sent again.
-            known = self._seen.get(verdict.sequence, what if verdict.sequence == self.last else None)
-            if known == what:
-                return None
-            raise ValueError(
-                f"decision numbers went back from {self.last} to {verdict.sequence}; "
-                f"start safety_monitor with first_sequence {self.last + 1}"
-            )
+            return None
         skipped = (self.last + 1, verdict.sequence - 1) if verdict.sequence > self.last + 1 else None
         self.last = verdict.sequence
-        self._seen[verdict.sequence] = what
+        self._seen[verdict.sequence] = _content(verdict)
         if len(self._seen) > KEPT_SETS:
             self._seen.popitem(last=False)
         self._queue.append((verdict, now))
@@ -119,7 +128,7 @@ class Join:
 
     def _join(self, verdict: Verdict, late: bool) -> Joined | None:
         if verdict.id == 0:
-            return Joined(verdict, gap=f"blind: {verdict.reason}")
+            return Joined(verdict, gap=CLOSED if verdict.reason == CLOSED else f"blind: {verdict.reason}")
         candidates = self._sets.get((verdict.id, verdict.stamp_ns))
         arrived = self._what_arrived(verdict)
         if candidates is None or arrived is None:
@@ -127,30 +136,44 @@ class Join:
             return Joined(verdict, gap=f"lost: its {missing}") if late else None
         self._sets.pop((verdict.id, verdict.stamp_ns))
         state = (verdict.episode, verdict.stamp_ns)
-        for key in [key for key in self._outcomes if key[0] < state[0] or key <= state]:
+        for key in [key for key in self._outcomes if self._belongs(key, state) or key[0] < state[0]]:
             del self._outcomes[key]
         self._ended = arrived.terminated or arrived.truncated or (self._ended and not arrived.first)
         self._state, self._arrived = state, arrived
-        return Joined(verdict, candidates, arrived)
+        return Joined(verdict, gap=IDLE) if arrived.idle else Joined(verdict, candidates, arrived)
 
     def _what_arrived(self, verdict: Verdict) -> Arrived | None:
         state, last = (verdict.episode, verdict.stamp_ns), self._state
         if state == last:
             # The state was decided on twice (real time): nothing new arrived, so no transition leads into it.
-            return Arrived(self._arrived.phase, first=True)
-        if state[0] == 0:  # a real robot: there are no episodes and no rewards
+            return Arrived(self._arrived.phase, first=True, idle=self._arrived.idle)
+        if state[0] == 0 and self._session < 0:  # a robot, and nobody says what comes of what it does
             return Arrived(PHASES.index("simulate"), first=last is None or last[0] != 0)
-        if state not in self._outcomes:
+        if not any(key[1] == state[1] and self._belongs(key, state) for key in self._outcomes):
             return None
-        since = last[1] if last is not None and last[0] == state[0] else -1
-        new = [table for key, table in self._outcomes.items() if key[0] == state[0] and since < key[1] <= state[1]]
+        # A robot's clock may step back; then all that is known up to this state is new.
+        since = last[1] if last is not None and last[0] == state[0] and last[1] < state[1] else -1
+        new = [table for key, table in self._outcomes.items() if since < key[1] and self._belongs(key, state)]
         return Arrived(
             phase=int(new[-1]["phase"]),
             first=any(table["first"] for table in new) or self._ended,
             terminated=any(table["terminated"] for table in new),
             truncated=any(table["truncated"] for table in new),
             reward=float(sum(table["reward"] for table in new)),
+            idle=bool(new[-1]["idle"]),
         )
+
+    @staticmethod
+    def _belongs(outcome: tuple[int, int], state: tuple[int, int]) -> bool:
+        """Whether an outcome (episode, stamp) is that of a state, or of an earlier one of its episode.
+
+        The gate of a robot knows no episodes (0): there, the time alone tells them apart.
+        """
+        return state[0] in (0, outcome[0]) and outcome[1] <= state[1]
+
+
+def _content(verdict: Verdict) -> tuple[int, int, int, bytes]:
+    return verdict.id, verdict.episode, verdict.stamp_ns, verdict.action.tobytes()
 
 
 def said(error: Exception) -> str:

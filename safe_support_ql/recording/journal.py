@@ -7,13 +7,17 @@ an episode or the numbers jump. File: one JSON line (format, dimensions, hashes,
 The tables name every code in the file: `verdicts`, `reasons` and `phases` in the order of their codes, `flags` with
 their bits. Records in memory have the codes of TABLES. Reading and writing translate them, so a new order of a tuple in
 this program changes no file.
+
+A checksum that fails costs its own record alone: the next one that fits is looked for, at every byte, so that also
+missing or added bytes cost no more. What lies between is a *hole*, and stays as it is. Only an incomplete last record,
+which a crash leaves and which was never confirmed, is cut off before the next one is written. Records are read in the
+order of their numbers and each number once. A checksum finds an accident; chain.py is about changes on purpose.
 """
 
-from __future__ import annotations
-
+import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,9 @@ from safe_support_ql.safety.gate import REASONS, VERDICTS
 FORMAT = "safe_support_ql journal 2"
 FORMAT_1 = "safe_support_ql journal 1"  # without tables
 HEADER_BYTES = 4096
+LARGEST_SEQUENCE = 2**48  # more decisions than any robot makes: larger numbers are no numbers
+PIECE = 1 << 24  # bytes that are read at once, where not everything is
+WINDOW = 1 << 20  # most offsets that are examined at once behind a damaged record
 CERTIFIED, BAND, PLAN, USED = 1, 2, 4, 8  # bits of `flags`
 OFFERED = 32
 INTERVENED = 16  # set at the executed candidate if it ran although a request asked for another action
@@ -44,19 +51,8 @@ class Tables:
     flags: Mapping[str, int]
 
 
-TABLES = Tables(
-    VERDICTS,
-    REASONS,
-    PHASES,
-    {
-        "certified": CERTIFIED,
-        "band": BAND,
-        "plan": PLAN,
-        "used": USED,
-        "intervened": INTERVENED,
-        "offered": OFFERED,
-    },
-)
+FLAGS = {"certified": CERTIFIED, "band": BAND, "plan": PLAN, "used": USED, "intervened": INTERVENED, "offered": OFFERED}
+TABLES = Tables(VERDICTS, REASONS, PHASES, FLAGS)
 # Never change these: files of format 1 do not name their codes.
 FORMAT_1_TABLES = Tables(
     ("certified", "certified_band", "plan_held", "no_proof"),
@@ -121,7 +117,7 @@ def pack(
 
 
 class Translation:
-    """Translates the codes of one set of tables into another; `whole`: every code has a counterpart."""
+    """Translates the codes of one set of tables into another; `unknown`: names without a counterpart."""
 
     def __init__(self, source: Tables, target: Tables) -> None:
         self._source = source
@@ -170,10 +166,11 @@ def _bits(flags: int, source: Mapping[str, int], target: Mapping[str, int]) -> i
 class JournalWriter(AppendOnly):
     """Appends records. An existing file is continued: an incomplete last record is cut off, the rest is kept."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, header: Mapping[str, Any], counted: int = 0) -> None:
         """Open `path`. `header` holds 'observation', 'candidates', 'action' and what identifies the run.
 
-        Raises ValueError if the file belongs to another run, OSError if it cannot be written.
+        `counted`: bytes of the file that need no `count` any more. Raises ValueError if the file belongs to another
+        run, OSError if it cannot be written.
         """
         self.type = record_type(header["observation"], header["candidates"], header["action"])
         line = json.dumps({"format": FORMAT, **header, **asdict(TABLES)}, sort_keys=True).encode()
@@ -182,50 +179,66 @@ class JournalWriter(AppendOnly):
         self._translate = Translation(TABLES, TABLES)
         super().__init__(path)
         self.last_sequence = -1
+        self._records = 0
+        self.counted = counted
         whole = line.ljust(HEADER_BYTES - 1) + b"\n"
-        if self._file.tell() < HEADER_BYTES:
-            if not whole.startswith(self.path.read_bytes()):  # what a crash leaves of this very header is begun again
-                self._file.close()
-                raise ValueError(f"{path}: is shorter than its header; it is damaged, keep a copy and start a new run")
-            self._file.truncate(0)
-            self._file.write(whole)
-            self._file.flush()
-            return
         try:
-            self._continue(json.loads(line))
+            if self._file.tell() < HEADER_BYTES:
+                if not whole.startswith(self.path.read_bytes()):  # what a crash leaves of this header is begun again
+                    raise ValueError(
+                        f"{path}: is shorter than its header; it is damaged, keep a copy and start a new run"
+                    )
+                self._file.truncate(0)
+                self._file.write(whole)
+                self._file.flush()
+            else:
+                self._continue(json.loads(line))
+            content = self.path.read_bytes()
         except BaseException:
             self._file.close()
             raise
+        self._end = len(content)
+        self._hash = hashlib.sha256(content[counted:])
 
     def _continue(self, wanted: dict[str, Any]) -> None:
-        header = read_header(self.path)
-        tables = read_tables(self.path, header)
-        if _identity(header) != _identity(wanted):
+        reader = JournalReader(self.path)
+        if _identity(reader.header) != _identity(wanted):
             raise ValueError(
                 f"{self.path}: was written with other settings; resume with the same ones or start a new run"
             )
-        self._translate = Translation(TABLES, tables)
+        self._translate = Translation(TABLES, read_tables(self.path, reader.header))
         if self._translate.unknown:
             raise ValueError(
                 f"{self.path}: its header has no code for {', '.join(self._translate.unknown)}: it is of an older "
                 "version; start a new run"
             )
-        records = _read_whole(self.path, self.type)
-        whole = (self.path.stat().st_size - HEADER_BYTES) // self.type.itemsize
-        if whole - len(records) > 1:
-            raise ValueError(
-                f"{self.path}: record {len(records)} is damaged, with {whole - len(records) - 1} after it; "
-                "keep a copy and start a new run"
-            )
-        self._file.truncate(HEADER_BYTES + len(records) * self.type.itemsize)
+        records = reader.read()
+        if reader.torn:
+            self._file.truncate(reader.end)
+        self._records = len(records)
         if len(records):
             self.last_sequence = int(records["sequence"][-1])
 
     def append(self, records: NDArray[np.void]) -> None:
         """Write records [n] with their checksums and flush them. Raises OSError, for example on a full disk."""
-        self._file.write(b"".join(_sealed(record) for record in self._translate(records)))
+        data = b"".join(_sealed(record) for record in self._translate(records))
+        self._file.write(data)
         self._file.flush()
+        self._hash.update(data)
+        self._end += len(data)
+        self._records += len(records)
         self.last_sequence = int(records["sequence"][-1])
+
+    @property
+    def uncounted(self) -> int:
+        """Bytes since the last `count`."""
+        return self._end - self.counted
+
+    def count(self) -> dict[str, Any]:
+        """The fields of a `journal` event (chain.py): what was written since the last call."""
+        state = {"from": self.counted, "bytes": self._end, "records": self._records, "sha256": self._hash.hexdigest()}
+        self.counted, self._hash = self._end, hashlib.sha256()
+        return state
 
 
 def _sealed(record: np.void) -> bytes:
@@ -266,47 +279,117 @@ def read_tables(path: Path, header: Mapping[str, Any]) -> Tables:
         raise ValueError(f"{path}: its header does not name its codes; it is damaged") from None
 
 
-def _read_whole(path: Path, dtype: np.dtype[np.void], start: int = 0) -> NDArray[np.void]:
-    """Records from index `start` on, up to the first incomplete or damaged one, with the file's own codes."""
-    with open(path, "rb") as file:
-        file.seek(HEADER_BYTES + start * dtype.itemsize)
-        raw = file.read()
-    whole = len(raw) // dtype.itemsize
-    records = np.frombuffer(raw[: whole * dtype.itemsize], dtype)
-    size = dtype.itemsize
-    for i in range(whole):
-        if zlib.crc32(raw[i * size : (i + 1) * size - 4]) != records["crc"][i]:
-            return records[:i]
-    return records
+@dataclass(frozen=True)
+class Hole:
+    """Bytes [start, end) of the file in which no record is intact, and the numbers of its neighbours."""
+
+    start: int
+    end: int
+    after: int  # -1: none before it
+    before: int  # LARGEST_SEQUENCE: none behind it
+
+    def may_have_held(self, first: int, last: int) -> bool:
+        """Whether records of these numbers may have stood there."""
+        return self.after < last and first < self.before
 
 
 class JournalReader:
-    """Follows a journal that is being written; `position` counts the records read so far."""
+    """Follows a journal that is being written."""
 
-    def __init__(self, path: Path, position: int = 0) -> None:
+    def __init__(self, path: Path) -> None:
         """Raises ValueError if `path` is not a journal, OSError if it cannot be read."""
         self.path = path
         self.header = read_header(path)
         self.type = record_type(self.header["observation"], self.header["candidates"], self.header["action"])
-        self.position = position
+        self.end = HEADER_BYTES  # of the last intact record so far
+        self.rest = 0  # bytes behind it
+        self.holes: list[Hole] = []  # between intact records; see `damage`
+        self._last = -1
         self._translate = Translation(read_tables(path, self.header), TABLES)
 
-    def read(self) -> NDArray[np.void]:
+    def pieces(self) -> Iterator[NDArray[np.void]]:
+        """What `read` returns, piece by piece: for a journal that is larger than memory."""
+        most = PIECE
+        while len(records := self.read(most)) or self.rest >= most:
+            most = PIECE if len(records) else 2 * most  # than a hole
+            yield records
+
+    def read(self, most: int = -1) -> NDArray[np.void]:
         """Records that are new since the last call, possibly none, with the codes of TABLES.
 
-        Raises ValueError for a code whose name is unknown to this program.
+        `most`: bytes to read at once; -1: to the end. Raises ValueError for a code whose name is unknown to this
+        program.
         """
-        records = _read_whole(self.path, self.type, self.position)
+        with open(self.path, "rb") as file:
+            file.seek(self.end)
+            raw = file.read(most)
+        records = np.frombuffer(b"".join(self._intact(raw)), self.type)
         try:
-            translated = self._translate(records)
+            return self._translate(_in_order(records))
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from None
-        self.position += len(records)
-        return translated
 
-    def stored_bytes(self) -> int:
-        """Bytes of the file after its header, incomplete records included."""
-        return self.path.stat().st_size - HEADER_BYTES
+    def _intact(self, raw: bytes) -> list[bytes]:
+        """The intact records in `raw`, which is the file from `end` on."""
+        size, began, found = self.type.itemsize, self.end, []
+        at = 0
+        while at + size <= len(raw):
+            if not _fits(raw, at, size):
+                following = _following(raw, at + 1, size, self._last)
+                if following < 0:
+                    break
+                self.holes.append(Hole(began + at, began + following, self._last, _number(raw, following)))
+                at = following
+            found.append(raw[at : at + size])
+            self._last = max(self._last, _number(raw, at))
+            at += size
+            self.end = began + at
+        self.rest = began + len(raw) - self.end
+        return found
+
+    @property
+    def torn(self) -> int:
+        """Bytes of an incomplete last record: one that is being written, or that a crash left."""
+        return self.rest if self.rest < self.type.itemsize else 0
+
+    @property
+    def damage(self) -> list[Hole]:
+        """The holes, also that behind the last intact record if it is more than an incomplete one."""
+        more = self.rest - self.torn
+        return [*self.holes, *([Hole(self.end, self.end + more, self._last, LARGEST_SEQUENCE)] if more else [])]
+
+
+def _fits(raw: bytes, at: int, size: int) -> bool:
+    return zlib.crc32(raw[at : at + size - 4]) == int.from_bytes(raw[at + size - 4 : at + size], "little")
+
+
+def _number(raw: bytes, at: int) -> int:
+    return int.from_bytes(raw[at : at + 8], "little")
+
+
+def _following(raw: bytes, start: int, size: int, last: int) -> int:
+    """Where the first intact record with a number above `last` begins, from `start` on; -1 if nowhere."""
+    end = len(raw) - size + 1
+    low, width = start, 4 * size  # mostly the next record is intact
+    while low < end:
+        # The number that a record would have at each offset: all but a few cannot be, which saves their checksums.
+        numbers: NDArray[np.uint64] = np.ndarray((min(width, end - low),), "<u8", raw, low, (1,))
+        plausible = numbers < LARGEST_SEQUENCE
+        if last >= 0:
+            plausible &= numbers > last
+        for offset in np.flatnonzero(plausible).tolist():
+            if _fits(raw, low + offset, size):
+                return int(low + offset)
+        low, width = low + width, min(2 * width, WINDOW)
+    return -1
+
+
+def _in_order(records: NDArray[np.void]) -> NDArray[np.void]:
+    """Each number once, ascending: a copied or swapped record neither counts nor is learnt from twice."""
+    numbers = records["sequence"].astype(np.int64)
+    if (np.diff(numbers) > 0).all():
+        return records
+    return records[np.unique(numbers, return_index=True)[1]]
 
 
 def unaccounted(

@@ -1,7 +1,5 @@
 """The fields of a decision and of an outcome as they travel between nodes: another message field goes here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from safe_support_ql.robots.base import Singles
@@ -49,6 +47,7 @@ OUTCOME_NAMES = (
     "unsafe_substeps",
     "phase_ticks",  # this and the next count since the last activation
     "phase_episodes",
+    "idle",  # 1: the robot waits between two episodes, and nothing is learnt from this state
     "executed",  # number of the newest executed decision, -1: none; it is known even if the monitor died
     "done",  # 1: all requested ticks or episodes are done
     "wall_us",  # computing time of physics and ground truth in this tick, for benchmarks

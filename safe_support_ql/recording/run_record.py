@@ -1,12 +1,11 @@
 """Records one run: joins and counts what arrives, writes journal and ledger events, and confirms what is written.
 
 Events of the ledger: run_start; phase; counters (each second and at the end of a phase: the counts of a phase since the
-run began, kept over crash and resume); episode (how one ended); visit (margins and truth); gap (decision numbers that
-are not in the journal, and why; written before they are confirmed); latch; run_end. Every decision number is in the
-journal or in a gap.
+run began, kept over crash and resume); journal (each second and at the end: what the journal gained, with a hash);
+episode (how one ended); visit (margins and truth); gap (decision numbers that are not in the journal, and why; written
+before they are confirmed); latch; run_end. Every decision number is in the journal or in a gap. run_start, phase and
+run_end also hold hashes of the settings and the manifest. Formats: ledger.py, chain.py.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from safe_support_ql.recording.book import Book
+from safe_support_ql.recording.chain import file_hashes
+from safe_support_ql.recording.files import CONFIG, MANIFEST, SESSION
 from safe_support_ql.recording.join import Join, Joined, make_record, said
 from safe_support_ql.recording.journal import unaccounted
-from safe_support_ql.recording.ledger import PHASES
+from safe_support_ql.recording.ledger import FORMAT, PHASES, TRUTH
 from safe_support_ql.recording.parts import OutcomeTable, Verdict
 from safe_support_ql.recording.run_writer import Logger, RunWriter
 from safe_support_ql.safety.candidates import CandidateSet
@@ -34,13 +35,13 @@ class RunRecord:
     ) -> None:  # fmt: skip
         """Open, or continue, the record in `folder`. Raises ValueError and OSError as RunWriter does.
 
-        `header` as for JournalWriter; `period` of a control tick in seconds; `wait_s`: how long a decision waits for
-        its parts; `report` is called with programming errors.
+        `header` as for JournalWriter; `period` of a control tick [s]; `wait_s` as for Join; `report` is called with
+        programming errors.
         """
         self._header, self._period, self._logger, self._report = header, period, logger, report
         self.writer = RunWriter(folder, header, logger)
         try:
-            events, records = self.writer.recorded()
+            events, records, holes = self.writer.recorded()
             self.book = Book(events)
             self.book.recount(records)
         except BaseException:
@@ -50,29 +51,22 @@ class RunRecord:
         last = max([self.book.sequence, *(gap[1] for gap in listed)])
         self.join = Join(last, wait_s)
         for pair in unaccounted(records["sequence"], listed, last):
-            self.writer.gap(*pair, "lost when the recorder died")
+            rotten = any(hole.may_have_held(*pair) for hole in holes)
+            self.writer.gap(*pair, "damaged on the disk" if rotten else "lost when the recorder died")
         self.failed = False  # by a programming error: unlike a full disk, only a restart helps
         self.phase = ""
         self._heard_at = 0.0
-        self._signalled_at = 0.0
+        self._quiet_since = 0.0
         self._executed = -1
         self._latched = False
         self._episode_told = (-1, -1)
         self._contradiction_told_at = -TELL_S
 
-    def begin(self, robot_id: str, clock: str, seed: int) -> None:
-        """Start to write: everything from now on is recorded."""
-        self.writer.note(
-            "run_start",
-            {
-                "time": time.time(),
-                "robot_id": robot_id,
-                "clock": clock,
-                "seed": seed,
-                "first_sequence": self.join.last + 1,
-                **self._header,
-            },
-        )
+    def begin(self, robot_id: str, clock: str, seed: int, judged_by: str = TRUTH) -> None:
+        """Start to write: everything from now on is recorded. `judged_by`: what shows an unsafe visit."""
+        start = {"time": time.time(), "robot_id": robot_id, "clock": clock, "seed": seed, "judged_by": judged_by}
+        start |= {"format": FORMAT, "first_sequence": self.join.last + 1, **self._header, "files": self._files()}
+        self.writer.note("run_start", start)
         self.writer.write()
 
     def end(self) -> None:
@@ -81,16 +75,29 @@ class RunRecord:
         if self._executed > self.join.last:  # by a monitor that died before its decision was received
             self.writer.gap(self.join.last + 1, self._executed, "not received")
         self._count()
-        self.writer.note("run_end", {"time": time.time()})
+        self.writer.count_journal()
+        self.writer.note("run_end", {"time": time.time(), "files": self._files()})
         self.writer.finish()
 
-    def busy(self) -> bool:
-        """Whether the monitor's last decisions, or their parts, may still come after a signal to all nodes at once."""
+    @property
+    def head(self) -> str:
+        """The hash of the newest line of the ledger (chain.py)."""
+        return self.writer.ledger.head
+
+    def _files(self) -> dict[str, str]:
+        return file_hashes(self.writer.folder, (CONFIG, SESSION, MANIFEST))
+
+    def busy(self, monitor_there: bool) -> bool:
+        """Whether the monitor's last decisions, or their parts, may still come after a signal to all nodes at once.
+
+        `monitor_there`: it has not left yet. A busy host may hold it up for longer than any silence to wait for.
+        """
         now = time.monotonic()
-        # Messages from before the signal may still be unread: quiet begins with the signal at the earliest.
-        self._signalled_at = self._signalled_at or now
+        # Messages from before the signal, or before it left, may still be unread: quiet begins then at the earliest.
+        if monitor_there or not self._quiet_since:
+            self._quiet_since = now
         waiting = self.join.next <= self.join.last
-        return waiting or now - max(self._heard_at, self._signalled_at) < QUIET_S
+        return monitor_there or waiting or now - max(self._heard_at, self._quiet_since) < QUIET_S
 
     # --- what comes in -------------------------------------------------------------------------------------------
 
@@ -113,6 +120,12 @@ class RunRecord:
         self._latched = latched
         self.advance()
 
+    def policy(self, epoch: int, sha256: str, what: str) -> None:
+        """Another policy drives from about now on (epoch 0: none), or was refused: `what` says which."""
+        self.writer.note(
+            "policy", {"time": time.time(), "sequence": self.join.last, "epoch": epoch, "sha256": sha256, "what": what}
+        )
+
     def outcome(self, table: OutcomeTable, stamp_ns: int, visit: str) -> None:
         """Count an outcome; its reward waits for the decision. `visit` describes the newest unsafe visit."""
         phase = PHASES[int(table["phase"])]
@@ -120,7 +133,7 @@ class RunRecord:
             if self.phase:
                 self._count()
             self.phase = phase
-            self.writer.note("phase", {"phase": phase, "time": time.time()})
+            self.writer.note("phase", {"phase": phase, "time": time.time(), "files": self._files()})
         self._executed = int(table["executed"])
         self.join.outcome(table, stamp_ns)
         if visits := self.book.outcome(phase, table):
@@ -179,7 +192,6 @@ class RunRecord:
         self.writer.each_second()
 
     def close(self) -> None:
-        """Close the files and release the lock."""
         self.writer.close()
 
     def _count(self) -> None:
@@ -194,7 +206,7 @@ class RunRecord:
             number, why, mistake = joined.verdict.sequence, joined.gap, joined.mistake
             try:
                 if not why:
-                    self.writer.record(make_record(self.writer.journal.type, joined))
+                    self.writer.unsaved.append(make_record(self.writer.journal.type, joined))
             except ValueError as error:  # its parts contradict each other
                 why = str(error)
                 self._tell_contradiction(f"{why}; it is listed as a gap")

@@ -1,10 +1,9 @@
 """Writes journal and ledger of one run to a disk that may be slow, full or refusing: one writer per run.
 
 Both files are fsynced in the background. While the disk refuses, records and events wait in memory, and writing is
-tried again each second.
+tried again each second. What was written to the journal is counted in the ledger each second and at the end, with a
+hash that grows with it (chain.py): no byte is hashed twice.
 """
-
-from __future__ import annotations
 
 import concurrent.futures
 import contextlib
@@ -18,8 +17,9 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
+from safe_support_ql.recording import chain
 from safe_support_ql.recording.files import JOURNAL, LEDGER, RECORDER_LOCK
-from safe_support_ql.recording.journal import JournalReader, JournalWriter
+from safe_support_ql.recording.journal import HEADER_BYTES, Hole, JournalReader, JournalWriter
 from safe_support_ql.recording.ledger import LedgerWriter, read_ledger
 
 SLOW_SYNC_S = 5.0  # a disk that needs longer to sync counts as full: nothing is confirmed
@@ -54,29 +54,30 @@ class RunWriter:
             raise ValueError(f"another recorder writes to {folder}; stop that one first") from None
         with contextlib.ExitStack() as undo:
             undo.callback(self._lock.release)
-            if (folder / LEDGER).exists():
-                read_ledger(folder / LEDGER)  # refuses a damaged ledger, whose end LedgerWriter would cut off
-            self.journal = JournalWriter(folder / JOURNAL, header)
+            events = read_ledger(folder / LEDGER) if (folder / LEDGER).exists() else []
+            counted, damage = _found(folder / JOURNAL, events)
+            self.journal = JournalWriter(folder / JOURNAL, header, counted)
             undo.callback(self.journal.close)
             self.ledger = LedgerWriter(folder / LEDGER)
             undo.pop_all()
-        self.unsaved: list[NDArray[np.void]] = []
-        self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
+        self.unsaved: list[NDArray[np.void]] = []  # records [1] for the journal
+        self.waiting: deque[tuple[str, dict[str, Any]]] = deque()  # events for the ledger
         self._gaps: list[dict[str, Any]] = []
         self.trouble = ""
         self.syncing: deque[tuple[float, concurrent.futures.Future[None]]] = deque()  # (start, sync), oldest first
         # A thread of its own, so that a slow disk delays neither heartbeats nor the receipt of messages.
         self.pool = concurrent.futures.ThreadPoolExecutor(1)
+        if damage:  # from now on, what is left counts
+            self.note("journal", self.journal.count() | {"why": damage})
+            logger.error(f"{folder / JOURNAL}: {damage}; what is lost is listed as a gap, and the run goes on")
 
-    def recorded(self) -> tuple[list[dict[str, Any]], NDArray[np.void]]:
-        """The events of the ledger and the records of the journal as they are on disk."""
-        return read_ledger(self.folder / LEDGER), JournalReader(self.folder / JOURNAL).read()
+    def recorded(self) -> tuple[list[dict[str, Any]], NDArray[np.void], list[Hole]]:
+        """The events of the ledger, and the records and holes of the journal, as they are on disk."""
+        reader = JournalReader(self.folder / JOURNAL)
+        records = reader.read()
+        return read_ledger(self.folder / LEDGER), records, reader.damage
 
     # --- what is to be written -----------------------------------------------------------------------------------
-
-    def record(self, record: NDArray[np.void]) -> None:
-        """Queue a record [1] for the journal."""
-        self.unsaved.append(record)
 
     def gap(self, first: int, last: int, why: str) -> None:
         """Note numbers that will not be in the journal; neighbours become one event."""
@@ -118,12 +119,19 @@ class RunWriter:
         except OSError as error:
             self._refused(error)
 
+    def count_journal(self) -> None:
+        """Write, and count in the ledger what the journal has gained."""
+        self.write()
+        if not self.trouble and self.journal.uncounted:
+            self.note("journal", self.journal.count())
+            self.write()
+
     def each_second(self) -> None:
-        """Write and fsync in the background, or try again after a refusal."""
+        """Write, count and fsync in the background, or try again after a refusal."""
         if self.trouble:
             self._recover()
             return
-        self.write()
+        self.count_journal()
         while self.syncing and self.syncing[0][1].done():
             error = self.syncing.popleft()[1].exception()
             if isinstance(error, OSError):
@@ -164,7 +172,7 @@ class RunWriter:
             stack.callback(self.journal.close)
             stack.callback(self.pool.shutdown, wait=False)
 
-    def _refused(self, error: OSError) -> None:
+    def _refused(self, error: Exception) -> None:
         self.trouble = str(error)
         self._logger.error(f"cannot write in {self.folder}: {error}; the robot runs its backup plan until it can")
 
@@ -174,9 +182,13 @@ class RunWriter:
         try:
             self.journal.abandon()
             self.ledger.abandon()
-            self.journal = JournalWriter(self.folder / JOURNAL, self._header)
+            self.journal = JournalWriter(self.folder / JOURNAL, self._header, self.journal.counted)
             self.ledger = LedgerWriter(self.folder / LEDGER)
         except OSError:
+            return
+        except ValueError as error:  # somebody changed the files meanwhile: nothing may be written over them
+            if str(error) != self.trouble:
+                self._refused(error)
             return
         last = self.journal.last_sequence
         self.unsaved = [record for record in self.unsaved if int(record["sequence"][0]) > last]
@@ -186,6 +198,34 @@ class RunWriter:
         self.write()
         if not self.trouble:
             self._logger.info(f"{self.folder} can be written again")
+
+
+def _found(path: Path, events: list[dict[str, Any]]) -> tuple[int, str]:
+    """(bytes of the journal that are as the ledger counted them, what is damaged behind them or '').
+
+    Raises ValueError if the file is another one, or was changed although its checksums fit: no accident does that, and
+    to write on would make it count.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    counted = chain.stretches(events)
+    wrong = [stretch for stretch in counted if not stretch.fits(content)]
+    if not wrong:
+        return counted[-1].end if counted else 0, ""
+    if len(content) < HEADER_BYTES and counted[-1].records:
+        raise ValueError(f"{path}: is missing; the ledger counts {counted[-1].records} records. Put it back")
+    reader = JournalReader(path)
+    reader.read()
+    for stretch in wrong:
+        rotten = any(hole.start < stretch.end and stretch.start < hole.end for hole in reader.damage)
+        if not rotten and stretch.end <= len(content):
+            raise ValueError(
+                f"{path}: bytes {stretch.start} to {stretch.end} are not what the ledger counted, though their "
+                "checksums fit: the file was changed or replaced. Put the right one back, or start a new run"
+            )
+    if reader.damage:
+        hole = reader.damage[0]
+        return wrong[0].start, f"bytes {hole.start} to {hole.end} were damaged"
+    return wrong[0].start, f"{counted[-1].end - len(content)} bytes at its end were lost"
 
 
 def _sync(journal: JournalWriter, ledger: LedgerWriter) -> None:

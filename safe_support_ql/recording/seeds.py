@@ -3,8 +3,6 @@
 A changed number changes the arenas of earlier results.
 """
 
-from __future__ import annotations
-
 RUN_STRIDE = 1_000_000  # arenas per training run, far more than it plays
 RUNS = 800  # training runs: run n takes the arenas from n * RUN_STRIDE on
 
@@ -14,15 +12,6 @@ TESTS = range(860_000_000, 870_000_000)  # tests that need many arenas
 MISMATCH = range(870_000_000, 880_000_000)  # robots that change while they move
 COLLECTION = range(880_000_000, 890_000_000)  # beta in the worlds that the certificate covers
 HELD_OUT = range(900_000_000, 1_000_000_000)  # evaluation, the same arenas in every run; never used for training
-
-RANGES = {
-    "training": TRAINING,
-    "calibration": CALIBRATION,
-    "tests": TESTS,
-    "mismatch": MISMATCH,
-    "collection": COLLECTION,
-    "held out": HELD_OUT,
-}
 
 
 def first_of_run(seed: int) -> int:

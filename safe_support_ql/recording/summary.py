@@ -1,10 +1,9 @@
-"""Reads a run's results from ledger and journal: progress to resume from, summary.json, and what is missing.
+"""Reads a run's results from ledger and journal: progress to resume from, and summary.json.
 
 The top-level numbers of summary.json are for the whole run, evaluation included; `phases` has those of each phase. The
-row `reference` of `evaluation` is added later (`add_evaluation`).
+row `reference` of `evaluation` is added later (`add_evaluation`). `ledger_head` is the head of the ledger (chain.py)
+that the numbers are from.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,11 +15,14 @@ import numpy as np
 
 from safe_support_ql.recording.bounds import proportion_interval, rate_upper_bound
 from safe_support_ql.recording.files import JOURNAL, LEDGER, SUMMARY, write_json
-from safe_support_ql.recording.journal import HEADER_BYTES, JournalReader, unaccounted
-from safe_support_ql.recording.ledger import read_ledger
+from safe_support_ql.recording.journal import HEADER_BYTES, JournalReader
+from safe_support_ql.recording.ledger import TRUTH, open_ledger, read_ledger
 from safe_support_ql.safety.gate import VERDICTS
 
-EVALUATIONS = {"behavior": "evaluation_behavior", "policy": "evaluation_policy", "reference": "evaluation_reference"}
+EVALUATIONS = {
+    "behavior": "evaluation_behavior", "policy": "evaluation_policy", "reference": "evaluation_reference",
+    "driven": "simulate",  # by the policy of a run of `simulate` or `deploy`
+}  # fmt: skip
 COUNTS = ("control_ticks", "physics_steps", "unsafe_visits", "decisions", "interventions", "empty_supports")
 Event = Mapping[str, Any]
 
@@ -33,7 +35,6 @@ class Counts:
     phase: str = ""  # the phase of the newest event
 
     def add(self, events: Iterable[Event]) -> None:
-        """Add newer events."""
         for event in events:
             if event["event"] == "counters":
                 self.phases[event["phase"]] = dict(event)
@@ -66,7 +67,6 @@ class Tail:
         self._position = 0
 
     def read(self) -> list[dict[str, Any]]:
-        """Events since the last call."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(self._position)
@@ -127,10 +127,7 @@ def _last_record(path: Path) -> np.void | None:
     """The last complete record of a journal, None if it has none. Raises ValueError if it is not a journal."""
     if not path.exists() or path.stat().st_size < HEADER_BYTES:
         return None
-    reader = JournalReader(path)
-    whole = reader.stored_bytes() // reader.type.itemsize
-    reader.position = max(0, whole - 2)  # the last one may be incomplete
-    records = reader.read()
+    records = JournalReader(path).read()
     return records[-1] if len(records) else None
 
 
@@ -145,7 +142,12 @@ def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[st
 
     Raises ValueError if the ledger is damaged, OSError if it cannot be read.
     """
-    events = read_ledger(run_dir / LEDGER)
+    ledger = open_ledger(run_dir / LEDGER)
+    return summary_of(ledger.events, ledger.head, robot, seed, must_reach)
+
+
+def summary_of(events: list[dict[str, Any]], head: str, robot: str, seed: int, must_reach: bool) -> dict[str, Any]:
+    """As `summarise`, from the events up to the one with the hash `head`."""
     counts = Counts()
     counts.add(events)
     wall, collecting = _wall(events), _wall(events, "collection")
@@ -173,6 +175,7 @@ def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[st
         "robot": robot,
         "seed": seed,
         "clock": " and ".join(sorted({event["clock"] for event in events if "clock" in event})) or None,
+        "judged_by": " and ".join(sorted({event["judged_by"] for event in events if "judged_by" in event})) or TRUTH,
         **{name: int(counts.total(name)) for name in COUNTS[:3]},
         "interventions": int(counts.total("interventions")),
         "verdicts": counts.verdicts(),
@@ -184,6 +187,7 @@ def summarise(run_dir: Path, robot: str, seed: int, must_reach: bool) -> dict[st
         "simulated_hours": hours,
         "gaps": int(sum(event["last"] - event["first"] + 1 for event in events if event["event"] == "gap")),
         "phases": phases,
+        "ledger_head": head,
     }
 
 
@@ -260,55 +264,3 @@ def add_evaluation(run_dir: Path, name: str, row: Mapping[str, Any]) -> dict[str
         raise ValueError(f"{path}: is not the summary of a run ({error}); finish the run first") from None
     write_json(path, content)
     return content
-
-
-@dataclass(frozen=True)
-class LedgerReport:
-    """What `safe-support-ql ledger` shows: the summary, and whether every decision is journalled or listed."""
-
-    summary: dict[str, Any]
-    events: int
-    journalled: int
-    gaps: list[tuple[int, int, str]]  # listed in the ledger: first, last, why
-    missing: list[tuple[int, int]]  # neither journalled nor listed
-    damaged_bytes: int  # at the end of the journal
-    latches: list[str]
-    visits: list[str]
-    ended: bool  # the recorder closed it; otherwise the last seconds are in the journal only
-
-
-def _joined(gaps: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """`gaps` with neighbours of one reason joined: the recorder lists a long gap in pieces."""
-    joined: list[tuple[int, int, str]] = []
-    for first, last, why in gaps:
-        if joined and joined[-1][1:] == (first - 1, why):
-            first = joined.pop()[0]
-        joined.append((first, last, why))
-    return joined
-
-
-def verify(run_dir: Path, robot: str, seed: int, must_reach: bool) -> LedgerReport:
-    """Verify the numbers of ledger and journal. Raises ValueError or OSError naming the damaged file."""
-    ledger, journal = run_dir / LEDGER, run_dir / JOURNAL
-    events = read_ledger(ledger)
-    if not events:
-        raise ValueError(f"{ledger}: holds no event yet; nothing was recorded")
-    if first := int(events[0]["seq"]):
-        raise ValueError(f"{ledger}: begins with event {first}; those before it are missing")
-    listed = [(int(e["first"]), int(e["last"]), str(e["why"])) for e in events if e["event"] == "gap"]
-    reader = JournalReader(journal)
-    records = reader.read()
-    damaged = reader.stored_bytes() - len(records) * reader.type.itemsize
-    counted = max((int(e["sequence"]) for e in events if e["event"] == "counters"), default=-1)
-    last = max([counted, *records["sequence"][-1:].tolist()])
-    return LedgerReport(
-        summary=summarise(run_dir, robot, seed, must_reach),
-        events=len(events),
-        journalled=len(records),
-        gaps=_joined(listed),
-        missing=unaccounted(records["sequence"], [(first, last) for first, last, _ in listed], last),
-        damaged_bytes=damaged,
-        latches=[str(event["cause"]) for event in events if event["event"] == "latch"],
-        visits=[str(event["what"]) for event in events if event["event"] == "visit"],
-        ended=events[-1]["event"] == "run_end",
-    )

@@ -4,8 +4,6 @@ The claims of one robot are in its own claims.py, whose function `claims(robot)`
 and knows no robot by name. Every part is optional; an experiment refuses a robot that lacks the part it needs.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +15,9 @@ from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.model import Floats
 from safe_support_ql.robots.world import WorldSpec
 
+NOMINAL = "nominal"  # the robot's own world, beside its mismatches
+# For each episode another world within the mismatches; there, too, one message in 20 lost, and sensors that fail.
+DRAWN, LOSSY, FAULTY = "drawn", "drawn, lossy", "drawn, faulty"
 Truth = Mapping[str, Any]  # errors of the adversary's world by name
 Monitor = Callable[[Any], Robot]  # parameters -> the robot as its monitor knows it
 
@@ -27,8 +28,9 @@ Monitor = Callable[[Any], Robot]  # parameters -> the robot as its monitor knows
 class TrueWorld(ABC):
     """The world of the adversary: every error is exactly zero except those in `truth`.
 
-    Two names mean the same for every robot: 'old', the age in periods of the state that the monitor is given, and
-    'dies', the seconds for which the drive holds the last command of a monitor that dies.
+    Four names mean the same for every robot: 'old', the age in periods of the state that the monitor is given;
+    'behind', by channel, how many periods older than the state its messages are, and 'hidden', how many of these their
+    stamps do not show; and 'dies', the seconds for which the drive holds the last command of a monitor that dies.
     """
 
     attacks: int  # ticks that request the action of least margin; after them only the plan runs
@@ -87,9 +89,9 @@ class Case:
     """
 
     margin: str
-    error: str
-    deleting: str
-    scenario: str
+    error: str = ""
+    deleting: str = ""
+    scenario: str = ""
     truth: Truth = field(default_factory=dict)
     own: Mapping[str, Any] = field(default_factory=dict)
     common: Mapping[str, Any] = field(default_factory=dict)
@@ -205,11 +207,15 @@ class Claims:
     """What a robot claims; each part is optional.
 
     `errors`: channel -> bound on |measured - true| of each entry. `mismatches`: worlds that the ensemble covers, by
-    name, as the fields of world.drive that differ. `beyond`: worlds outside the claim, which the gate has to detect.
+    name, as the fields of world.drive that differ. `drawn`: one such world at random, all its fields at once.
+    `failing`: for so many seconds a sensor may fail in it. `beyond`: worlds outside the claim, which the gate has to
+    detect.
     """
 
     errors: Mapping[str, Floats] = field(default_factory=dict)
     mismatches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    drawn: Callable[[np.random.Generator], Mapping[str, Any]] | None = None
+    failing: float = 0.0  # 0: a robot that is not seen falls
     beyond: Mapping[str, WorldSpec] = field(default_factory=dict)
     margins: Margins | None = None
     adversary: Adversary | None = None

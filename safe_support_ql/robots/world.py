@@ -6,14 +6,20 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
+ANY = 0  # length of an array that may have any length
+
 
 @dataclass(frozen=True)
 class Channel:
     """One native input topic, read as a float64 vector.
 
-    `fields` are attribute paths read in order ('pose.pose.position.x'); a path ending in '[]' is an array of `length`.
-    `constants` are attributes with a required value (frame ids, joint names, scan geometry): a message with another
-    value is refused, because it describes another robot. `limits`: attribute -> (low, high, why it must lie between).
+    `fields` are attribute paths read in order ('pose.pose.position.x'); a path ending in '[]' is an array of `length`,
+    or of any length where that is ANY. `topic` is where the messages come from, `name` where that is empty.
+    `constants` are attributes with a required value (frame ids): a message with another value is refused, because it
+    describes another robot. `joints`: of a JointState, the names of those that its arrays are read for, in this order;
+    they are found by name, among others and in any order.
+    `bounds` are attributes that must be no larger, either way, than a number, and what it means where they are.
+    `settings` name the parameters of the robot that a person would change: by attribute path, or 'max_age'.
     A message older than `max_age` seconds counts as missing; a `latched` channel (a goal) needs one message only, of
     any age.
     """
@@ -26,12 +32,26 @@ class Channel:
     constants: dict[str, object] = field(default_factory=dict)
     latched: bool = False
     finite: bool = True  # false for scans, in which infinities and NaN have a meaning
-    limits: dict[str, tuple[float, float, str]] = field(default_factory=dict)
+    joints: tuple[str, ...] = ()
+    topic: str = ""
+    bounds: dict[str, tuple[float, str]] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    with_state: bool = True  # measured at the instant of the state; false for scans, which are brought to it
+
+    @property
+    def each(self) -> int:
+        """How many numbers are read of each array."""
+        return len(self.joints) or self.length
 
     @property
     def size(self) -> int:
-        """Length of the vector."""
-        return sum(self.length if path.endswith("[]") else 1 for path in self.fields)
+        """Length of the vector, at least, where an array has any length."""
+        return sum(self.each if path.endswith("[]") else 1 for path in self.fields)
+
+    @property
+    def any_length(self) -> bool:
+        """Whether the vector may be longer than `size`."""
+        return self.each == ANY and any(path.endswith("[]") for path in self.fields)
 
 
 @dataclass(frozen=True)
@@ -84,9 +104,11 @@ class DifferentialDrive(Drive):
     turn_acceleration: float  # rad/s^2, slew limit
     dead_zone: float  # m/s; a slower speed command counts as zero, like the stiction of a real drive
     odometry_drift: float = 0.01  # relative, standard deviation per metre and per radian
+    odometry_s: float = 0.0  # period of the odometry; 0: with every state
     # True distance and turn per assumed one, for drive and odometry: wheels or a track of another size.
     ground_speed: float = 1.0
     ground_turn: float = 1.0
+    uneven: float = 0.0  # how much larger the left wheel is than the right one, relative; the drive assumes equal ones
 
     def exactly_sensed(self) -> Self:
         """See Drive: odometry that does not drift."""
@@ -125,7 +147,13 @@ class JointDrive(Drive):
 
 @dataclass(frozen=True)
 class Lidar:
-    """A planar scan; `noise` is the standard deviation in metres, truncated at three times that."""
+    """A simulated planar lidar; `noise` is the standard deviation in metres, truncated at three times that.
+
+    It stands at (x, y, yaw) on the base. Its rays begin at `angle_min`, `angle_increment` apart (0: the full circle),
+    to the left, or to the right where it is mounted upside down. A turn takes `turn_s`: rays are cast one after the
+    other, and the scan is stamped at its first or its last ray. Scans come every `period_s` (0: with every state), the
+    first one `phase_s` after the start; every `lost`-th is lost (0: none).
+    """
 
     rays: int
     range_min: float
@@ -133,6 +161,18 @@ class Lidar:
     height: float
     noise: float
     tilt: float = 0.0  # rad, positive if the scan points down in front of the robot
+    x: float = 0.0  # m
+    y: float = 0.0  # m
+    yaw: float = 0.0  # rad
+    upside_down: bool = False
+    angle_min: float = -math.pi  # rad
+    angle_increment: float = 0.0  # rad
+    turn_s: float = 0.0
+    stamp: str = "first"
+    period_s: float = 0.0
+    phase_s: float = 0.0
+    lost: int = 0
+    nothing: float = math.inf  # what is written where nothing returned
 
     def exactly_sensed(self) -> Lidar:
         """The same scan without noise."""
@@ -141,7 +181,7 @@ class Lidar:
 
 @dataclass(frozen=True)
 class ObstacleArena:
-    """A walled square with random static obstacles of constant cross-section, one arena per seed."""
+    """A walled square with random static obstacles of constant cross-section, one arena per seed, and walkers."""
 
     side: float
     count: tuple[int, int]
@@ -150,6 +190,8 @@ class ObstacleArena:
     start_goal_distance: float
     corridor: float  # m, half the least gap between two obstacles
     goal_radius: float
+    walkers: int = 0  # discs that walk about, straight on until something is in the way
+    walker_speed: float = 0.0  # m/s
 
 
 @dataclass(frozen=True)
@@ -161,10 +203,12 @@ class WorldSpec:
     episode_s: float
     drive: Drive
     footprint_radius: float = 0.0
-    lidar: Lidar | None = None
+    footprint: tuple[float, ...] = ()  # the outline, see robots/footprint.py; none: a disc of `footprint_radius`
+    lidars: dict[str, Lidar] = field(default_factory=dict)  # by the name of their channel
     arena: ObstacleArena | None = None
     sensors: dict[str, str] = field(default_factory=dict)
 
     def exactly_sensed(self) -> WorldSpec:
         """The same world with sensors that measure exactly."""
-        return replace(self, drive=self.drive.exactly_sensed(), lidar=self.lidar and self.lidar.exactly_sensed())
+        lidars = {channel: lidar.exactly_sensed() for channel, lidar in self.lidars.items()}
+        return replace(self, drive=self.drive.exactly_sensed(), lidars=lidars)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from safe_support_ql.robots.base import Floats
+from safe_support_ql.robots.base import Estimate, Floats
 from safe_support_ql.robots.model import Model, advance, columns
 from safe_support_ql.safety.sent import Sent
 from safe_support_ql.safety.timing import Clock
@@ -21,17 +21,22 @@ class BlindState:
     def forget(self) -> None:
         """The robot stands somewhere else."""
         self._state: Floats | None = None
-        self._at_ns = 0
+        self._points = np.zeros((0, self._model.certificate.point_size))
+        self._at_ns = self._measured_ns = 0
+        self._ticks = 0  # lock-step: decisions since it was measured
 
-    def measured(self, state: Floats, steady_ns: int) -> None:
-        """The state[S] was measured at that moment."""
-        self._state, self._at_ns = state, steady_ns
+    def measured(self, estimate: Estimate, steady_ns: int) -> None:
+        """The state was measured at that moment."""
+        self._state, self._points = estimate.state, estimate.points
+        self._at_ns = self._measured_ns = steady_ns
+        self._ticks = 0
 
     def executed(self, action: Floats) -> None:
         """In lock-step the world goes on for a tick with every decision. In real time the sent commands tell."""
         if self._state is None or self._clock is not Clock.LOCKSTEP:
             return
         dynamics = self._model.dynamics
+        self._ticks += 1
         x = advance(
             dynamics, columns(self._state[None]), columns(action[None]), columns(dynamics.members[:1]),
             dynamics.checks_per_tick,
@@ -43,6 +48,27 @@ class BlindState:
         if self._state is not None and self._clock is Clock.REALTIME:
             self._follow(self._state, steady_ns)
         return self._state
+
+    @property
+    def seconds(self) -> float:
+        """How long ago the state was measured."""
+        if self._clock is Clock.LOCKSTEP:
+            return self._ticks * self._model.dynamics.checks_per_tick * self._model.dynamics.dt
+        return (self._at_ns - self._measured_ns) / 1e9
+
+    @property
+    def lost(self) -> str:
+        """Why the prediction means nothing any more: it left the safe set, or is longer than a plan; '' if neither."""
+        if self._state is None:
+            return ""
+        certificate = self._model.certificate
+        if self.seconds > self._model.horizon_s:
+            return f"predicted for {self.seconds:.2f} s, longer than the {self._model.horizon_s:.2f} s of a plan"
+        h = certificate.margins(tuple(self._state), self._points, certificate.constants)
+        for name, value in zip(certificate.margin_names, h, strict=True):
+            if not float(value) >= 0.0:
+                return f"predicted for {self.seconds:.2f} s, and the prediction left margin '{name}'"
+        return ""
 
     def _follow(self, state: Floats, until_ns: int) -> None:
         dynamics, member = self._model.dynamics, tuple(self._model.dynamics.members[0])

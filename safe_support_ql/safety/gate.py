@@ -4,8 +4,11 @@ One cycle per control period: `begin` samples the newest inputs and certifies, t
 newest id) or `expire` (no acceptable answer in time) decides, once. Time comes in as arguments, in nanoseconds:
 `now` in the clock of the message stamps, `steady` in a clock that never jumps.
 
-The gate is closed until something is certified for the first time: a plan that was never certified is not started, so
-until then the gate sends the command of silence. Once it is open, the stored plan is what runs when all else fails.
+The gate is closed until a plan certifies in OPENING_STATES successive states: a plan that was never certified is not
+started, so until then the gate sends the command of silence. Once it is open, the stored plan is what runs when all
+else fails, and a reset does not interrupt it. It closes again where the plan cannot be trusted: the robot differs from
+the models before its first motion showed that its sensors are right, or its state is missing for longer than a plan
+lasts. Then it latches, is silent, and opens only after a reset.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ from safe_support_ql.safety.support import Support
 from safe_support_ql.safety.timing import Clock, Timing, delays, holds
 from safe_support_ql.safety.tube import Tube
 
+# One state proves little: a pole that swings through the upright is certified for a moment, a sensor may jump.
+OPENING_STATES = 3  # successive states, of different instants, at which a plan certifies before it is started
+
 VERDICTS = ("certified", "certified_band", "plan_held", "no_proof")
 REASONS = (
     "request",  # the request was executed
@@ -40,7 +46,7 @@ REASONS = (
     "input_missing",  # an input is late, silent or was refused
     "recorder_stale",  # nobody writes what happens, or too late
     "latched",  # a latched cause is waiting for a reset
-    "closed",  # nothing was certified yet
+    "closed",  # no plan was certified for long enough yet
 )
 
 
@@ -143,6 +149,7 @@ class Gate:
         self.recorder = Heartbeat(config.recorder_timeout_s)
         self.mismatch = Mismatch(config.mismatch_ticks)
         self.watching = True  # for mismatch; experiments that delete margins on purpose must not be stopped by it
+        self.opening_states = OPENING_STATES  # one where an experiment begins in the middle of a motion
         self.comparison = Comparison(robot, clock, self.sent, self.mismatch)
         self.state = State.CLOSED
         self.cause = Cause("no input seen yet")
@@ -151,30 +158,51 @@ class Gate:
         self.sequence = first_sequence
         self.id = 0
         self.newest: tuple[Estimate, CandidateSet, int] | None = None  # estimate, candidates, executed: to be drawn
+        self.perception = robot.perception()
         self._blind = BlindState(robot.model, clock, self.sent)
+        self._latency_s: tuple[float, float] | None = None  # of the newest cycle, and how late the next one may come
+        self._late_s = 0.0
         self._decided_ns = 0
         self._missing_since_ns: int | None = None
         self._forget()
 
     def _forget(self) -> None:
         self.cycle: Cycle | None = None  # the open one
-        self.opened = False  # whether anything that was certified has run: only then is there a plan to fall back to
         if self.state is not State.LATCHED:  # else it may be what a reset has to ask about
             self.mismatch.reset()
+        self.close()
         self.comparison.forget()
-        self._blind.forget()
-        self._tube: Tube | None = None
+        self.perception.forget()
         self._valid_until_ns: int | None = None
-        self._started = False
         self._stamp_ns = 0
         self._missing = NONE
+
+    def close(self) -> None:
+        """There is no plan any more, only silence, until a plan certifies again; a latched gate stays closed.
+
+        What the operator's release does, when the robot stands or is held.
+        """
+        self.opened = False  # whether what was certified runs: only then is there a plan to fall back to
+        self._resumes = False  # whether a latched gate may open, because its plan ran where the robot was before
+        self._confirmed = False  # by motion before that
+        self._agreed = 0  # successive states at which a plan certified
+        self._agreed_ns = -1  # stamp of the newest of them
+        self.comparison.restart()
+        self._blind.forget()
+        self._tube: Tube | None = None
 
     # --- what comes in -------------------------------------------------------------------------------------------
 
     def receive(self, channel: str, vector: Floats, stamp_ns: int, now_ns: int, steady_ns: int) -> Cause:
         """Take an input, or refuse it and return why. A refused one changes nothing: the last one ages."""
-        problem = self.inputs.receive(channel, vector, stamp_ns, now_ns, steady_ns)
+        try:
+            ends_ns = stamp_ns + round(1e9 * self.robot.admit(channel, vector))
+        except ValueError as error:
+            return self.refuse(channel, Cause.of(str(error)))
+        problem = self.inputs.receive(channel, vector, stamp_ns, now_ns, steady_ns, ends_ns)
         self.counters.refused_inputs += bool(problem)
+        if self.inputs.stepped:
+            self._step_back(problem)
         return problem
 
     def refuse(self, channel: str, problem: Cause) -> Cause:
@@ -188,11 +216,19 @@ class Gate:
         self.recorder.alive(recorded, self.sequence, steady_ns)
 
     def new_episode(self, episode: int) -> None:
-        """The robot was put somewhere else: forget plan, tube, band and inputs. A latch stays."""
+        """The robot was put somewhere else: forget plan, tube, band and inputs. A latch stays, and with it its plan.
+
+        The plan of a latched gate that was open goes on there once it certifies, since "the plan until a reset" is what
+        a latch means. Any other gate is closed, and motion has to confirm its sensors again: they may have been
+        switched off on the way.
+        """
         self.episode = episode
         self.inputs.forget()
         self._missing_since_ns = None
+        resumes = self.state is State.LATCHED and (self.opened or self._resumes)
+        confirmed = resumes and self.confirmed
         self._forget()
+        self._resumes, self._confirmed = resumes, confirmed
         self.support.reset(self.support.centre)
         self.support.surcharge = self.config.mismatch_margin * self.mismatch.level
         if self.state is not State.LATCHED:
@@ -216,6 +252,7 @@ class Gate:
             self._stamp_ns = now_ns
         elif (newest_ns := self.inputs.newest_ns) is not None:
             self._stamp_ns = newest_ns
+        self._latency_s, self._late_s = latency_s, late_s
         seen = self._look(now_ns, steady_ns)
         if isinstance(seen, Cause):
             self._note_missing(seen, steady_ns)
@@ -224,20 +261,15 @@ class Gate:
         self._missing, self._missing_since_ns = NONE, None
         # An answer that comes later than the certificate allowed for is none, whatever kept it.
         self._valid_until_ns = steady_ns + int(latency_s[1] * 1e9) if latency_s else None
-        # When this command acts at the latest: one that is sent takes time to arrive.
-        earliest_s, latest_s = (latency_s[0], latency_s[1] + TRANSPORT_NS / 1e9) if latency_s else (0.0, 0.0)
-        before = delays(self.robot.model, sample.age_s + earliest_s, sample.age_s + latest_s)
-        # The next command may come late, and this one acts until then.
-        held = holds(self.robot.model, latest_s + late_s)
         self._compare(sample, estimate)
-        past, known = self.sent.past(sample.steady_ns, max(before))
-        timing = Timing(before, held, past, known and not self.comparison.apart_s and not estimate.objection)
-        if not self._started or not self.opened:
+        timing = self._timing(sample, estimate)
+        if not self.opened:
             self.support.start(estimate, timing)
-            self._started = timing.known  # else again, with a state that certifies something
         in_tube = self._tube is not None and self._tube.holds(self.robot, sample.vectors)
         self.id += 1
         candidates = self.support.candidates(self.id, self._stamp_ns, self.episode, sample.vectors, estimate, timing)
+        if not self.opened:
+            self._count_opening(sample.stamp_ns, bool(candidates.certified[candidates.plan]))
         self.cycle = Cycle(sample, estimate, timing, in_tube, candidates)
         return candidates
 
@@ -262,10 +294,13 @@ class Gate:
             return self._decide(cycle, plan, "recorder_stale", not wanted_plan, problem)
         unknown = NONE if cycle.timing.known else self._unknown(cycle)
         if wanted_plan:
-            why = unknown or reasons.ONLY_PLAN
+            only = reasons.only_plan(self.support.cap)
+            why = unknown or reasons.noted(only, cycle.estimate)
             return self._decide(cycle, index, "plan_requested", False, why if cycle.candidates.only_plan else NONE)
         if not cycle.candidates.certified[index]:
-            why = unknown or reasons.uncertified(action, cycle.candidates.margin[index])
+            capped = self.support.cap < 1.0 and not self.support.capped(action[None])[0]
+            why = reasons.capped(self.support.cap) if capped else NONE
+            why = unknown or why or reasons.uncertified(action, cycle.candidates.margin[index], cycle.estimate)
             return self._decide(cycle, plan, "uncertified_request", True, why)
         return self._decide(cycle, index, "request", False, NONE)
 
@@ -299,7 +334,10 @@ class Gate:
             self.state, self.cause = State.LATCHED, cause
 
     def reset(self, now_ns: int, steady_ns: int) -> tuple[bool, str]:
-        """Leave the latch, unless its cause persists. Returns (done, why not)."""
+        """Leave the latch, unless its cause persists. Returns (done, why not).
+
+        A plan that runs is never dropped by it: where nothing is certified and the robot does not stand, it goes on.
+        """
         if self.state is not State.LATCHED:
             return True, "the gate is not latched"
         if isinstance(seen := self._look(now_ns, steady_ns), Cause):
@@ -308,11 +346,28 @@ class Gate:
             return False, f"still {seen[1].objection}"
         if problem := self.recorder_problem(steady_ns):
             return False, f"still {problem}"
-        if self.mismatch.level >= 1.0:
+        if not self.opened:
+            # Nothing runs that could be compared: that begins anew once the gate is open.
+            self.mismatch.reset()
+            self.support.surcharge = 0.0
+            self.close()
+        elif self.mismatch.level >= 1.0:
             return False, f"still a mismatch: {self.mismatch.what}"
+        elif not self._rests(seen[1]) and (lacking := self._lacking(*seen)):
+            return False, f"still {lacking}"
         self.state, self.cause = State.BACKUP if self.opened else State.CLOSED, reasons.RESET
         self._missing_since_ns = None
         return True, "reset"
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether motion confirmed the sensors, here or where the plan of a latched gate ran before."""
+        return self._confirmed or self.comparison.confirmed
+
+    @property
+    def accepting(self) -> bool:
+        """Whether a certified request of this cycle would be executed: neither closed, unless it opens, nor latched."""
+        return self.state is not State.LATCHED and (self.opened or self._may_open())
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -322,12 +377,57 @@ class Gate:
         if isinstance(sample, Cause):
             return sample
         try:
-            return sample, self.robot.estimate(sample.vectors)
+            return sample, self.perception.estimate(sample.vectors, sample.stamp_ns, sample.history)
         except ValueError as error:
             return Cause(str(error))
 
+    def _timing(self, sample: Sample, estimate: Estimate) -> Timing:
+        """What acts after the state was measured, at the latency of the newest cycle."""
+        model, latency_s = self.robot.model, self._latency_s
+        # When this command acts at the latest: one that is sent takes time to arrive.
+        earliest_s, latest_s = (latency_s[0], latency_s[1] + TRANSPORT_NS / 1e9) if latency_s else (0.0, 0.0)
+        before = delays(model, sample.age_s + earliest_s, sample.age_s + latest_s)
+        # The next command may come late, and this one acts until then.
+        held = holds(model, latest_s + self._late_s)
+        past, known = self.sent.past(sample.steady_ns, max(before))
+        return Timing(before, held, past, known and not self.comparison.apart_s and not estimate.objection)
+
+    def _rests(self, estimate: Estimate) -> bool:
+        """Whether the robot is where it needs no command: at rest, with a passive stop."""
+        certificate = self.robot.model.certificate
+        centre = certificate.centre(self.support.centre)
+        at_rest = bool(certificate.terminal(tuple(estimate.state), centre, certificate.constants))
+        return self.robot.passive_stop and at_rest
+
+    def _lacking(self, sample: Sample, estimate: Estimate) -> Cause:
+        """Why no plan certifies at this state; false where one does."""
+        timing = self._timing(sample, estimate)
+        if not timing.known:
+            return reasons.unknown(estimate, self.comparison.apart_s, sample.age_s)
+        return NONE if self.support.plans(estimate, timing).max() >= 0.0 else reasons.no_room(self.robot, estimate)
+
+    def _count_opening(self, stamp_ns: int, certified: bool) -> None:
+        """Successive states at which a plan certified; one that fails, or that is missing, starts the count anew."""
+        if not certified:
+            self._agreed = 0
+        elif stamp_ns > self._agreed_ns or not self._agreed:
+            self._agreed += 1
+        self._agreed_ns = stamp_ns
+
+    def _step_back(self, cause: Cause) -> None:
+        """A clock of the stamps stepped back: nothing is compared across that, and no sensor counts as confirmed.
+
+        The plan goes on, blind if need be: it goes by the steady clock.
+        """
+        self.comparison.forget()
+        self.perception.forget()
+        self._tube, self._confirmed, self._agreed = None, False, 0
+        if self.state is not State.CLOSED:  # a closed gate moves nothing, and begins anew
+            self.latch(cause.then("call the reset service"))
+
     def _note_missing(self, missing: Cause, steady_ns: int) -> None:
         self._missing = missing
+        self._agreed = 0
         if self.state is State.CLOSED:
             self.cause = missing
             return
@@ -341,16 +441,23 @@ class Gate:
 
         A closed gate compares nothing: nothing of its own moves the robot, which somebody may be carrying.
         """
-        counts = self.comparison.compare(
-            sample, estimate.state, self.watching and self.opened, self.state is State.LATCHED
-        )
+        judge = self.watching and self.opened
+        off = self.perception.disagreements(judge)
+        counts = self.comparison.compare(sample, estimate.state, off, judge, self.state is State.LATCHED)
         if counts is None:
             return
         self.counters.mismatches += counts
         self.support.surcharge = self.config.mismatch_margin * self.mismatch.level
         if self.mismatch.spent:
             # What the sensors cannot show explains why it differs from the predictions.
-            self.latch(Cause.of(estimate.objection) if estimate.objection else reasons.mismatch(self.mismatch.what))
+            what, check = self.mismatch.what, self.perception.check(self.mismatch.name)
+            cause = Cause.of(estimate.objection) if estimate.objection else reasons.mismatch(what, check)
+            if not self.confirmed:
+                if not estimate.objection:
+                    seen = self.comparison
+                    cause = reasons.unconfirmed(what, check, seen.informative, seen.needed)
+                self.close()
+            self.latch(cause)
 
     def _unknown(self, cycle: Cycle) -> Cause:
         return reasons.unknown(cycle.estimate, self.comparison.apart_s, cycle.sample.age_s)
@@ -366,7 +473,7 @@ class Gate:
         candidates = cycle.candidates
         # Later than the certificate allowed for, the plan still runs, but nothing certified it.
         certified = bool(candidates.certified[index]) and not self.late(self._decided_ns)
-        if not certified and not self.opened:
+        if not self.opened and not (certified and self._may_open()):
             return self._decide_closed(cycle)
         verdict = "certified_band" if candidates.band[index] else "certified"
         if not certified:
@@ -375,7 +482,7 @@ class Gate:
         executed = candidates.actions[index].astype(np.float64)
         self._move_tube(cycle, executed, certified)
         self.comparison.executed(not candidates.is_plan[index], self._decided_ns)
-        self._blind.measured(cycle.estimate.state, cycle.sample.steady_ns)
+        self._blind.measured(cycle.estimate, cycle.sample.steady_ns)
         self._blind.executed(executed)
         self.support.executed(candidates, index)
         self.newest = cycle.estimate, candidates, index
@@ -387,26 +494,39 @@ class Gate:
         self.counters.empty_supports += candidates.only_plan
         return self._send(candidates.actions[index].copy(), index, verdict, reason, cause, intervention, candidates)
 
+    def _may_open(self) -> bool:
+        """A latched gate starts no plan, unless it is one that ran when the gate latched."""
+        return self._agreed >= self.opening_states and (self.state is not State.LATCHED or self._resumes)
+
     def _decide_closed(self, cycle: Cycle) -> Decision:
-        """Nothing was ever certified, so there is no plan to run: send silence, and say what is missing."""
+        """There is no plan to run: send silence, and say what is missing."""
         self.newest = None
         latched = self.state is State.LATCHED
         if not latched:
             self.state, self.cause = State.CLOSED, self._why_closed(cycle)
+        self.counters.verdicts["no_proof"] += latched  # being closed is no alarm
         silence = self.robot.silence.astype(np.float32)
         return self._send(silence, -1, "no_proof", "latched" if latched else "closed", self.cause, False, None)
 
     def _why_closed(self, cycle: Cycle) -> Cause:
+        if 0 < self._agreed < self.opening_states:
+            return reasons.opening(self._agreed, self.opening_states)
         if cycle.candidates.certified.any():
             return reasons.NOT_ASKED
         if cycle.estimate.objection:
             return Cause.of(cycle.estimate.objection)
-        return reasons.no_room(self.robot.model, cycle.estimate) if cycle.timing.known else self._unknown(cycle)
+        return reasons.no_room(self.robot, cycle.estimate) if cycle.timing.known else self._unknown(cycle)
 
     def _decide_blind(self) -> Decision:
-        """The state is missing: follow the plan along the nominal prediction."""
+        """The state is missing: follow the plan along the nominal prediction, for as long as that means anything."""
         action = self.robot.silence.astype(np.float32)
         state = self._blind.at(self._decided_ns)
+        if self.opened and not self.robot.passive_stop and (lost := self._blind.lost):
+            # Uncoverable: nobody knows where the robot is, and a plan about a wrong state does more harm than none.
+            self.close()
+            state = None
+            self.state, self.cause = State.LATCHED, reasons.lost_blind(self._missing, lost)
+            self._missing = self.cause
         if state is not None:
             action = self.support.plan_action(state)
             self._blind.executed(action.astype(np.float64))

@@ -24,11 +24,8 @@ class Mismatch:
         """Nothing was noticed yet."""
         self.level = 0.0
         self.largest = 0.0  # residual of the newest tick, in W
+        self.name = ""  # of the residual that was beyond W last; '' where it was none of one tick
         self.what = ""
-
-    def keep(self, other: Mismatch) -> None:
-        """Go on where `other` was, whose gate was latched and cleaned up."""
-        self.level, self.what = min(other.level, self.budget), other.what
 
     def observe(self, residuals: Mapping[str, float], told: bool = True) -> bool:
         """Take the residuals of one tick, by name and in units of W; returns whether one is beyond W.
@@ -41,10 +38,19 @@ class Mismatch:
         beyond = bool(name) and not residuals[name] <= 1.0  # a residual that is no number is beyond every bound
         if beyond:
             self.level = min(self.level + max(1.0, 0.5 * self.largest), self.budget)
+            self.name = name
             self.what = f"{name} is off by {residuals[name]:.1f} times what the models leave open"
         else:
             self.level = max(self.level - (FORGIVEN if told else FORGIVEN_AT_REST), 0.0)
         return beyond
+
+    def contradict(self, residual: float, ticks: int) -> None:
+        """No single model explains the newest ticks together, whatever each of them shows."""
+        self.level = self.budget
+        self.name = ""
+        self.what = (
+            f"no model explains {ticks} ticks together, the best is off by {residual:.1f} times what it leaves open"
+        )
 
     def missed(self, apart_s: float) -> None:
         """States were too far apart to compare, and more than the plan acted: as bad as a residual.
@@ -52,6 +58,7 @@ class Mismatch:
         Else a robot would never be noticed that is only seen while the plan runs.
         """
         self.level = min(self.level + 1.0, self.budget)
+        self.name = ""
         self.what = f"too much may have acted between states {apart_s:.3f} s apart to tell what the robot did"
 
     @property

@@ -15,6 +15,9 @@ def parse_request(names: list[str], values: Floats, robot: Robot) -> tuple[int, 
     missing = [name for name in ("id", *robot.action_names) if name not in table]
     if missing or len(names) != len(values):
         raise ValueError(f"request lacks {', '.join(missing) or 'values'}; it names {', '.join(names) or 'nothing'}")
-    if not np.isfinite(table["id"]):
-        raise ValueError("request: id is not a number")
-    return int(table["id"]), np.array([table[name] for name in robot.action_names], np.float32)
+    if len(table) != len(names):
+        raise ValueError(f"request names something twice: {', '.join(names)}")
+    if not float(table["id"]).is_integer():
+        raise ValueError(f"request: id is {table['id']:g}, must be a whole number")
+    with np.errstate(over="ignore"):  # what is too large for the command becomes infinite, which the gate refuses
+        return int(table["id"]), np.array([table[name] for name in robot.action_names]).astype(np.float32)

@@ -6,9 +6,11 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from safe_support_ql.robots.base import Estimate, Robot
-from safe_support_ql.robots.model import Floats, Model
+from safe_support_ql.robots.model import Floats, Model, advance, columns
+from safe_support_ql.safety.gate import OPENING_STATES
 from safe_support_ql.safety.rollout import rollout_margins
 
 OFFSET = 1.0e3  # scaled margin lent to every constraint, so that none ends a rollout before its lowest point
@@ -17,7 +19,7 @@ OFFSET = 1.0e3  # scaled margin lent to every constraint, so that none ends a ro
 def objection(robot: Robot) -> str:
     """The constraint that leaves only the plan at rest with nothing around, and by how much; '' where there is more.
 
-    Or the start of an episode at which there is not even a certified plan.
+    Or the start of an episode at which the gate would not open.
 
     Judged without delay, as in lock-step: what fails here fails everywhere. Under the plan alone a robot at rest stays
     there, so nothing would ever be collected. Takes milliseconds, where compiling the certificate takes seconds.
@@ -33,29 +35,53 @@ def objection(robot: Robot) -> str:
 
 
 def _fallen(robot: Robot) -> str:
-    """The start of an episode at which no plan is certified: a closed gate sends silence, and the robot falls there."""
+    """The start of an episode at which the gate does not open: it sends silence, and the robot falls there."""
     if (start := _uncertified(robot, 1.0)) is None:
         return ""
     at = ", ".join(f"{name} = {value:.3g}" for name, value in zip(robot.state_names, start, strict=True))
     share = next((share for share in np.arange(9, 0, -1) / 10 if _uncertified(robot, share) is None), 0.0)
     names = [field.name for field in fields(robot.parameters) if field.name.startswith("start")]
-    return f"no plan is certified at the start {at}; {', '.join(names) or 'outermost_starts'} times {share} would do"
+    silent = OPENING_STATES - 1
+    return (
+        f"no plan is certified at the start {at}, or after {silent} periods of silence, while the gate is closed; "
+        f"{', '.join(names) or 'outermost_starts'} times {share} would do"
+    )
 
 
 def _uncertified(robot: Robot, share: float) -> Floats | None:
-    """The first of the robot's outermost starts, at this `share` of their distance from rest, without a plan."""
+    """The first of the robot's outermost starts, at this `share` of their distance from rest, where no gate opens."""
     rest = robot.at_rest().state
-    for start in rest + share * (robot.outermost_starts() - rest):
-        if not any(_plan_holds(robot, start, centre) for centre in range(len(robot.model.certificate.centres))):
-            return np.asarray(start, np.float64)
-    return None
+    starts = rest + share * (robot.outermost_starts() - rest)
+    if not len(starts):
+        return None
+    certified = _certified(robot, _while_closed(robot, starts)).reshape(-1, len(starts)).all(axis=0)
+    return None if certified.all() else np.asarray(starts[np.argmin(certified)], np.float64)
 
 
-def _plan_holds(robot: Robot, start: Floats, centre: int) -> bool:
-    certificate = robot.model.certificate
-    plan = certificate.backup(tuple(start), certificate.centre(centre), certificate.constants)
-    alone = replace(robot.at_rest(), state=start)
-    return bool(_margins(_aimed(robot.model, centre), alone, np.array([plan], np.float64))[0] >= 0.0)
+def _while_closed(robot: Robot, starts: Floats) -> Floats:
+    """States [n N, S] at which a plan has to certify: starts[N, S], and where silence leads by any member."""
+    dynamics = robot.model.dynamics
+    states = [starts]
+    for member in dynamics.members:
+        x = columns(starts)
+        for _ in range(OPENING_STATES - 1):
+            silence, parameters = columns(np.tile(robot.silence, (len(starts), 1))), columns(member[None])
+            x = advance(dynamics, x, silence, parameters, dynamics.checks_per_tick)
+            states.append(np.stack(x, axis=1))
+    return np.vstack(states)
+
+
+def _certified(robot: Robot, states: Floats) -> NDArray[np.bool_]:
+    """Whether the plan about some centre is certified at each of states[N, S], with nothing around."""
+    model, points = robot.model, robot.at_rest().points
+    past, found = np.zeros((1, 0, len(robot.action_names))), np.zeros(len(states), bool)
+    for index in range(len(model.certificate.centres)):
+        plan = model.certificate.backup(columns(states), model.certificate.centre(index), model.certificate.constants)
+        actions = np.stack(np.broadcast_arrays(*plan, states[:, 0])[:-1], axis=1)
+        # Every action with a state of its own: one rollout for all.
+        margins = rollout_margins(_aimed(model, index), states.T[:, :, None], past, (0,), actions, points)
+        found |= margins[:, 0] >= 0.0
+    return found
 
 
 def _aimed(model: Model, centre: int, **changes: Any) -> Model:

@@ -30,6 +30,7 @@ class Support:
         distance = np.linalg.norm(centres - centres.mean(axis=0), axis=1).round(9)
         self._middle = int(np.flatnonzero(distance == distance.min())[-1])
         self.surcharge = 0.0  # scaled margin that a non-plan action needs beyond the certificate's
+        self.cap = 1.0  # share of the range of each action that may be asked for, by the operator's word
         self.reset(0)
 
     def reset(self, centre: int) -> None:
@@ -45,13 +46,22 @@ class Support:
         self.spent = 0.0
 
     def start(self, estimate: Estimate, timing: Timing) -> None:
-        """Choose the first centre of an episode: the one whose plan has the largest margin here."""
-        margins = []
-        for centre in range(len(self.robot.model.certificate.centres)):
-            self.centre = centre
-            margins.append(self._certify_here(estimate, timing, self.plan_action(estimate.state)))
+        """Choose the first centre of an episode: the one whose plan has the largest margin here.
+
+        Nothing has run yet, so there is no band to be in.
+        """
+        self._leave_band()
+        margins = self.plans(estimate, timing)
         # Where none is certified, margins that were cut off at their first violation cannot be compared.
-        self.centre = int(np.argmax(margins)) if max(margins) >= 0.0 else self._middle
+        self.centre = int(np.argmax(margins)) if margins.max() >= 0.0 else self._middle
+
+    def plans(self, estimate: Estimate, timing: Timing) -> Floats:
+        """Margin [C] of the plan about each centre."""
+        kept, margins = self.centre, np.zeros(len(self.robot.model.certificate.centres))
+        for self.centre in range(len(margins)):
+            margins[self.centre] = self._certify_here(estimate, timing, self.plan_action(estimate.state))
+        self.centre = kept
+        return margins
 
     def plan_action(self, state: Floats) -> Singles:
         """k(s) of the stored plan, exactly as executed [A]; silence where a state is so large that k overflows."""
@@ -93,7 +103,7 @@ class Support:
         self._update_band(margin[plan])
         is_plan = np.zeros(k, bool)
         is_plan[plan] = True
-        certified, band = self._passes(margin, is_plan)
+        certified, band = self._passes(margin, actions, is_plan)
         offered = self._offered(estimate, timing, actions, certified, is_plan)
         # An empty slot has margin -inf; one in use has a number even where S_f is not reached.
         margin[:used] = np.maximum(margin[:used], np.finfo(np.float32).min)
@@ -114,7 +124,7 @@ class Support:
     ) -> CandidateSet:
         """The set with a foreign `action` certified into the last slot (log_weight -inf: beta never draws it)."""
         margin, centre = self._certify(estimate, timing, action[None])
-        certified, band = self._passes(margin, np.zeros(1, bool))
+        certified, band = self._passes(margin, action[None], np.zeros(1, bool))
         last = self.size - 1
         new = {
             name: getattr(candidates, name).copy()
@@ -164,6 +174,12 @@ class Support:
         margin only the plan may be left. Nothing is less safe for that, but little is learnt from it.
         """
         more, choice = self.robot.model.certificate.offered_longer, np.flatnonzero(certified & ~is_plan)
+        if len(estimate.seek) and len(choice):
+            # A policy would wait where it cannot go on: of what is certified, only what shows more is offered.
+            apart = (actions[choice] - estimate.seek) / (self.robot.action_high - self.robot.action_low)
+            nearest = np.zeros_like(certified)
+            nearest[choice[np.argmin((apart**2).sum(axis=1))]] = True
+            return nearest
         if not more or not len(choice):
             return certified
         longer = Timing(timing.delays, (max(timing.holds) + more,), timing.past, timing.known)
@@ -172,7 +188,12 @@ class Support:
         offered[choice] = self._certify(estimate, longer, actions[choice], band, band)[0] >= band
         return offered if offered.any() else certified
 
-    def _passes(self, margin: Floats, is_plan: Bools) -> tuple[Bools, Bools]:
+    def capped(self, actions: Singles) -> Bools:
+        """Which of actions[N, A] lie within `cap` of their range."""
+        low, high = self.cap * self.robot.action_low - 1e-6, self.cap * self.robot.action_high + 1e-6
+        return np.asarray(((actions >= low) & (actions <= high)).all(axis=1))
+
+    def _passes(self, margin: Floats, actions: Singles, is_plan: Bools) -> tuple[Bools, Bools]:
         model = self.robot.model
         fully = margin >= model.certificate.band
         budget_left = self.spent + model.certificate.step_residual <= model.certificate.band_budget
@@ -180,4 +201,6 @@ class Support:
         passes = (fully | band) & (
             is_plan | (self.surcharge == 0.0) | (margin >= model.certificate.band + self.surcharge)
         )
+        if self.cap < 1.0:
+            passes &= is_plan | self.capped(actions)
         return passes, band & passes

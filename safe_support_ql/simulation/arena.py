@@ -1,6 +1,7 @@
-"""Random arenas with walls and static obstacles, one arena per seed, and the shortest routes through them."""
+"""Random arenas with walls and static obstacles, one arena per seed, and the shortest routes through them.
 
-from __future__ import annotations
+A hall and a corridor are arenas that show a lidar little: one object, or two walls that look the same all along.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,8 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from safe_support_ql.robots.base import Floats
-from safe_support_ql.robots.world import ObstacleArena
+from safe_support_ql.robots.footprint import corners_of
+from safe_support_ql.robots.world import ObstacleArena, WorldSpec
 
 CELL = 0.1  # m, of the planning grid
 TRIES = 1000
@@ -38,6 +40,28 @@ class Arena:
         nearest = np.where(disc, round_, box).min(axis=-1, initial=np.inf)
         return np.asarray(np.minimum(nearest, self.half_side - np.maximum(np.abs(x), np.abs(y))))
 
+    def room(self, spec: WorldSpec, pose: Floats) -> float:
+        """Exact distance in metres from the footprint of a base at pose[3] to the nearest obstacle or wall."""
+        x, y, yaw = pose
+        if not spec.footprint:
+            return float(self.clearance(x, y)) - spec.footprint_radius
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        return self.clearance_of(np.array([x, y]) + corners_of(spec.footprint) @ np.array([[cos, sin], [-sin, cos]]))
+
+    def clearance_of(self, corners: Floats) -> float:
+        """Exact distance in metres from a convex outline to the nearest obstacle or wall; negative where they overlap.
+
+        corners[N, 2] on the map, going round to the left. Of two that overlap it is the shortest way apart; of a corner
+        behind a wall, its depth.
+        """
+        clearance = self.half_side - float(np.abs(corners).max())
+        for (x, y, _, size, width), box in zip(self.obstacles, self._boxes, strict=True):
+            if width == 0.0:
+                clearance = min(clearance, _outside(np.array([[x, y]]), corners) - size)
+            else:
+                clearance = min(clearance, _apart(corners, box))
+        return clearance
+
     def outlines(self) -> list[Floats]:
         """The corners [N, 2] of each obstacle in metres, in order, for drawing."""
         around = np.arange(DISC_CORNERS) * (2 * np.pi / DISC_CORNERS)
@@ -51,9 +75,42 @@ class Arena:
         return outlines
 
     @cached_property
+    def _boxes(self) -> list[Floats]:
+        """The outlines: corners of those that are boxes."""
+        return self.outlines()
+
+    @cached_property
     def _turned(self) -> tuple[Floats, Floats, Any]:
         """Cosine and sine of each yaw, and which obstacles are discs."""
         return np.cos(self.obstacles[:, 2]), np.sin(self.obstacles[:, 2]), self.obstacles[:, 4] == 0.0
+
+
+def _outside(points: Floats, corners: Floats) -> float:
+    """Distance from a convex outline to the nearest of points[M, 2]; negative, by its depth, if that lies inside."""
+    edges = np.roll(corners, -1, axis=0) - corners
+    length = np.hypot(edges[:, 0], edges[:, 1])
+    to = points[:, None] - corners
+    along = np.clip((to * edges).sum(axis=2) / length**2, 0.0, 1.0)
+    distance = np.linalg.norm(to - along[..., None] * edges, axis=2).min(axis=1)
+    beyond = ((to[..., 0] * edges[:, 1] - to[..., 1] * edges[:, 0]) / length).max(axis=1)
+    return float(np.where(beyond > 0.0, distance, beyond).min())
+
+
+def _apart(one: Floats, other: Floats) -> float:
+    """Distance between two convex outlines; negative where they overlap, by the shortest way apart.
+
+    Two convex shapes overlap unless the normal of an edge separates them; else the distance is that of a corner of one
+    from the other (Ericson, "Real-Time Collision Detection", 2005, chapters 4 and 5).
+    """
+    gap = max(_gap(one, other), _gap(other, one))
+    return gap if gap <= 0.0 else min(_outside(one, other), _outside(other, one))
+
+
+def _gap(one: Floats, other: Floats) -> float:
+    """The widest gap between them along the normal of an edge of `one`."""
+    edges = np.roll(one, -1, axis=0) - one
+    normals = np.stack([edges[:, 1], -edges[:, 0]], axis=1) / np.hypot(edges[:, 0], edges[:, 1])[:, None]
+    return float(((other[:, None] - one) * normals).sum(axis=2).min(axis=0).max())
 
 
 def make_arena(spec: ObstacleArena, seed: int) -> Arena:
@@ -67,6 +124,22 @@ def make_arena(spec: ObstacleArena, seed: int) -> Arena:
         if arena is not None:
             return arena
     raise ValueError(f"no arena with {spec.corridor} m corridors in {TRIES} tries; use fewer or smaller obstacles")
+
+
+def open_hall(seed: int) -> Arena:
+    """A hall of 40 m, and in it one post of 0.32 m beside the way, always within 3 m of it."""
+    rng = np.random.default_rng(seed)
+    away, turn = rng.uniform(1.0, 2.0), rng.uniform(-np.pi, np.pi)
+    post = [away * np.cos(turn), away * np.sin(turn), 0.0, 0.16, 0.0]
+    goal = 3.5 * np.array([np.cos(turn + 0.4), np.sin(turn + 0.4)])
+    return Arena(np.array([post]), 20.0, np.array([0.0, 0.0, rng.uniform(-np.pi, np.pi)]), goal)
+
+
+def corridor(seed: int) -> Arena:
+    """Two walls 1.2 m apart; the way to the goal is 8 m along them."""
+    rng = np.random.default_rng(seed)
+    walls = np.array([[0.0, side * 0.7, 0.0, 6.0, 0.1] for side in (1, -1)])
+    return Arena(walls, 6.0, np.array([-4.0, rng.uniform(-0.15, 0.15), rng.normal(0.0, 0.4)]), np.array([4.0, 0.0]))
 
 
 def _draw(spec: ObstacleArena, rng: np.random.Generator) -> Arena | None:
@@ -121,7 +194,7 @@ class Route:
         rows, columns, costs = (np.concatenate(part) for part in zip(*edges, strict=True))
         graph = sparse.csr_matrix((costs, (rows, columns)), shape=(n * n, n * n))
         goal = index[self._cell(arena.goal[0]), self._cell(arena.goal[1])]
-        self._field, self._next = csgraph.dijkstra(graph, directed=False, indices=goal, return_predecessors=True)
+        _, self._next = csgraph.dijkstra(graph, directed=False, indices=goal, return_predecessors=True)
         self._index = index
 
     def _cell(self, value: float) -> int:

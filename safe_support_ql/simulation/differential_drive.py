@@ -1,19 +1,25 @@
 """The PyBullet world of a DifferentialDrive: a base among the obstacles of an arena, with odometry and lidar.
 
-Truth: (x, y, yaw, v, w, clearance of the footprint). Sensors: 'odometry' (x, y, qz, qw, v, w), 'lidar' (ranges in
-metres) and 'goal' (x, y).
+Truth: (x, y, yaw, v, w, clearance of the footprint). Sensors: 'odometry' (x, y, qz, qw, v, w), 'lidar' (the vector of
+robots/scan.py) and 'goal' (x, y).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from safe_support_ql.robots.base import Floats, Robot
-from safe_support_ql.robots.world import DifferentialDrive, Primitive, WorldSpec
+from safe_support_ql.robots.footprint import from_outline, outer
+from safe_support_ql.robots.scan import Scan
+from safe_support_ql.robots.world import DifferentialDrive, Lidar, Primitive, WorldSpec
 from safe_support_ql.simulation.arena import Arena, make_arena
-from safe_support_ql.simulation.world import World
+from safe_support_ql.simulation.world import Rhythm, World
+
+WALKER = 0.2  # m, radius of who walks about
+FIRST_AWAY = 1.5  # m, of a walker from the start of the base
 
 
 class DriveWorld(World):
@@ -23,18 +29,24 @@ class DriveWorld(World):
         """Build the floor and the base; obstacles come with `reset`."""
         super().__init__(robot, gui)
         spec = self.spec
-        assert isinstance(spec.drive, DifferentialDrive) and spec.lidar and spec.arena
-        self.drive, self.lidar = spec.drive, spec.lidar
+        assert isinstance(spec.drive, DifferentialDrive) and spec.lidars and spec.arena
+        self.drive, self.lidars = spec.drive, spec.lidars
         self.client.loadURDF("plane.urdf")
         self._build()
-        angles = -np.pi + np.arange(self.lidar.rays) * (2 * np.pi / self.lidar.rays)
-        self._rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
         self._obstacles: list[int] = []
+        self._walkers: list[int] = []
+        self._walked = np.zeros((0, 2))  # where they are
+        self._farthest = outer(spec.footprint) if spec.footprint else 0.0  # a disc may turn
 
     @property
     def map(self) -> Arena:
         """See World."""
         return self.arena
+
+    @property
+    def walkers(self) -> Floats:
+        """See World."""
+        return np.column_stack([self._walked, np.full(len(self._walked), WALKER)])
 
     def _shape(self, shape: Primitive, turned: bool = False) -> int:
         # `turned` lays a cylinder on its side: a wheel that turns about y.
@@ -78,8 +90,8 @@ class DriveWorld(World):
 
     def become(self, spec: WorldSpec) -> None:
         """See World."""
-        assert isinstance(spec.drive, DifferentialDrive) and spec.lidar
-        self.drive, self.lidar = spec.drive, spec.lidar
+        assert isinstance(spec.drive, DifferentialDrive) and spec.lidars
+        self.drive, self.lidars, self.timeout = spec.drive, spec.lidars, spec.drive.timeout
         self.client.changeDynamics(self.body, -1, mass=spec.drive.chassis.mass)
         for wheel in (0, 1):
             self.client.changeDynamics(self.body, wheel, lateralFriction=spec.drive.wheel.friction)
@@ -88,6 +100,7 @@ class DriveWorld(World):
         """Build the arena of `seed` and put the base at its start, standing."""
         assert self.spec.arena
         self.set_arena(make_arena(self.spec.arena, seed))
+        self._let_walk(self.spec.arena.walkers, seed)
         self._scale = 1.0 + self.drive.odometry_drift * rng.standard_normal(2)
 
     def set_arena(self, arena: Arena) -> None:
@@ -100,9 +113,52 @@ class DriveWorld(World):
         walls = [(sx * (half + 0.05), sy * (half + 0.05), 0.0, 0.05 if sx else half + 0.1, 0.05 if sy else half + 0.1)
                  for sx, sy in ((1, 0), (-1, 0), (0, 1), (0, -1))]  # fmt: skip
         self._obstacles = [self._obstacle(row, height) for row in (*arena.obstacles, *walls)]
+        self._let_walk(0, 0)
         self.arena, self.goal = arena, arena.goal
         self.set_state(np.array([*arena.start, 0.0, 0.0]))
         self._scale = np.ones(2)
+
+    def _let_walk(self, count: int, seed: int) -> None:
+        """Put `count` walkers into the arena, away from the base."""
+        assert self.spec.arena
+        for body in self._walkers:
+            self.client.removeBody(body)
+        self._steps_rng, found = np.random.default_rng([seed, 2]), np.zeros((0, 2))
+        while len(found) < count:
+            at = self._steps_rng.uniform(-self.arena.half_side, self.arena.half_side, 2)
+            near = np.hypot(*(at - self.arena.start[:2]))
+            if self.arena.clearance(at[0], at[1]) > WALKER and near > FIRST_AWAY:
+                found = np.vstack([found, at])
+        self._walked, self._headings = found, self._steps_rng.uniform(-np.pi, np.pi, count)
+        self._walkers = [self._obstacle(np.array([x, y, 0, WALKER, 0]), self.spec.arena.height) for x, y in found]
+        for body in self._walkers:
+            for link in range(-1, self.client.getNumJoints(self.body)):  # lidars see them, but they push nobody
+                self.client.setCollisionFilterPair(self.body, body, link, -1, 0)
+        self._clearance_bound = -np.inf
+
+    def _walk(self) -> None:
+        """Each walker goes straight on; where something is in the way, it turns at random, and goes on from there."""
+        assert self.spec.arena
+        step = self.spec.arena.walker_speed * self.dt
+        there = self._walked + step * np.stack([np.cos(self._headings), np.sin(self._headings)], axis=1)
+        pose, free = _planar(self.client.getBasePositionAndOrientation(self.body)), np.ones(len(there), bool)
+        if step:
+            free = self.arena.clearance(*there.T) > WALKER
+            # Who was driven into may step back.
+            free &= self._away(there, pose) > np.minimum(WALKER, self._away(self._walked, pose))
+        self._walked = np.where(free[:, None], there, self._walked)
+        blocked = np.flatnonzero(~free)
+        self._headings[blocked] = self._steps_rng.uniform(-np.pi, np.pi, len(blocked))
+        for body, (x, y) in zip(self._walkers, self._walked.tolist(), strict=True):
+            self.client.resetBasePositionAndOrientation(body, [x, y, self.spec.arena.height / 2], [0, 0, 0, 1])
+        self._clearance_bound -= step
+
+    def _away(self, points: Floats, pose: Floats) -> Floats:
+        """Exact distances [W] of points[W, 2] on the map from the footprint at pose[3]."""
+        if not self.spec.footprint:
+            return np.asarray(np.hypot(*(points - pose[:2]).T) - self.spec.footprint_radius)
+        (x, y, yaw), outline = pose, self.spec.footprint
+        return np.array([float(from_outline(x, y, yaw, point[None], outline, self._farthest)) for point in points])
 
     def set_state(self, state: Floats) -> None:
         """See World. The clearance in `state` is ignored: it follows from the map. The odometry starts there."""
@@ -119,7 +175,8 @@ class DriveWorld(World):
         self._pose = np.array([x, y, yaw])
         self._wheels = np.zeros(2)
         self._clearance_bound = -np.inf
-        self._bound_at = (x, y)
+        self._bound_at = (x, y, yaw)
+        self._before = self.client.getBasePositionAndOrientation(self.body)
 
     def _obstacle(self, row: Floats, height: float) -> int:
         x, y, yaw, length, width = row
@@ -147,13 +204,21 @@ class DriveWorld(World):
             targetVelocities=self._wheel_speeds(v, w),
             forces=(drive.motor_torque, drive.motor_torque),
         )  # fmt: skip
+        self._before = self.client.getBasePositionAndOrientation(self.body)
+        if self._walkers:
+            self._walk()
         self.client.stepSimulation()
 
     def _wheel_speeds(self, v: float, w: float) -> tuple[float, float]:
         """Left and right, in rad/s."""
         radius, track = self._assumed()
-        half_track = track / 2
-        return (v - w * half_track) / radius, (v + w * half_track) / radius
+        half_track, (left, right) = track / 2, self._sizes
+        return left * (v - w * half_track) / radius, right * (v + w * half_track) / radius
+
+    @property
+    def _sizes(self) -> tuple[float, float]:
+        """Of the left and the right wheel, relative to what the drive assumes. In the world, both are equally large."""
+        return 1.0 + self.drive.uneven / 2, 1.0 - self.drive.uneven / 2
 
     def _assumed(self) -> tuple[float, float]:
         """(wheel radius, track) in metres, as drive and odometry assume them."""
@@ -167,7 +232,8 @@ class DriveWorld(World):
     def quick_truth(self, enough: float) -> Floats:
         """See World.
 
-        The clearance changes by no more than the distance driven, so most sub-steps need no new computation.
+        The clearance changes by no more than the distance driven, what the farthest corner turned by, and what anybody
+        walked, so most sub-steps need no new computation.
         """
         return self._truth(enough)
 
@@ -177,22 +243,64 @@ class DriveWorld(World):
         _, _, qz, qw = orientation
         yaw = 2.0 * np.arctan2(qz, qw)
         v = linear[0] * np.cos(yaw) + linear[1] * np.sin(yaw)
+        x, y, _ = position
         if np.isfinite(self._clearance_bound):
-            driven = np.hypot(position[0] - self._bound_at[0], position[1] - self._bound_at[1])
-            if self._clearance_bound - driven >= enough > -np.inf:
-                return np.array([position[0], position[1], yaw, v, angular[2], self._clearance_bound - driven])
-        clearance = float(self.arena.clearance(np.float64(position[0]), np.float64(position[1])))  # type: ignore[arg-type]
-        self._clearance_bound = clearance - self.spec.footprint_radius
-        self._bound_at = (position[0], position[1])
-        return np.array([position[0], position[1], yaw, v, angular[2], self._clearance_bound])
+            moved = np.hypot(x - self._bound_at[0], y - self._bound_at[1])
+            moved += 2.0 * self._farthest * abs(np.sin(0.5 * (yaw - self._bound_at[2])))
+            if self._clearance_bound - moved >= enough > -np.inf:
+                return np.array([x, y, yaw, v, angular[2], self._clearance_bound - moved])
+        self._clearance_bound = self.arena.room(self.spec, np.array([x, y, yaw]))
+        if self._walkers:
+            near = float(self._away(self._walked, np.array([x, y, yaw])).min()) - WALKER
+            self._clearance_bound = min(self._clearance_bound, near)
+        self._bound_at = (x, y, yaw)
+        return np.array([x, y, yaw, v, angular[2], self._clearance_bound])
 
-    def sense(self, rng: np.random.Generator) -> dict[str, Floats]:
-        """Odometry, scan and goal."""
-        made = {"odometry": self._odometry, "lidar": self._scan, "goal": lambda rng: self.goal}
-        return {channel: made[sensor](rng) for channel, sensor in self.spec.sensors.items()}
+    def rhythm(self, channel: str) -> Rhythm:
+        """See World."""
+        sensor = self.spec.sensors[channel]
+        if sensor == "odometry":
+            return Rhythm(self.drive.odometry_s)
+        if sensor == "goal":
+            return Rhythm()
+        lidar = self.lidars[channel]
+        return Rhythm(lidar.period_s, lidar.phase_s, lidar.lost, lidar.turn_s, lidar.rays, lidar.stamp == "last")
 
-    def _odometry(self, rng: np.random.Generator) -> Floats:
-        (left, left_speed, *_), (right, right_speed, *_) = self.client.getJointStates(self.body, (0, 1))
+    def measure(self, channel: str, rng: np.random.Generator) -> Floats:
+        """Odometry, the goal, or a scan whose rays are all cast now."""
+        sensor = self.spec.sensors[channel]
+        if sensor == "odometry":
+            return self._odometry()
+        if sensor == "goal":
+            return self.goal
+        rays, now = (
+            np.arange(self.lidars[channel].rays, dtype=np.float64),
+            self.client.getBasePositionAndOrientation(self.body),
+        )
+        return self.whole(channel, self._cast(self.lidars[channel], rays, np.array([_planar(now)]), rng))
+
+    def part(self, channel: str, first: int, ago: Floats, rng: np.random.Generator) -> Floats:
+        """See World: ranges of the rays from `first` on, each cast from where the base was then."""
+        then, now = _planar(self._before), _planar(self.client.getBasePositionAndOrientation(self.body))
+        way = np.array([now[0] - then[0], now[1] - then[1], (now[2] - then[2] + np.pi) % (2 * np.pi) - np.pi])
+        poses = now - np.clip(ago / self.dt, 0.0, 1.0)[:, None] * way
+        return self._cast(self.lidars[channel], np.arange(first, first + len(ago), dtype=np.float64), poses, rng)
+
+    def whole(self, channel: str, parts: Floats) -> Floats:
+        """See World: the scan of these ranges."""
+        lidar = self.lidars[channel]
+        step, gaps = _increment(lidar), max(lidar.rays - 1, 1)
+        return Scan(
+            angle_min=lidar.angle_min, angle_max=lidar.angle_min + gaps * step, angle_increment=step,
+            time_increment=lidar.turn_s / gaps, scan_time=lidar.turn_s or lidar.period_s,
+            range_min=lidar.range_min, range_max=lidar.range_max, ranges=parts,
+        ).vector()  # fmt: skip
+
+    def _odometry(self) -> Floats:
+        states = self.client.getJointStates(self.body, (0, 1))
+        (left, left_speed), (right, right_speed) = (
+            (turned / size, speed / size) for (turned, speed, *_), size in zip(states, self._sizes, strict=True)
+        )
         radius, track = self._assumed()
         driven = self._scale[0] * radius * 0.5 * (left - self._wheels[0] + right - self._wheels[1])
         turn = self._scale[1] * radius * (right - self._wheels[1] - left + self._wheels[0]) / track
@@ -204,21 +312,37 @@ class DriveWorld(World):
         x, y, yaw = self._pose
         return np.array([x, y, np.sin(yaw / 2), np.cos(yaw / 2), v, w])
 
-    def _scan(self, rng: np.random.Generator) -> Floats:
-        position, (_, _, qz, qw) = self.client.getBasePositionAndOrientation(self.body)
-        yaw = 2.0 * np.arctan2(qz, qw)
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        rays = self._rays @ np.array([[cos, sin], [-sin, cos]])
-        start = np.tile([position[0], position[1], self.lidar.height], (len(rays), 1))
+    def _cast(self, lidar: Lidar, rays: Floats, poses: Floats, rng: np.random.Generator) -> Floats:
+        """Ranges of `rays`[n], their numbers, from base poses [n, 3], or [1, 3] where it is one for all."""
+        angles = lidar.angle_min + rays * _increment(lidar)
+        bearings = lidar.yaw + (-angles if lidar.upside_down else angles)
+        level = np.stack([np.cos(bearings), np.sin(bearings)], axis=1)
+        cos, sin = np.cos(poses[:, 2]), np.sin(poses[:, 2])
+        turns = np.moveaxis(np.array([[cos, sin], [-sin, cos]]), 2, 0)
+        directions = (level.reshape(len(poses), -1, 2) @ turns).reshape(-1, 2)
+        start = np.full((len(rays), 3), lidar.height)
+        start[:, 0] = poses[:, 0] + (cos * lidar.x - sin * lidar.y)
+        start[:, 1] = poses[:, 1] + (sin * lidar.x + cos * lidar.y)
         end = start.copy()
-        end[:, :2] += rays * self.lidar.range_max
-        if self.lidar.tilt:  # about the base's y axis
-            forward, (level, down) = self._rays[:, :1], (np.cos(self.lidar.tilt), np.sin(self.lidar.tilt))
-            end[:, :2] -= forward * (1.0 - level) * np.array([cos, sin]) * self.lidar.range_max
-            end[:, 2:] -= forward * down * self.lidar.range_max
+        end[:, :2] += directions * lidar.range_max
+        if lidar.tilt:  # about the base's y axis
+            forward, (flat, down) = level[:, :1], (np.cos(lidar.tilt), np.sin(lidar.tilt))
+            end[:, :2] -= forward * (1.0 - flat) * np.stack([cos, sin], axis=1) * lidar.range_max
+            end[:, 2:] -= forward * down * lidar.range_max
         hits = self.client.rayTestBatch(start, end, numThreads=1)
         fraction = np.array([hit[2] for hit in hits])
-        ranges = fraction * self.lidar.range_max
-        noise = np.clip(rng.standard_normal(len(ranges)), -3.0, 3.0) * self.lidar.noise
-        # REP-117: +Inf is "nothing within range".
-        return np.where(fraction >= 1.0, np.inf, np.clip(ranges + noise, 0.0, self.lidar.range_max))
+        ranges = fraction * lidar.range_max
+        noise = np.clip(rng.standard_normal(len(ranges)), -3.0, 3.0) * lidar.noise
+        measured = np.clip(ranges + noise, 0.0, lidar.range_max)
+        return np.where((fraction >= 1.0) | (measured < lidar.range_min), lidar.nothing, measured)
+
+
+def _planar(pose: tuple[Any, Any]) -> Floats:
+    """(x, y, yaw) of what PyBullet calls position and orientation."""
+    (x, y, _), (_, _, qz, qw) = pose
+    return np.array([x, y, 2.0 * np.arctan2(qz, qw)])
+
+
+def _increment(lidar: Lidar) -> float:
+    """Radians between two rays."""
+    return lidar.angle_increment or 2 * np.pi / lidar.rays

@@ -4,8 +4,6 @@ Truth: (positions, velocities) of the declared joints. Sensors: 'joints' (positi
 'goal' (as the robot draws it).
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 
@@ -25,27 +23,25 @@ class JointWorld(World):
         super().__init__(robot, gui)
         spec = self.spec
         assert isinstance(spec.drive, JointDrive)
-        self.drive = spec.drive
         self.body = self._load(spec.drive)
-        names = {
+        links = {
             self.client.getJointInfo(self.body, joint)[1].decode(): joint
             for joint in range(self.client.getNumJoints(self.body))
         }
-        if missing := [joint for joint in spec.drive.joints if joint not in names]:
-            raise ValueError(f"{spec.drive.urdf}: has no joint '{missing[0]}', only {', '.join(names)}")
-        self._joints = [names[name] for name in spec.drive.joints]
-        self._driven = [names[name] for name in spec.drive.driven]
+        if missing := [joint for joint in spec.drive.joints if joint not in links]:
+            raise ValueError(f"{spec.drive.urdf}: has no joint '{missing[0]}', only {', '.join(links)}")
+        self._links = {name: links[name] for name in spec.drive.joints}
+        self._joints = list(self._links.values())
+        self._driven = [links[name] for name in spec.drive.driven]
         for joint in self._joints:
             self.client.setJointMotorControl2(self.body, joint, self.client.VELOCITY_CONTROL, force=0.0)
-        self._links = {name: names[name] for name in spec.drive.joints}
         self._masses = {name: self.client.getDynamicsInfo(self.body, link)[0] for name, link in self._links.items()}
         self._loaded = dict(self._masses)
         self.become(spec)
 
     def become(self, spec: WorldSpec) -> None:
-        """See World."""
         assert isinstance(spec.drive, JointDrive)
-        self.drive = spec.drive
+        self.drive, self.timeout = spec.drive, spec.drive.timeout
         for name, mass in (self._masses | spec.drive.link_masses).items():
             if mass != self._loaded[name]:  # do not set an unchanged mass: Bullet would compute its inertia again
                 self.client.changeDynamics(self.body, self._links[name], mass=mass)
@@ -68,9 +64,8 @@ class JointWorld(World):
 
     def reset(self, rng: np.random.Generator, seed: int) -> None:
         """Draw initial state and goal from the robot."""
-        state = self.robot.initial_state(rng)
+        self.set_state(self.robot.initial_state(rng))
         self.goal = self.robot.draw_goal(rng)
-        self.set_state(state)
 
     def set_state(self, state: Floats) -> None:
         """See World; state = (positions, velocities)."""
@@ -96,7 +91,6 @@ class JointWorld(World):
         states = self.client.getJointStates(self.body, self._joints)
         return np.array([state[0] for state in states] + [state[1] for state in states])
 
-    def sense(self, rng: np.random.Generator) -> dict[str, Floats]:
-        """Joint states without noise, and the goal."""
-        made = {"joints": self.truth, "goal": lambda: self.goal}
-        return {channel: made[sensor]() for channel, sensor in self.spec.sensors.items()}
+    def measure(self, channel: str, rng: np.random.Generator) -> Floats:
+        """Joint states without noise, or the goal."""
+        return {"joints": self.truth, "goal": lambda: self.goal}[self.spec.sensors[channel]]()

@@ -1,7 +1,5 @@
 """The reference policy: the scripted controller with the map, behind the same gate."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from safe_support_ql.robots.base import Floats, Robot, Singles

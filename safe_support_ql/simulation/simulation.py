@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from safe_support_ql.robots.base import Floats, Robot
+from safe_support_ql.simulation.arena import Arena
 from safe_support_ql.simulation.world import make_world
 
 VISIT_LIMIT_S = 1.0  # an unsafe visit that lasts this long ends the episode
@@ -38,7 +39,13 @@ class Outcome:
 
 
 class Simulation:
-    """Plays episodes: `reset`, then `sense` and `tick` (lock-step), or `command`, `advance`, `finish_tick`."""
+    """Plays episodes: `reset`, then `sense` and `tick` (lock-step), or `command`, `advance`, `finish_tick`.
+
+    `measured` is what the sensors showed at the newest control tick, by channel, None if nobody has looked yet. Rewards
+    depend on it, as on a robot. Where sensors have times of their own, the caller says what they measured.
+    """
+
+    measured: dict[str, Floats] | None
 
     def __init__(self, robot: Robot, gui: bool = False) -> None:
         """Build the world of `robot`."""
@@ -47,26 +54,31 @@ class Simulation:
         self.substeps = robot.world.physics_hz // robot.world.control_hz
         self.time_limit = int(round(robot.world.episode_s * robot.world.control_hz))
         self.control_ticks = self.physics_steps = self.unsafe_visits = self.unsafe_substeps = 0
+        self.waits = 0  # how often somebody came within the clearance of the robot while it stood
 
-    def reset(self, seed: int) -> Outcome:
-        """Begin a new episode, which depends on `seed` only."""
+    def reset(self, seed: int, arena: Arena | None = None) -> Outcome:
+        """Begin a new episode, which depends on `seed` and, if there is one, on the `arena` that replaces its own."""
         self.seed = seed
-        self._rng = np.random.default_rng([seed, 1])
-        self.world.reset(self._rng, seed)
-        self._before = self.world.truth()
+        self.rng = np.random.default_rng([seed, 1])
+        self.world.reset(self.rng, seed)
+        if arena is not None:
+            self.world.set_arena(arena)
+        self.measured = None
         self._action = self.robot.silence
-        self.tick_margins = self.robot.truth_margins(self._before)
+        self.tick_margins = self.robot.truth_margins(self.world.truth())
         self._tick = 0
         self._return = 0.0
-        self._min_margin = float(self.robot.truth_margins(self._before).min())
+        self._min_margin = float(self.tick_margins.min())
         self._unsafe_for = 0
-        self._visit_over = False
+        self._visit_over = self._waits = False
         self._visit = ""
         return self._outcome(True, 0.0, False, False)
 
     def sense(self) -> dict[str, Floats]:
-        """One vector per channel, with noise. Call it once per tick, because the odometry integrates between calls."""
-        return self.world.sense(self._rng)
+        """One vector per channel, with noise: what was measured at this control tick."""
+        if self.measured is None:
+            self.measured = self.world.sense(self.rng)
+        return dict(self.measured)
 
     def command(self, action: Floats) -> None:
         """Send a command to the drive."""
@@ -81,6 +93,8 @@ class Simulation:
             self.physics_steps += 1
             truth = self.world.quick_truth(ENOUGH)
             margins = self.robot.truth_margins(truth)
+            waited, self._waits = self._waits, self.robot.waits(truth)
+            self.waits += self._waits and not waited
             worst = float(margins.min())
             self.tick_margins = np.minimum(self.tick_margins, margins)  # since the last command
             self._min_margin = min(self._min_margin, worst)
@@ -100,20 +114,25 @@ class Simulation:
         self.unsafe_substeps += 1
         self._visit_over = self._visit_over or self._unsafe_for * self.world.dt >= VISIT_LIMIT_S
 
-    def finish_tick(self) -> Outcome:
-        """Finish the control tick: reward and end of the transition since the last call."""
-        after = self.world.truth()
-        reward, reached = self.robot.reward(self._before, self._action, after, self.world.goal)
-        self._before = after
+    def finish_tick(self, measured: dict[str, Floats] | None = None) -> Outcome:
+        """Finish the control tick: reward and end of the transition since the last call.
+
+        `measured` is the newest vector of each channel; without it, every channel is measured now.
+        """
+        before = self.measured
+        self.measured = self.world.sense(self.rng) if measured is None else dict(measured)
+        reward, ended = (0.0, False) if before is None else self.robot.task(before, self._action, self.measured)
+        reached = ended and self.robot.reached(self.world.truth(), self.world.goal)
         self._tick += 1
         self.control_ticks += 1
         self._return += reward
-        outcome = self._outcome(False, reward, reached or self._visit_over, reached)
+        outcome = self._outcome(False, reward, ended or self._visit_over, reached)
         self._visit = ""
         return outcome
 
     def tick(self, action: Floats) -> Outcome:
         """Simulate one complete control tick under `action`."""
+        self.sense()
         self.command(action)
         self.advance(self.substeps)
         return self.finish_tick()

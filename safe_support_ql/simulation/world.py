@@ -12,7 +12,8 @@ import os
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pybullet_data
@@ -47,6 +48,27 @@ with silence():
 SOLVER_ITERATIONS = 20  # PyBullet's default of 50 costs a third more time and moves a driven metre by millimetres
 
 
+@dataclass(frozen=True)
+class Rhythm:
+    """When a sensor measures: every `period_s` (0: at every control tick), first `phase_s` after the episode's start.
+
+    Every `lost`-th message is lost (0: none). With `turn_s`, its `parts` are measured one after the other, the first
+    at the beginning and the last at the end of a turn, and the stamp is that of the one or the other.
+    """
+
+    period_s: float = 0.0
+    phase_s: float = 0.0
+    lost: int = 0
+    turn_s: float = 0.0
+    parts: int = 1
+    stamped_last: bool = False
+
+    @property
+    def of_its_own(self) -> bool:
+        """Whether it does anything but measure all at once, at every control tick."""
+        return bool(self.period_s or self.phase_s or self.lost or self.turn_s)
+
+
 class World(ABC):
     """One robot in its world. `goal` is the goal of the episode."""
 
@@ -62,12 +84,19 @@ class World(ABC):
         self.client.setTimeStep(self.dt)
         self.client.setPhysicsEngineParameter(numSolverIterations=SOLVER_ITERATIONS)
         self.goal: Floats = np.zeros(2)
+        self.timeout = spec.drive.timeout
+        self.firmware: Callable[[Floats], Floats] | None = None  # what the base makes of a command, see drivers.py
         self._forget_command()
 
     @property
     def map(self) -> Arena | None:
         """The arena of the episode, None if the world has none."""
         return None
+
+    @property
+    def walkers(self) -> Floats:
+        """Discs (x, y, radius) [W, 3] that move about on the map."""
+        return np.zeros((0, 3))
 
     @abstractmethod
     def reset(self, rng: np.random.Generator, seed: int) -> None:
@@ -93,9 +122,25 @@ class World(ABC):
         """Replace the map by `arena` and put the robot at its start. Raises ValueError if the world has no map."""
         raise ValueError(f"{self.robot.name}: its world has no map")
 
-    @abstractmethod
     def sense(self, rng: np.random.Generator) -> dict[str, Floats]:
-        """One vector per channel."""
+        """One vector per channel, all measured now."""
+        return {channel: self.measure(channel, rng) for channel in self.spec.sensors}
+
+    @abstractmethod
+    def measure(self, channel: str, rng: np.random.Generator) -> Floats:
+        """The vector of a channel, all of it measured now."""
+
+    def rhythm(self, channel: str) -> Rhythm:
+        """When the sensor of a channel measures; see streams.py."""
+        return Rhythm()
+
+    def part(self, channel: str, first: int, ago: Floats, rng: np.random.Generator) -> Floats:
+        """Parts [n] of a turn, from number `first` on, measured ago[n] seconds before now, since the last sub-step."""
+        raise ValueError(f"{self.robot.name}: {channel} is measured at once")
+
+    def whole(self, channel: str, parts: Floats) -> Floats:
+        """The vector of a channel from all parts of one turn."""
+        raise ValueError(f"{self.robot.name}: {channel} is measured at once")
 
     def command(self, action: Floats) -> None:
         """Set the newest command; it acts until the next one or the drive's timeout."""
@@ -104,9 +149,9 @@ class World(ABC):
 
     def _commanded(self) -> Floats:
         """The command that acts in this sub-step: the newest one, or `silence` after the drive's timeout."""
-        obeyed = self._action if self._since_command < self.spec.drive.timeout - 1e-9 else self.robot.silence
+        obeyed = self._action if self._since_command < self.timeout - 1e-9 else self.robot.silence
         self._since_command += self.dt
-        return obeyed
+        return obeyed if self.firmware is None else self.firmware(obeyed)
 
     def _forget_command(self) -> None:
         self._action, self._since_command = self.robot.silence, np.inf

@@ -39,6 +39,9 @@ ROOT = Path(__file__).resolve().parents[2]
         (["train", "--resume", "runs/none"], ["runs/none: is not the folder of a run"]),
         (["train", "--resume", "runs/none", "--seed", "1"], ["--seed cannot be changed with --resume"]),
         (["train", "--resume", "runs/none", "--set", "gate.latch_after_s=1"], ["--set gate.latch_after_s=1 cannot"]),
+        (["train", "--from-bag", "none"], ["none: cannot be read as a bag"]),
+        (["replay", "none"], ["none: cannot be read as a bag"]),
+        (["bag", "runs/none"], ["runs/none: is not the folder of a run"]),
         (["simulate", "--policy", "none.onnx"], ["none.onnx: no such policy", "behavior, none"]),
         (["simulate", "--policy", "clever"], ["clever: no such policy", "behavior, none"]),
         (["simulate", "--episodes", "-1"], ["--episodes: must be a whole number of at least 0, not '-1'"]),
@@ -90,7 +93,11 @@ def test_the_package_starts_as_a_module() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: safe-support-ql ")
-    assert not [command for command in cli.COMMANDS if f"    {command.__name__.rpartition('.')[2]}" not in done.stdout]
+    assert not [
+        command
+        for command in cli.COMMANDS
+        if f"    {command.__name__.rpartition('.')[2].replace('_', '-')}" not in done.stdout
+    ]
 
 
 def test_a_fault_of_the_program_does_not_look_like_an_unsafe_visit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from safe_support_ql import config
-from safe_support_ql.deployment.contract import PolicyContract
-from safe_support_ql.deployment.manifest import Manifest, encode_manifest
+from safe_support_ql.deployment.manifest import Manifest, PolicyContract, encode_manifest
 
 Refused = Callable[..., str]
 

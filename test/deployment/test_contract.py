@@ -3,7 +3,7 @@
 import pytest
 
 from safe_support_ql import config, robots
-from safe_support_ql.deployment.contract import PolicyContract
+from safe_support_ql.deployment.manifest import PolicyContract
 from safe_support_ql.experiments.episodes import look
 from safe_support_ql.safety.gate import Gate
 from safe_support_ql.simulation.simulation import Simulation

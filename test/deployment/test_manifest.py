@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_support_ql.deployment.contract import PolicyContract
-from safe_support_ql.deployment.manifest import load_manifest, manifest_path
+from safe_support_ql.deployment.manifest import PolicyContract, load_manifest, manifest_path
 
 TOY = PolicyContract("toy", "5afe", 2, 1, 3, "lattice 2 + plan")
 

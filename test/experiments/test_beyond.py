@@ -19,7 +19,7 @@ from safe_support_ql.experiments import beyond
 def test_one_error_may_be_twice_its_bound(robot: str, errors: tuple[str, ...]) -> None:
     made = config.load_robot(robot).robot
     for error in errors:
-        rows = beyond.singly(made, (beyond.W_DETECT,), error, episodes=5)
+        rows = beyond.singly(made, (2.0,), error, episodes=5)
         assert rows and all(0.0 <= least < np.inf for row in rows for least in row["least"]), rows
 
 

@@ -6,15 +6,17 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from safe_support_ql import config, robots
-from safe_support_ql.experiments import falsify, margins, trials
-from safe_support_ql.experiments.worlds import NOMINAL, in_world
+from safe_support_ql.experiments import falsify, margins
+from safe_support_ql.experiments.worlds import in_world
 from safe_support_ql.robots.cart_pole import margins as pole_margins
 from safe_support_ql.robots.cart_pole import model as cart_pole
+from safe_support_ql.robots.claims import NOMINAL
 from safe_support_ql.robots.diff_drive import margins as base_margins
 from safe_support_ql.simulation.simulation import Simulation
 
@@ -30,8 +32,8 @@ def shard(robot: str, mismatch: str = NOMINAL, steps: int = 200, **changes: obje
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_the_gate_withstands_the_search_near_the_boundary(robot: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(falsify, "EPISODE_S", 3.0)
-    result = falsify.run_shard(shard(robot, HARD[robot]))
-    assert result["counted_steps"] >= 200 and result["unsafe_visits"] == 0, result["visits"]
+    result = falsify.run_shard(shard(robot, HARD[robot], 500))
+    assert result["counted_steps"] >= 500 and result["unsafe_visits"] == 0, result["visits"]
     assert result["near"] >= 0.2 * result["counted_steps"]
     assert sum(result["histogram"]) == result["counted_steps"] and result["histogram"][0] == 0
 
@@ -54,13 +56,29 @@ def test_the_same_attacks_break_a_gate_without_margins_only(robot: str, monkeypa
         duel = falsify.Duel(shard(robot, HARD[robot], monitor=monitor))
         for n in range(8):
             duel.play(hard_attack(duel.space, n % 2))
-            if duel.tally.visits:
+            if duel.tally.unsafe_visits:
                 break
         visits[len(monitor)] = duel.tally
         duel.sim.close()
     with_, without = visits[0], visits[len(ZERO[robot])]
-    assert with_.visits == 0 and with_.smallest > 0.0
-    assert without.visits >= 1 and without.smallest < 0.0 and "attack" in without.found[0]
+    assert with_.unsafe_visits == 0 and with_.smallest_margin > 0.0
+    assert without.unsafe_visits >= 1 and without.smallest_margin < 0.0 and "attack" in without.visits[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"obstacle_speed": 0.3, "walkers": 8},
+        {"footprint": [[0.25, 0.18], [-0.25, 0.18], [-0.25, -0.18], [0.25, -0.18]]},
+    ],
+)
+def test_the_gate_withstands_the_search_among_walkers_and_with_corners(changes: dict[str, Any]) -> None:
+    wider = {"corridor": 0.75, "obstacles_min": 4, "obstacles_max": 8}
+    settings = {f"parameters.{name}": value for name, value in (changes | wider).items()}
+    result = falsify.run_shard(
+        falsify.Shard(config.load_robot("diff_drive", settings).raw, "nominal", "random", 1, 120)
+    )
+    assert result["unsafe_visits"] == 0 and result["counted_steps"] >= 120
 
 
 def test_the_cross_entropy_search_reports_a_margin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +92,11 @@ def test_the_cross_entropy_search_reports_a_margin(monkeypatch: pytest.MonkeyPat
     [
         ("diff_drive", "motion_mismatch"),
         ("diff_drive", "drive_timeout"),
-        ("diff_drive", "age of"),
+        ("diff_drive", "age of the state"),
+        ("diff_drive", "age of a scan"),
+        ("diff_drive", "stamp_error"),
+        ("diff_drive", "margin_turn_estimate"),
+        ("diff_drive", "between checks, corners"),
         ("cart_pole", "gain_mis"),
         ("cart_pole", "age of"),
     ],
@@ -95,7 +117,16 @@ def test_every_parameter_that_is_a_margin_stands_in_a_table() -> None:
         rows = " ".join(case.margin for case in margins.cases(made))
         named = set(re.findall(r"\w+", rows))
         endings = ("_mismatch", "_error", "_disturbance", "_noise", "_delay", "_timeout", "_swings", "nonlinearity")
-        starts = ("margin_", "between_", "band", "input_age", "residual_", "scan_residual", "scan_disagreement")
+        starts = (
+            "margin_",
+            "between_",
+            "band",
+            "input_age",
+            "scan_age",
+            "residual_",
+            "scan_residual",
+            "scan_disagreement",
+        )
         for name in vars(made.parameters):
             if name.endswith(endings) and name != "scan_noise" or name.startswith(starts):
                 assert name in named, f"{robot}: {name}"
@@ -113,7 +144,8 @@ def test_the_table_says_what_is_true_and_what_is_kept(robot: str, monkeypatch: p
     for case in margins.cases(made):
         text = margins.table([margins.run_case(made, case)]).replace("\n    ", " ")
         assert "the model's own arithmetic" in text.replace("\n", " ")
-        assert all(f"{name} {value:g}" in text for name, value in case.common.items()), text
+        for name, value in case.common.items():
+            assert (f"corners in '{name}'" if isinstance(value, tuple) else f"{name} {value:g}") in text, text
         assert case.why_not in text and max(map(len, text.splitlines()[:4])) <= 80
 
 
@@ -204,11 +236,11 @@ def test_only_independent_trials_of_the_random_search_are_bounded() -> None:
         {"mismatch": "nominal", "kind": kind, "episodes": 150, "latched": 1, "unsafe_visits": 0}
         for kind in ("random", "random", "search")
     ]
-    text = trials.bounds(config.load_robot("diff_drive").robot, shards)
+    text = falsify.bounds(config.load_robot("diff_drive").robot, shards)
     assert "0 of 300 unsafe, below 9.9e-03" in text and "2 of 300 episodes latched" in text
-    assert "0 of 2 unsafe" in trials.bounds(config.load_robot("cart_pole").robot, shards), "its episodes are not"
+    assert "0 of 2 unsafe" in falsify.bounds(config.load_robot("cart_pole").robot, shards), "its episodes are not"
 
 
 def test_a_search_that_stays_away_from_the_boundary_shows_too_little() -> None:
     near, far = {"near": 30, "counted_steps": 100}, {"near": 0, "counted_steps": 100}
-    assert not trials.objection([near]) and "only 15.0%" in trials.objection([near, far])
+    assert not falsify.objection([near]) and "only 15.0%" in falsify.objection([near, far])

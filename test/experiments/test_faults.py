@@ -10,6 +10,7 @@ import pytest
 from safe_support_ql import config, robots
 from safe_support_ql.experiments import faults
 from safe_support_ql.experiments.faults import Expect, Fault, Seen
+from safe_support_ql.robots.scan import Scan, full_circle
 
 FAULT = Fault("silence: odom, 2 s", "silence", "drop", "odom", None, 2.0, Expect.LATCHED, "odom is .* old", 0.35)
 SILENT = "odom is 0.27 s old, allowed 0.25 s"
@@ -28,12 +29,53 @@ def test_every_robot_has_what_the_campaign_promises(robot: str, phase: str) -> N
     inputs = {channel.name for channel in config.load_robot(robot).robot.channels} | {faults.REQUEST}
     forms: dict[tuple[str, str], set[float]] = {}
     for fault in chosen:
-        if fault.target in inputs and fault.verb != "flood":  # many messages by nature
+        if fault.target in inputs and fault.verb != "flood" and not fault.from_start:  # many messages by nature
             forms.setdefault((fault.kind, fault.target), set()).add(fault.seconds)
     assert len(forms) > 20
     assert all({0.0, faults.LONG_S} <= seconds for seconds in forms.values()), forms
     reasons = {fault.uncoverable.partition(":")[0] for fault in chosen} - {""}
     assert reasons <= {"no passive safe state", "nothing could contradict it"}, "the two that excuse"
+
+
+@pytest.mark.parametrize("phase", faults.PHASES)
+def test_what_goes_wrong_with_a_lidar_is_in_the_list(phase: str) -> None:
+    known = {fault.name: fault for fault in faults.catalogue(config.load_robot("diff_drive"), phase)}
+    for name in ("blind: scan, 2 s", "blind sector: scan, 2 s", "blind ring: scan, 2 s", "clock jumps back"):
+        assert not known[name].from_start
+    for name in ("blind from the start: scan", "rolling scan", "scan out of phase"):
+        assert known[name].from_start and known[name].covered and not known[name].may_latch
+    assert known["rolling scan"].option == {"lidar_turn_s": 0.1}
+    others = faults.catalogue(config.load_robot("cart_pole"), phase)
+    assert not any(fault.from_start for fault in others), "it has no lidar"
+
+
+def test_a_robot_that_is_blind_from_the_start_must_not_move() -> None:
+    (fault,) = faults.select(faults.catalogue(config.load_robot("diff_drive"), "collection"), ["blind from"])
+    stands = Seen(decisions=[(0.1, "closed", "scan: 0 of 180 rays returned a range")], state="closed")
+    assert faults.judge(fault, stands, "diff_drive", "collection").passed
+    assert "in motion for 0.2 s" in faults.judge(fault, replace(stands, moved_s=0.2), "diff_drive", "collection").why
+
+
+def test_an_honest_lidar_passes_if_the_robot_drives_with_it() -> None:
+    (fault,) = faults.select(faults.catalogue(config.load_robot("diff_drive"), "collection"), ["rolling"])
+    drives = Seen(decisions=[(0.05, "request", "")], state="nominal", moved_s=3.0)
+    assert not faults.hidden(fault, drives) and faults.judge(fault, drives, "diff_drive", "collection").passed
+    assert faults.hidden(fault, replace(drives, moved_s=0.0)), "play it again"
+    latched = replace(drives, moved_s=0.0, state="latched: mismatch")
+    assert not faults.hidden(fault, latched), "that is an answer"
+    assert "latched, though" in faults.judge(fault, latched, "diff_drive", "collection").why
+
+
+def test_a_malformed_message_passes_if_the_gate_goes_on_and_somebody_names_its_topic() -> None:
+    settings = config.load_robot("diff_drive")
+    (fault,) = faults.select(faults.catalogue(settings, "collection"), ["malformed message: outcome, once"])
+    goes_on = Seen(decisions=[(0.05, "request", "")], state="nominal")
+    assert not faults.judge(fault, goes_on, "diff_drive", "collection").passed
+    said = "outcome refused (1 so far): outcome: phase is nan"
+    result = faults.judge(fault, replace(goes_on, logs=[(0.4, said)]), "diff_drive", "collection")
+    assert result.passed and result.message == said
+    latched = replace(goes_on, logs=[(0.4, said)], state="latched: the monitor failed")
+    assert "latched, though" in faults.judge(fault, latched, "diff_drive", "collection").why
 
 
 def test_an_unknown_name_or_phase_is_refused() -> None:
@@ -79,7 +121,8 @@ def test_a_latch_is_too_much_unless_the_fault_allows_it() -> None:
     assert not result.passed and "could have gone on" in result.why
     assert faults.judge(replace(fault, may_latch=True), seen(), "r", "collection").passed
     known = faults.catalogue(config.load_robot("diff_drive"), "collection")
-    assert {fault.name for fault in known if fault.may_latch} == {"NaN sector: scan, 2 s", "-Inf ranges: scan, 2 s"}
+    long = {f"{kind}: scan, 2 s" for kind in ("NaN sector", "-Inf ranges", "blind", "blind sector", "blind ring")}
+    assert {fault.name for fault in known if fault.may_latch} == long
 
 
 def test_a_cause_may_stand_in_the_state_of_the_gate_and_the_plan_must_run_by_then() -> None:
@@ -141,8 +184,11 @@ def test_a_false_motion_is_played_again_if_the_robot_stood(at: float | None, mov
 
 def test_an_alteration_leaves_what_came_before_alone() -> None:
     vector, first = np.arange(8.0), np.full(8, 7.0)
-    arguments = {"scale one": (1, 2.0), "shift one": (1, 2.0)}
+    arguments = {"scale one": (1, 2.0), "shift one": (1, 2.0), "silent": 1.0}
+    scan = full_circle(np.arange(8.0), 9.0).vector()
     for name, change in faults.ALTERATIONS.items():
-        out = change(vector, first, arguments.get(name, 3.0))
-        assert out.shape == vector.shape and not np.array_equal(out, vector), name
+        before = scan if name in ("silent", "nearer", "front", "cut front", "scale ranges") else vector
+        out = change(before, first, arguments.get(name, 3.0))
+        assert out.shape == before.shape and not np.array_equal(out, before), name
+    assert Scan.of(scan).ranges.tolist() == vector.tolist()
     assert vector.tolist() == list(range(8)) and (first == 7.0).all()

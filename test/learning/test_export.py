@@ -5,10 +5,9 @@ import onnxruntime
 import pytest
 import torch
 
-from safe_support_ql.deployment.contract import PolicyContract
-from safe_support_ql.deployment.manifest import load_manifest
+from safe_support_ql.deployment.manifest import PolicyContract, PolicyFacts, load_manifest
 from safe_support_ql.learning import export
-from safe_support_ql.learning.export import INPUTS, DeployedPolicy, PolicyFacts, export_policy, structured_batch
+from safe_support_ql.learning.export import INPUTS, DeployedPolicy, export_policy, structured_batch
 from safe_support_ql.learning.networks import PolicyNetwork, ProblemSpec
 
 FACTS = PolicyFacts(

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from safe_support_ql.learning.networks import CandidateNetwork, PolicyNetwork, ProblemSpec
@@ -32,6 +33,16 @@ def test_stacked_members_equal_separate_networks_written_out(spec: ProblemSpec):
         torch.testing.assert_close(
             scores[m], joint @ network.score_weight[m] + network.score_bias[m], rtol=1e-5, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_wanted_candidates_score_as_among_all_and_the_others_zero(spec: ProblemSpec, share: float):
+    network = CandidateNetwork(spec, 16, members=2)
+    observation, candidates, wanted = torch.randn(40, 3), torch.randn(40, 8, 2), torch.rand(40, 8) < share
+    wanted[7] = False
+    scores = network(observation, torch.where(wanted[..., None], candidates, torch.nan), wanted)
+    expected = torch.where(wanted, network(observation, candidates), 0.0)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
 
 
 def test_members_start_and_learn_apart(spec: ProblemSpec):

@@ -104,7 +104,7 @@ class Table(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(2, STATES, K, dtype=torch.float64))
 
-    def forward(self, observation: Tensor, candidates: Tensor) -> Tensor:
+    def forward(self, observation: Tensor, candidates: Tensor, wanted: Tensor | None = None) -> Tensor:
         rows = self.weight[:, observation.argmax(dim=-1)]
         return rows.gather(2, candidates[..., 0].long().expand(2, -1, -1))
 

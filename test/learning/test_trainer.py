@@ -1,11 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from safe_support_ql.learning.checkpoint import load_checkpoint, save_checkpoint
 from safe_support_ql.learning.networks import ProblemSpec
 from safe_support_ql.learning.replay import Rows
 from safe_support_ql.learning.settings import LearnerConfig
+from safe_support_ql.learning.soft_value import soft_value
 from safe_support_ql.learning.trainer import Trainer
 
 SMALL = {"hidden": 16, "batch_size": 32, "device": "cpu", "seed": 0}
@@ -41,6 +45,35 @@ def test_learning_lowers_the_loss_and_reports_every_metric(spec: ProblemSpec, jo
     assert (trainer.rows_consumed, trainer.last_sequence) == (400, 399)
 
 
+def test_metrics_of_every_tenth_update_are_told_until_there_are_newer_ones(spec: ProblemSpec, journal: Rows):
+    """However the updates are cut into calls, and q_loss is of those of the call."""
+    told, at_once = [], []
+    for slices, seen in ((1, told), (4, []), (20, at_once)):
+        trainer = Trainer(LearnerConfig(**SMALL, tau=0.5), spec)
+        trainer.replay.append(journal)
+        seen += [trainer.update(slices) for _ in range(20 // slices)]
+        assert [metrics["updates"] for metrics in seen] == [*range(slices, 21, slices)]
+    for name in ("kl", "effective_sample_share", "mean_value"):
+        values = [metrics[name] for metrics in told]
+        assert values == [values[0]] * 10 + [values[10]] * 10 and values[0] != values[10]
+        assert at_once[0][name] == pytest.approx((values[0] + values[10]) / 2)
+    assert len({metrics["q_loss"] for metrics in told}) == 20
+    assert at_once[0]["q_loss"] == pytest.approx(np.mean([metrics["q_loss"] for metrics in told]))
+
+
+def test_metrics_are_there_at_once_after_a_checkpoint(spec: ProblemSpec, journal: Rows, tmp_path: Path):
+    trainer = Trainer(LearnerConfig(**SMALL), spec)
+    trainer.replay.append(journal)
+    trainer.update(12)
+    save_checkpoint(tmp_path / "learner.ckpt", trainer)
+    resumed = Trainer(LearnerConfig(**SMALL), spec)
+    load_checkpoint(tmp_path / "learner.ckpt", resumed)
+    resumed.replay.append(journal)
+    first, second = resumed.update(2), resumed.update(2)
+    assert np.isfinite(list(first.values())).all() and first["kl"] > 0
+    assert second["kl"] == first["kl"] and second["q_loss"] != first["q_loss"]
+
+
 def test_same_seed_gives_the_same_networks(spec: ProblemSpec, journal: Rows):
     results = []
     for _ in range(2):
@@ -61,6 +94,19 @@ def test_q_ignores_candidates_outside_the_support(spec: ProblemSpec, journal: Ro
         trainer.update(20)
         results.append(torch.cat([p.flatten() for p in trainer.q_network.parameters()]))
     assert torch.equal(*results)
+
+
+def test_soft_value_of_the_support_alone_is_the_plain_formula(spec: ProblemSpec, journal: Rows):
+    """On every recorded decision, with the Q-values of all candidates, in NumPy."""
+    trainer = Trainer(LearnerConfig(**SMALL), spec)
+    log_weight, candidates = journal["log_weight"], np.nan_to_num(journal["candidates"])
+    states = torch.from_numpy(journal["observation"]), torch.from_numpy(candidates)
+    q = trainer.target_network(*states).amin(dim=0).double().numpy()
+    plain = 0.1 * np.log((np.exp(log_weight.astype(np.float64)) * np.exp(q / 0.1)).sum(axis=1))
+    support = torch.from_numpy(log_weight > -np.inf)
+    assert support.float().mean() < 0.7
+    value = soft_value(trainer.q_values(*states, support), torch.from_numpy(log_weight), 0.1)
+    np.testing.assert_allclose(value.numpy(), plain, rtol=0, atol=1e-6)
 
 
 def test_absorbing_state_without_candidates_does_not_poison_the_target(spec: ProblemSpec, journal: Rows):
@@ -90,7 +136,7 @@ class Constant(nn.Module):
         super().__init__()
         self.level = nn.Parameter(torch.tensor([[[4.0]], [[2.0]]]))
 
-    def forward(self, observation: Tensor, candidates: Tensor) -> Tensor:
+    def forward(self, observation: Tensor, candidates: Tensor, wanted: Tensor | None = None) -> Tensor:
         return self.level.expand(2, candidates.shape[0], candidates.shape[1])
 
 

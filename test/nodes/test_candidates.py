@@ -31,7 +31,7 @@ def test_a_candidate_set_of_another_layout_is_refused(candidate_set: CandidateSe
 
 def test_a_request_names_its_candidate_bit_by_bit(over_the_wire, candidate_set: CandidateSet) -> None:
     codec = RequestCodec(ROBOT, "me")
-    id, action = codec.decode(over_the_wire(codec.encode(candidate_set, candidate_set.actions[9])))
+    id, action, source = codec.decode(over_the_wire(codec.encode(candidate_set, candidate_set.actions[9])))
     assert id == candidate_set.id and candidate_set.find(action) == 9
     message = codec.encode(candidate_set, candidate_set.actions[9])
     message.name = ["id", "speed"]

@@ -87,6 +87,7 @@ def test_every_node_leaves_tidily_before_it_is_configured(ros_domain, number: si
         spec.name: subprocess.Popen(
             [sys.executable, "-m", f"safe_support_ql.nodes.{spec.name}"],
             env=ros_domain.env, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # it is ignored under nohup
         )
         for spec in NODES
     }  # fmt: skip
@@ -190,7 +191,7 @@ def test_what_rclpy_cannot_handle_is_ignored(probe: Probe, monkeypatch: pytest.M
     executor = ShortPathExecutor()
     executor.add_node(probe)
     heard: list[bool] = []
-    probe.subscribe(Bool, "heard", lambda message: heard.append(message.data), 10)
+    probe.subscribe(Bool, "heard", lambda message: message.data, heard.append, 10)
     probe.every(0.01, lambda: None)
     other = rclpy.create_node("other")
     client = other.create_client(SetParameters, "simulator/set_parameters")
@@ -220,9 +221,9 @@ def test_what_rclpy_cannot_handle_is_ignored(probe: Probe, monkeypatch: pytest.M
 def test_after_a_message_that_cannot_be_taken_the_services_go_on(probe: Probe) -> None:
     """rclpy marks a callback group as occupied before it takes the message, and frees it only behind the callback."""
     group = probe.default_callback_group
-    entity = probe.subscribe(Bool, "heard", lambda _: None, 10)
+    entity = probe.subscribe(Bool, "heard", bool, lambda _: None, 10)
     assert group.beginning_execution(entity) and not group.can_execute(
-        probe.subscribe(Bool, "other", lambda _: None, 1)
+        probe.subscribe(Bool, "other", bool, lambda _: None, 1)
     )
     _let_go(entity)
     assert group.can_execute(entity) and not entity._executor_event

@@ -19,7 +19,11 @@ class Services:
     def __init__(self, words: str = "", **answers: Any) -> None:
         self.answers, self.asked = answers, []
         self.dead = False
-        node: Any = SimpleNamespace(create_client=lambda kind, name: self._service(kind))
+        node: Any = SimpleNamespace(
+            create_client=lambda kind, name: self._service(kind),
+            destroy_client=lambda client: self.destroyed.append(client),
+        )
+        self.destroyed: list[Any] = []
         self.client = LifecycleClient(node, self._spin, lambda name: lambda: self.dead, lambda name: words)
 
     def _service(self, kind: Any) -> Any:
@@ -48,6 +52,7 @@ def test_an_unanswered_state_is_requested_until_the_timeout() -> None:
     with pytest.raises(Fault, match=r"learner did not answer learner/get_state for 0 s: torch is slow"):
         services.client.state("learner", 0.05)
     assert len(services.asked) > 1
+    assert len(services.destroyed) == len(services.asked), "a new client for each request: the server may be a new one"
 
 
 def test_a_process_that_ended_is_not_waited_for() -> None:

@@ -56,6 +56,6 @@ def test_a_decision_without_a_value_is_refused(key: str, candidate_set: Candidat
 def test_episode_and_outcome_come_back(over_the_wire) -> None:
     episode = tables.Episode(2**61 + 5, 9, "collection", 123, "robot_a", 10**18)
     assert tables.decode_episode(over_the_wire(tables.encode_episode(episode))) == episode
-    values = {name: float(i) for i, name in enumerate(tables.OUTCOME_NAMES)}
+    values = {name: float(i % 2) for i, name in enumerate(tables.OUTCOME_NAMES)}
     table, stamp_ns, visit = tables.decode_outcome(over_the_wire(tables.encode_outcome(values, 5, "at x")))
     assert (table, stamp_ns, visit) == (values, 5, "at x")

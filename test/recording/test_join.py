@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from safe_support_ql.recording.join import WAIT_S, Arrived, Join, make_record
+from safe_support_ql.recording.join import CLOSED, IDLE, WAIT_S, Arrived, Join, make_record
 from safe_support_ql.recording.journal import CERTIFIED, OFFERED, PLAN, USED, record_type
 from safe_support_ql.recording.parts import OUTCOME_NAMES, Verdict
 from safe_support_ql.safety.candidates import CandidateSet
@@ -101,6 +101,17 @@ def test_a_blind_decision_is_a_gap_with_its_reason() -> None:
     assert [gap for _, gap, _ in joined(join)] == ["blind: input_missing"]
 
 
+def test_nothing_is_learnt_before_the_gate_opens_and_the_first_decision_after_that_begins_the_episode() -> None:
+    join = Join()
+    for sequence, stamp in enumerate((100, 200, 300)):
+        join.outcome(outcome(first=float(stamp == 100), reward=1.0), stamp)
+        join.candidates(candidates(sequence + 1, stamp))
+        silent = replace(verdict(sequence, 0, stamp), reason="closed")
+        join.decision(verdict(sequence, sequence + 1, stamp) if stamp == 300 else silent, 0.0)
+    items = join.take(0.0)
+    assert [item.gap for item in items] == [CLOSED, CLOSED, ""] and items[-1].arrived.first
+
+
 def test_rewards_of_states_without_a_decision_are_added() -> None:
     """Real time: the monitor may skip a state, or see one twice."""
     join = Join()
@@ -111,6 +122,30 @@ def test_rewards_of_states_without_a_decision_are_added() -> None:
         join.candidates(candidates(sequence + 1, stamp))
         join.decision(verdict(sequence, sequence + 1, stamp), 0.0)
     assert [(a.first, a.reward) for _, _, a in joined(join)] == [(True, 0.0), (False, 3.0), (True, 0.0)]
+
+
+def test_the_gate_of_a_robot_knows_no_episodes_and_its_task_does() -> None:
+    """Outcomes find their decisions by time, whatever their episode, and by that alone where the clock steps back."""
+    join = Join()
+    stamps = (100, 200, 300, 50, 150)
+    for sequence, (stamp, episode, reward) in enumerate(
+        zip(stamps, (1, 1, 2, 2, 2), (0.0, 1.0, 0.0, 2.0, 3.0), strict=True)
+    ):
+        join.candidates(candidates(sequence + 1, stamp, 0))
+        join.decision(verdict(sequence, sequence + 1, stamp, 0), 0.0)
+        assert len(joined(join)) == (sequence == 0), "before anybody speaks of outcomes, there are none to wait for"
+        join.outcome(outcome(episode, reward=reward, first=float(stamp == 300)), stamp)
+        found = joined(join)
+        assert not sequence or [(gap, a.first, a.reward) for _, gap, a in found] == [("", stamp == 300, reward)]
+
+
+def test_states_between_the_episodes_of_a_robot_are_listed_and_not_journalled() -> None:
+    join = Join()
+    for sequence, (stamp, idle) in enumerate(((100, 0.0), (200, 1.0), (200, 1.0), (300, 0.0))):
+        join.candidates(candidates(sequence + 1, stamp, 0))
+        join.outcome(outcome(1, first=1.0, idle=idle), stamp)
+        join.decision(verdict(sequence, sequence + 1, stamp, 0), 0.0)
+    assert [gap for _, gap, _ in joined(join)] == ["", IDLE, IDLE, ""]
 
 
 def test_no_transition_leads_over_an_end() -> None:

@@ -1,5 +1,6 @@
 """The journal: nothing recorded is lost, damage is noticed, and codes mean what they meant when they were written."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -55,15 +56,78 @@ def test_a_torn_last_record_is_cut_off_and_writing_goes_on(tmp_path: Path, cut: 
     np.testing.assert_array_equal(JournalReader(path).read()["sequence"], [0, 1, 2])
 
 
-def test_a_flipped_bit_ends_what_is_believed(tmp_path: Path) -> None:
+def written(path: Path, count: int) -> tuple[bytes, int]:
+    """The content of a journal of `count` records, and the size of a record."""
+    writer = JournalWriter(path, HEADER)
+    writer.append(records(0, count))
+    writer.close()
+    return path.read_bytes(), writer.type.itemsize
+
+
+def flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "left"),
+    [
+        (lambda d, n: flip(d, HEADER_BYTES + 2 * n + 40), [0, 1, 3, 4]),
+        (lambda d, n: flip(d, HEADER_BYTES), [1, 2, 3, 4]),
+        (lambda d, n: flip(flip(d, HEADER_BYTES + n), HEADER_BYTES + 2 * n), [0, 3, 4]),
+        (lambda d, n: d[: HEADER_BYTES + n + 7] + d[HEADER_BYTES + n + 10 :], [0, 2, 3, 4]),
+        (lambda d, n: d[: HEADER_BYTES] + b"???" + d[HEADER_BYTES:], [0, 1, 2, 3, 4]),
+        (lambda d, n: d[: HEADER_BYTES + n] + bytes(5000) + d[HEADER_BYTES + n :], [0, 1, 2, 3, 4]),
+        (lambda d, n: d[: HEADER_BYTES + n] + bytes(n) + d[HEADER_BYTES + 2 * n :], [0, 2, 3, 4]),
+        (lambda d, n: d[: HEADER_BYTES + n] + d[HEADER_BYTES :], [0, 1, 2, 3, 4]),
+        (lambda d, n: d[: HEADER_BYTES] + d[-2 * n : -n] + d[HEADER_BYTES + n : -2 * n] + d[HEADER_BYTES:][:n] + d[-n:],
+         [0, 1, 2, 3, 4]),
+    ],
+    ids=["bit", "first", "two", "cut out", "put before", "put in", "zeros", "twice", "swapped"],
+)  # fmt: skip
+def test_damage_costs_the_damaged_record_alone(tmp_path: Path, damage, left: list[int]) -> None:
+    path = tmp_path / "journal.bin"
+    data, size = written(path, 5)
+    path.write_bytes(damaged := damage(data, size))
+    reader = JournalReader(path)
+    assert reader.read()["sequence"].tolist() == left
+    holes = reader.damage
+    assert bool(holes) == (len(left) < 5 or len(damaged) % size != len(data) % size)
+    for number in set(range(5)) - set(left):
+        assert any(hole.may_have_held(number, number) for hole in holes)
+    again = JournalWriter(path, HEADER)
+    again.append(records(5, 2))
+    assert path.read_bytes()[: len(damaged)] == damaged, "nothing is thrown away"
+    assert reader.read()["sequence"].tolist() == [5, 6]
+    assert JournalReader(path).read()["sequence"].tolist() == [*left, 5, 6]
+
+
+def test_damage_at_the_end_is_kept_unless_it_is_an_incomplete_record(tmp_path: Path) -> None:
+    path = tmp_path / "journal.bin"
+    data, size = written(path, 3)
+    path.write_bytes(damaged := data[:-size] + bytes(2 * size + 3))
+    reader = JournalReader(path)
+    assert reader.read()["sequence"].tolist() == [0, 1] and not reader.torn
+    assert [(hole.start, hole.end) for hole in reader.damage] == [(len(data) - size, len(damaged))]
+    again = JournalWriter(path, HEADER)
+    again.append(records(3, 1))
+    assert path.read_bytes()[: len(damaged)] == damaged
+    assert reader.read()["sequence"].tolist() == [3], "one that follows the file finds it as well"
+
+
+def test_a_stretch_has_the_hash_that_any_tool_prints(tmp_path: Path) -> None:
     path = tmp_path / "journal.bin"
     writer = JournalWriter(path, HEADER)
-    writer.append(records(0, 4))
+    writer.append(records(0, 2))
+    first = writer.count()
+    assert (first["from"], first["records"], writer.uncounted) == (0, 2, 0)
+    assert first["bytes"] == HEADER_BYTES + 2 * writer.type.itemsize
+    writer.append(records(2, 1))
     writer.close()
-    data = bytearray(path.read_bytes())
-    data[4096 + 2 * writer.type.itemsize + 40] ^= 1
-    path.write_bytes(data)
-    np.testing.assert_array_equal(JournalReader(path).read()["sequence"], [0, 1])
+    resumed = JournalWriter(path, HEADER, counted=first["bytes"])
+    resumed.append(records(3, 1))
+    for state in (first, resumed.count()):
+        content = path.read_bytes()[state["from"] : state["bytes"]]
+        assert state["sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_another_run_is_refused(tmp_path: Path) -> None:

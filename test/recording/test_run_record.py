@@ -322,12 +322,25 @@ def test_a_signal_waits_for_what_lies_unread(record: RunRecord, monkeypatch: pyt
     """A starved recorder has heard nothing for long when the signal comes; the last decisions still wait in DDS."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    assert record.busy()
+    assert record.busy(monitor_there=False)
     decide(record, 0, parts=False)
     now[0] += 2 * QUIET_S
-    assert record.busy(), "a decision waits for its parts"
+    assert record.busy(monitor_there=False), "a decision waits for its parts"
     record.advance()
-    assert not record.busy()
+    assert not record.busy(monitor_there=False)
+
+
+def test_a_signal_waits_for_a_monitor_that_was_held_up(record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy host may stop it for longer than any silence, and then its last decisions come at once as it leaves."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    assert record.busy(monitor_there=True)
+    now[0] += 4 * QUIET_S
+    assert record.busy(monitor_there=True)
+    now[0] += 0.5 * QUIET_S
+    assert record.busy(monitor_there=False), "what it sent last may still be unread"
+    now[0] += QUIET_S
+    assert not record.busy(monitor_there=False)
 
 
 def test_an_episode_and_its_phase_are_told_once(record: RunRecord) -> None:

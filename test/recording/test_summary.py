@@ -11,16 +11,18 @@ import pytest
 
 from safe_support_ql import panel
 from safe_support_ql.cli.ledger import print_report
-from safe_support_ql.recording import summary
+from safe_support_ql.recording import chain, summary
 from safe_support_ql.recording.files import JOURNAL, LEDGER, SUMMARY, write_json
 from safe_support_ql.recording.journal import JournalWriter
 from safe_support_ql.recording.ledger import LedgerWriter
+from safe_support_ql.recording.verification import verify
 
 
 def _counters(phase: str, ticks: int, at: float, **more: object) -> tuple[str, dict[str, object]]:
     verdicts = {"certified": ticks, "certified_band": 0, "plan_held": 0, "no_proof": 0}
     values = {"control_ticks": ticks, "physics_steps": 24 * ticks, "seconds": ticks / 10, "unsafe_visits": 0}
     values |= {"decisions": ticks, "interventions": 0, "empty_supports": 0, "sequence": ticks - 1}
+    values |= {"session": 5, "seen": {}}
     return "counters", {"time": at, "phase": phase, "verdicts": verdicts, **values, **more}
 
 
@@ -77,7 +79,9 @@ def test_a_ledger_that_grows_while_it_is_read_is_not_damaged(recorded: Path, mon
             writes[0] -= 1
             newest = json.loads(content.splitlines()[-1])
             with open(path, "ab") as file:
-                file.write((json.dumps({**newest, "seq": newest["seq"] + 1}) + "\n").encode())
+                before = newest.pop("hash")
+                line, _ = chain.seal(b"", before, json.dumps({**newest, "seq": newest["seq"] + 1}).encode())
+                file.write(line + b"\n")
         return content
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
@@ -94,7 +98,7 @@ def test_a_ledger_that_lost_its_beginning_is_damaged(recorded: Path) -> None:
     path = recorded / LEDGER
     path.write_bytes(path.read_bytes().partition(b"\n")[2])
     with pytest.raises(ValueError, match="begins with event 1; those before it are missing"):
-        summary.verify(recorded, "r", 5, True)
+        verify(recorded, "r", 5, True)
 
 
 def test_a_policy_trained_on_more_is_evaluated_anew(recorded: Path) -> None:
@@ -129,7 +133,7 @@ def test_unsafe_episodes_are_bounded_beside_the_rate(recorded: Path, capsys: pyt
     ):  # fmt: skip
         ledger.append(event, fields)
     ledger.close()
-    report = summary.verify(recorded, "r", 5, True)
+    report = verify(recorded, "r", 5, True)
     row = report.summary["phases"]["evaluation_behavior"]
     assert (row["episodes"], row["unsafe_episodes"], row["unsafe_visits"]) == (5, 2, 3)
     # The bound is where at most 2 of 5 have a chance of 5 %.
@@ -165,9 +169,9 @@ def test_another_row_can_be_added(recorded: Path) -> None:
 
 
 def test_a_number_that_is_nowhere_is_missing(recorded: Path) -> None:
-    assert summary.verify(recorded, "r", 5, True).missing == []
+    assert verify(recorded, "r", 5, True).missing == []
     ledger = LedgerWriter(recorded / LEDGER)
     name, fields = _counters("evaluation_behavior", 50, 64.0, sequence=101)
     ledger.append(name, fields)
     ledger.close()
-    assert summary.verify(recorded, "r", 5, True).missing == [(100, 101)]
+    assert verify(recorded, "r", 5, True).missing == [(100, 101)]

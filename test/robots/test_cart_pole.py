@@ -298,7 +298,8 @@ def test_observation_reward_and_controller_agree_on_the_goal() -> None:
     seen = robot().observation(inputs, estimate, np.array([3.0]), np.array([0.35]), 0.01)
     assert seen == pytest.approx([0.1, 0.02, -0.3, 0.4, 0.5, 0.6, 3.0, 0.35, 0.01])  # goal clipped to 0.6 m
     assert len(robot().observation_scale) == len(robot().observation_names) == len(seen)
-    reward, reached = robot().reward(np.zeros(4), np.array([5.0]), np.array([0.2, 0, 0, 0]), np.array([5.0]))
+    before, after = ({"joint_states": np.array([x, 0.0, 0.0, 0.0]), "goal_pose": np.array([5.0])} for x in (0.0, 0.2))
+    reward, reached = robot().task(before, np.array([5.0]), after)
     assert reward == pytest.approx(-(0.4**2) - 0.1 * 0.25) and not reached
     at_rest = robot().observation(
         {**inputs}, robot().estimate({**inputs, "joint_states": np.array([0.6, 0, 0, 0])}), np.zeros(1), np.zeros(1), 0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from safe_support_ql import config, robots
-from safe_support_ql.experiments import beyond, calibrate, falsify, kernel, margins, trials, worlds
+from safe_support_ql.experiments import beyond, calibrate, falsify, kernel, margins, worlds
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.claims import Claims
 
@@ -66,7 +66,7 @@ def test_a_robot_without_claims_is_refused_by_every_experiment(folder: Path, tmp
         expected = f"robot 'silent' makes no claims: {command} needs robots/silent/claims.py, see docs/add_a_robot.md"
         assert str(caught.value) == expected
     with pytest.raises(ValueError, match="makes no claims: falsify"):
-        trials.bounds(robot, [])
+        falsify.bounds(robot, [])
     assert not (tmp_path / "shards").exists()
 
 

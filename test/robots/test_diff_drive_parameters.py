@@ -55,6 +55,6 @@ def test_what_lies_beyond_reach_cannot_matter() -> None:
     for parameters in ({}, slow):
         robot = make("diff_drive", parameters)
         assert isinstance(robot, DiffDrive)
-        beyond = np.array([[robot._reach + 1e-3, 0.0]])
+        beyond = np.array([[robot.reach + 1e-3, 0.0]])
         speed = robot.parameters.speed
         assert margin(robot, speed, 0.0, (speed, 0.0), beyond) >= robot.model.certificate.band

@@ -10,7 +10,7 @@ import pytest
 
 from safe_support_ql import config, robots
 from safe_support_ql.behavior.policies import BehaviorPolicy
-from safe_support_ql.deployment.contract import PolicyContract
+from safe_support_ql.deployment.manifest import PolicyContract
 from safe_support_ql.experiments import beyond, falsify, kernel
 from safe_support_ql.experiments.adversary import ROUNDING
 from safe_support_ql.experiments.episodes import play

@@ -29,9 +29,9 @@ def test_a_drive_that_could_not_move_is_refused(fields: dict[str, Any], said: st
 def test_exactly_sensed_changes_the_errors_of_sensors_alone(name: str) -> None:
     world = config.load_robot(name).robot.world
     exact = world.exactly_sensed()
-    if world.lidar is None:
+    if not world.lidars:
         assert exact == world
     else:
-        assert exact.lidar is not None and exact.lidar.noise == 0.0 < world.lidar.noise
+        assert exact.lidars["scan"].noise == 0.0 < world.lidars["scan"].noise
         assert exact.drive == replace(world.drive, odometry_drift=0.0) != world.drive
-        assert replace(exact, drive=world.drive, lidar=world.lidar) == world
+        assert replace(exact, drive=world.drive, lidars=world.lidars) == world

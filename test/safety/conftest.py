@@ -1,4 +1,7 @@
-"""Gates of the base, and what feeds them. Its inputs are no robot's that does as told, so nothing is compared."""
+"""Gates of the base, and what feeds them. Its inputs are no robot's that does as told, so nothing is compared.
+
+They open at the first state that certifies: how they open has tests of its own (test_opening.py).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 
 from safe_support_ql import config
+from safe_support_ql.robots.scan import full_circle
 from safe_support_ql.safety.gate import Decision, Gate
 from safe_support_ql.safety.timing import Clock
 
@@ -18,7 +22,7 @@ INSTANT = (0.0, 1e-6)  # latency of a command in real time: next to none
 def base_gate(clock: Clock) -> Gate:
     settings = config.load_robot("diff_drive")
     gate = Gate(settings.robot, settings.gate, False, 0, clock=clock)
-    gate.watching = False
+    gate.watching, gate.opening_states = False, 1
     return gate
 
 
@@ -36,10 +40,11 @@ def realtime() -> Gate:
 
 @pytest.fixture(scope="session")
 def feed() -> Callable[..., None]:
-    """All inputs of a base that drives at `v`, stamped `now`."""
+    """All inputs of a base that drives at `v`, stamped `now`; `scan` are the ranges of a full circle."""
 
     def feed(gate: Gate, now: int, v: float = 0.0, scan: np.ndarray = OPEN) -> None:
-        for name, vector in (("odom", [0, 0, 0, 1, v, 0]), ("scan", scan), ("goal_pose", [3, 0])):
+        inputs = (("odom", [0, 0, 0, 1, v, 0]), ("scan", full_circle(scan, 6.0).vector()), ("goal_pose", [3, 0]))
+        for name, vector in inputs:
             gate.receive(name, np.array(vector, np.float64), now, now, now)
 
     return feed

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from safe_support_ql import config
 from safe_support_ql.robots.base import Robot
+from safe_support_ql.robots.scan import full_circle
 from safe_support_ql.safety.certificate import Certifier
 from safe_support_ql.safety.rollout import rollout_margins
 
@@ -27,7 +28,11 @@ def random_situation(robot: Robot, seed: int) -> tuple[np.ndarray, np.ndarray, n
     if robot.name == "diff_drive":
         state = np.array([0.0, 0.0, 0.0, *(past[0, 0] * rng.uniform(0.5, 1.0))])
         scan = rng.uniform(0.2, 2.0) + rng.uniform(0.0, 1.5) * np.abs(np.sin(np.arange(180) * rng.uniform(0.01, 0.3)))
-        inputs = {"odom": np.array([0, 0, 0, 1, *state[3:]]), "scan": scan, "goal_pose": np.zeros(2)}
+        inputs = {
+            "odom": np.array([0, 0, 0, 1, *state[3:]]),
+            "scan": full_circle(scan, 6.0).vector(),
+            "goal_pose": np.zeros(2),
+        }
         return state, past, actions, robot.estimate(inputs).points
     scale = np.array([0.8, 0.12, 0.6, 0.5])
     return rng.uniform(-scale, scale), past, actions, np.full((1, 2), 1e3)

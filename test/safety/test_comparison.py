@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from safe_support_ql import config
+from safe_support_ql.robots.scan import full_circle
 from safe_support_ql.safety.gate import Gate, State
 from safe_support_ql.safety.timing import Clock
 
@@ -15,9 +16,14 @@ PERIOD = 100_000_000
 def test_a_base_that_does_not_do_as_told_loses_its_support_and_latches() -> None:
     robot = config.load_robot("diff_drive").robot
     gate = Gate(robot, config.load_robot("diff_drive").gate, False, 0)
+    gate.opening_states, gate.comparison.needed = 1, 0
 
     def tick(now: int, v: float, ask: float) -> None:
-        for name, vector in (("odom", [0, 0, 0, 1, v, 0]), ("scan", np.full(180, 5.0)), ("goal_pose", [3, 0])):
+        for name, vector in (
+            ("odom", [0, 0, 0, 1, v, 0]),
+            ("scan", full_circle(np.full(180, 5.0), 6.0).vector()),
+            ("goal_pose", [3, 0]),
+        ):
             gate.receive(name, np.array(vector, np.float64), now * PERIOD, now * PERIOD, now * PERIOD)
         candidates = gate.begin(now * PERIOD, now * PERIOD)
         assert candidates is not None
@@ -43,11 +49,16 @@ def test_states_too_far_apart_to_compare_certify_nothing() -> None:
     """Else a robot far from every member would never be noticed, as long as its states came seldom enough."""
     settings = config.load_robot("diff_drive")
     gate = Gate(settings.robot, settings.gate, False, 0, clock=Clock.REALTIME)
+    gate.opening_states, gate.comparison.needed = 1, 0
     step = 310_000_000  # more than three periods
     reasons = []
     for tick in range(1, 8):
         now = tick * step if tick < 6 else 5 * step + (tick - 5) * 100_000_000
-        for name, vector in (("odom", [0, 0, 0, 1, 0, 0]), ("scan", np.full(180, 3.0)), ("goal_pose", [3, 0])):
+        for name, vector in (
+            ("odom", [0, 0, 0, 1, 0, 0]),
+            ("scan", full_circle(np.full(180, 3.0), 6.0).vector()),
+            ("goal_pose", [3, 0]),
+        ):
             gate.receive(name, np.array(vector, np.float64), now, now, now)
         candidates = gate.begin(now, now, (0.0, 0.06))
         assert candidates is not None
@@ -91,7 +102,11 @@ def test_a_robot_that_moves_only_while_nobody_looks_latches(
         x, y, yaw, v, w = trace[-1 - late // period_ms]
         stamp, now = (ms - late) * 1_000_000, ms * 1_000_000
         odom = [x, y, np.sin(yaw / 2), np.cos(yaw / 2), v, w]
-        for name, vector in (("odom", odom), ("scan", np.full(180, 3.0)), ("goal_pose", [3, 0])):
+        for name, vector in (
+            ("odom", odom),
+            ("scan", full_circle(np.full(180, 3.0 + 1e-4 * (ms % 7)), 6.0).vector()),  # no lidar repeats a scan
+            ("goal_pose", [3, 0]),
+        ):
             gate.receive(name, np.array(vector, np.float64), stamp, now, now)
         candidates = gate.begin(now, now, (0.0, 0.06))
         assert candidates is not None
@@ -109,6 +124,7 @@ def test_in_lock_step_every_tick_of_a_gap_has_its_own_command() -> None:
     settings = config.load_robot("cart_pole")
     model = settings.robot.model
     gate = Gate(settings.robot, settings.gate, False, 0)
+    gate.opening_states = 1
     truth, tick_ns = np.array([0.1, 0.02, 0.1, 0.0]), 20_000_000
     gate.receive("goal_pose", np.zeros(1), tick_ns, tick_ns, tick_ns)
     for tick in range(1, 60):
@@ -161,9 +177,14 @@ def test_a_new_episode_does_not_free_a_latch_of_its_mismatch() -> None:
     """Deactivation and activation begin one; the evidence must outlive them until states were compared again."""
     settings = config.load_robot("diff_drive")
     gate = Gate(settings.robot, settings.gate, False, 0)
+    gate.opening_states, gate.comparison.needed = 1, 0
 
     def cycle(now: int) -> None:
-        for name, vector in (("odom", [0, 0, 0, 1, 0, 0]), ("scan", np.full(180, 3.0)), ("goal_pose", [3, 0])):
+        for name, vector in (
+            ("odom", [0, 0, 0, 1, 0, 0]),
+            ("scan", full_circle(np.full(180, 3.0), 6.0).vector()),
+            ("goal_pose", [3, 0]),
+        ):
             gate.receive(name, np.array(vector, np.float64), now, now, now)
         candidates = gate.begin(now, now)
         assert candidates is not None

@@ -69,7 +69,7 @@ def test_a_policy_that_has_nothing_but_the_plan_to_ask_for_is_told_of(
     gate: Gate, cycle: Callable[..., Decision]
 ) -> None:
     """A scan that sees nothing stops the robot, and nobody should have to guess why it stands."""
-    near = np.where(np.arange(180) < 177, np.nan, 3.0)
+    near = np.where(np.arange(180) < 177, -np.inf, 3.0)
     assert not cycle(gate, PERIOD, [0.0, 0.0]).message
     decision = cycle(gate, 2 * PERIOD, [0.0, 0.0], v=0.3, scan=near)
     assert decision.reason == "plan_requested" and "only the plan is left" in decision.message
@@ -96,7 +96,7 @@ def test_a_pole_that_hangs_or_is_counted_from_elsewhere_is_met_with_silence(angl
         decision = decision or gate.expire(now)
         assert (decision.reason, decision.state, decision.candidates) == ("closed", State.CLOSED, None)
         np.testing.assert_array_equal(decision.action, 0.0)
-    assert "margin 'lean' is -" in str(gate.cause) and "; bring the robot" in str(gate.cause)
+    assert "margin 'lean' is -" in str(gate.cause) and f"; bring theta from {angle:.3f} rad to" in str(gate.cause)
     assert gate.counters.verdicts["no_proof"] == 0 or gate.counters.decisions == 100
 
 
@@ -112,14 +112,21 @@ def test_it_opens_by_itself_where_something_is_certified_and_then_the_plan_runs_
         return gate.expire(now)
 
     assert tick(1, np.pi).reason == "closed" and not gate.opened
-    assert tick(2, 0.01).verdict == "certified" and gate.opened
+    for number in (1, 2):
+        decision = tick(1 + number, 0.01)
+        assert decision.reason == "closed" and f"certified in {number} of 3 successive states" in decision.message
+    assert tick(4, 0.01).verdict == "certified" and gate.opened
     gate.watching = False  # what comes now is no motion of this robot
-    decision = tick(3, 0.5)
+    decision = tick(5, 0.5)
     assert decision.reason == "no_request" and decision.action[0] == 10.0, "the stored plan, at full force"
     gate.latch(Cause("e-stop"))
-    assert tick(4, 0.5).action[0] == 10.0
-    assert gate.reset(4 * period, 4 * period)[0]
-    assert tick(5, 0.5).action[0] == 10.0 and gate.state is State.BACKUP
+    assert tick(6, 0.5).action[0] == 10.0
+    done, why = gate.reset(6 * period, 6 * period)
+    assert not done and "margin 'lean' is -0.300, too small by 0.30" in why
+    assert tick(7, 0.5).action[0] == 10.0 and gate.state is State.LATCHED, "the plan goes on"
+    tick(8, 0.01)
+    assert gate.reset(8 * period, 8 * period) == (True, "reset")
+    assert gate.opened and tick(9, 0.01).reason == "no_request" and gate.state is State.BACKUP
 
 
 def test_a_latch_before_the_first_certificate_starts_no_plan_and_neither_does_its_reset() -> None:
@@ -148,8 +155,8 @@ def test_a_scan_with_fewer_than_three_returns_certifies_nothing(
     scan = np.full(180, nothing)
     scan[:returns] = 3.0
     decision = cycle(gate, PERIOD, [0.6, 0.0], scan=scan)
-    if returns == 3 and nothing == np.inf:
-        assert decision.reason == "request"
+    if returns == 3 and nothing != -np.inf:  # the plan certifies, but nothing that enters what is unknown
+        assert decision.reason == "uncertified_request"
     else:
         assert decision.reason == "closed" and not gate.opened
         np.testing.assert_array_equal(decision.action, 0.0)
@@ -216,18 +223,38 @@ def test_nonsense_from_the_base_is_no_state(gate: Gate, cycle: Callable[..., Dec
     assert decision.reason == "input_missing" and "units" in decision.message
 
 
-def test_invalid_ranges_are_occupied(gate: Gate, cycle: Callable[..., Decision]) -> None:
-    for bad in (np.nan, -np.inf, -1.0, 1e9):
+def test_what_a_ray_says_that_says_nothing(gate: Gate, cycle: Callable[..., Decision]) -> None:
+    """Too near is occupied. A single ray without information hides no obstacle, a sector of them may."""
+    for bad, rays, reason in (
+        (-np.inf, 1, "uncertified_request"), (np.nan, 1, "request"), (0.0, 1, "request"), (1e9, 1, "request"),
+        (np.nan, 40, "uncertified_request"), (0.0, 40, "uncertified_request"), (7.0, 40, "uncertified_request"),
+    ):  # fmt: skip
         scan = OPEN.copy()
-        scan[90] = bad
+        scan[90 : 90 + rays] = bad
         gate.new_episode(1)
         assert cycle(gate, PERIOD, [0.0, 0.0]).verdict == "certified"
-        decision = cycle(gate, 2 * PERIOD, [0.6, 0.0], scan=scan)
-        assert decision.reason == "uncertified_request", bad
+        assert cycle(gate, 2 * PERIOD, [0.6, 0.0], scan=scan).reason == reason, (bad, rays)
 
 
-def test_clear_rays_are_free_up_to_the_range(gate: Gate, cycle: Callable[..., Decision]) -> None:
-    assert cycle(gate, PERIOD, [0.6, 0.0], scan=np.where(np.arange(180) < 3, 3.0, np.inf)).reason == "request"
+def test_silent_rays_are_free_once_they_have_returned(gate: Gate, cycle: Callable[..., Decision]) -> None:
+    ahead = np.abs(np.arange(180) - 90) < 30
+    silent = np.where(ahead, np.inf, 3.0)
+    decision = cycle(gate, PERIOD, [0.6, 0.0], scan=silent)
+    assert decision.reason == "uncertified_request", "they never did"
+    assert cycle(gate, 2 * PERIOD, [0.0, 1.5], scan=silent).reason == "request", "a turn shows them other things"
+    assert cycle(gate, 3 * PERIOD, [0.0, 0.0], scan=np.where(ahead, 5.5, 3.0)).verdict == "certified"
+    assert cycle(gate, 4 * PERIOD, [0.6, 0.0], scan=silent).reason == "request"
+
+
+def test_a_message_names_the_rays_that_say_nothing_and_the_setting(gate: Gate, cycle: Callable[..., Decision]) -> None:
+    cycle(gate, PERIOD, [0.0, 0.0])
+    own = np.full(180, 0.12)  # the robot's own parts, all around
+    own[:40] = 0.0
+    decision = cycle(gate, 2 * PERIOD, [0.0, 0.0], scan=own)
+    assert "140 rays at -100..178 degrees end inside the footprint, the nearest at 0.12 m" in decision.message
+    gate.new_episode(2)
+    decision = cycle(gate, 3 * PERIOD, [0.6, 0.0], scan=np.zeros(180))
+    assert decision.reason == "closed" and "set 'nothing: zero' for it" in decision.message
 
 
 EVENTS = st.lists(

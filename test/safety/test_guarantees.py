@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from safe_support_ql import config, robots
 from safe_support_ql.experiments import worlds
 from safe_support_ql.robots.base import Inputs, Robot
+from safe_support_ql.robots.scan import Scan, full_circle
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.cause import Cause
 from safe_support_ql.safety.certificate import Certifier
-from safe_support_ql.safety.gate import Decision, Gate, State
+from safe_support_ql.safety.gate import OPENING_STATES, Decision, Gate, State
 from safe_support_ql.simulation.simulation import Simulation
 
 ROBOTS = ("diff_drive", "cart_pole")
@@ -69,7 +70,8 @@ def measured(sim: Simulation, robot: Robot, signs: tuple[float, ...]) -> Inputs:
     inputs = sim.sense()
     for channel, bound in CLAIMS[robot.name].errors.items():
         if robot.world.sensors[channel] == "lidar":
-            inputs[channel] = np.maximum(inputs[channel] + signs[1] * bound, 0.0)
+            scan = Scan.of(inputs[channel])
+            inputs[channel] = scan.changed(np.maximum(scan.ranges + signs[1] * bound, 0.0))
         else:
             inputs[channel] = inputs[channel] + bound * np.resize(signs, len(bound))
     return inputs
@@ -94,11 +96,12 @@ def drive(
     sim: Simulation, gate: Gate, seed: int, signs: tuple[float, ...], events: list[tuple[str, int]],
     after: Callable[[Gate, Decision], None],
 ) -> None:  # fmt: skip
-    """Play an episode in which `events` happen, then the plan until S_f; ask after each decision."""
+    """Play an episode: the gate opens, then `events` happen, then the plan until S_f; ask after each decision."""
     robot, model, visits, blind = gate.robot, gate.robot.model, sim.unsafe_visits, False
     start(sim, robot, seed, signs)
     gate.state = State.CLOSED  # first, or a latch would outlive the episode
     gate.new_episode(seed)
+    events = [("none", 0)] * OPENING_STATES + events
     period, rest = (
         round(1e9 * robot.period),
         [("none", 0)] * (len(model.certificate.tightening) // model.dynamics.checks_per_tick),
@@ -168,14 +171,18 @@ def banded() -> Gate:
     """A gate whose budget is small. Its scans are no robot's that does as told."""
     loaded = config.load_robot("diff_drive", {"parameters.band_budget": STEPS * 0.0005 + 1e-6})
     gate = Gate(loaded.robot, loaded.gate, False, 0)
-    gate.watching = False
+    gate.watching, gate.opening_states = False, 1
     return gate
 
 
 def stand(gate: Gate, tick: int, distance: float) -> CandidateSet:
     """The candidates of a base that stands, `distance` [m] from its axle to obstacles all around."""
     now = tick * 100_000_000
-    for channel, vector in (("odom", [0, 0, 0, 1, 0, 0]), ("scan", np.full(180, distance)), ("goal_pose", [3, 0])):
+    for channel, vector in (
+        ("odom", [0, 0, 0, 1, 0, 0]),
+        ("scan", full_circle(np.full(180, distance), 6.0).vector()),
+        ("goal_pose", [3, 0]),
+    ):
         assert not gate.receive(channel, np.array(vector, np.float64), now, now, now)
     candidates = gate.begin(now, now)
     assert candidates is not None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from safe_support_ql.robots.scan import Scan, full_circle
 from safe_support_ql.safety.gate import Decision, Gate, State
 
 PERIOD = 100_000_000
-OPEN = np.full(180, 3.0)
+OPEN = full_circle(np.full(180, 3.0), 6.0).vector()
 INSTANT = (0.0, 1e-6)  # latency of a command: next to none
 
 
@@ -61,18 +63,23 @@ def test_a_stopped_stamp_clock_does_not_hide_old_inputs(gate: Gate, realtime: Ga
     assert gate.begin(PERIOD, 11 * PERIOD) is not None, "in lock-step the world waits"
 
 
-def test_a_newer_speed_beside_an_older_scan_is_not_one_state(realtime: Gate, feed: Callable[..., None]) -> None:
+def test_an_older_scan_is_brought_to_the_instant_of_the_odometry(realtime: Gate, feed: Callable[..., None]) -> None:
     feed(realtime, PERIOD, v=0.6)
     late = PERIOD + 90_000_000
-    realtime.receive("odom", np.array([0.0, 0, 0, 1, 0.0, 0]), late, late, late)
+    realtime.receive("odom", np.array([0.05, 0, 0, 1, 0.5, 0]), late, late, late)
     assert realtime.begin(late, late, INSTANT) is not None
-    assert realtime.cycle is not None and realtime.cycle.estimate.state[3] == 0.6, "the speed at the scan's own time"
-    assert realtime.cycle.timing.delays == (1, 2), "and the way driven since is rolled out"
+    assert realtime.cycle is not None and realtime.cycle.estimate.state[3] == 0.5
+    assert realtime.cycle.sample.age_s == 0.0, "a state is as old as its odometry"
     realtime.expire(late)
-    much_later = PERIOD + 200_000_000
-    realtime.new_episode(1)
-    realtime.receive("scan", OPEN, PERIOD, much_later, much_later)
-    realtime.receive("goal_pose", np.array([3.0, 0.0]), PERIOD, much_later, much_later)
-    realtime.receive("odom", np.array([0.0, 0, 0, 1, 0.6, 0]), much_later, much_later, much_later)
+    much_later = PERIOD + 300_000_000
+    realtime.receive("odom", np.array([0.1, 0, 0, 1, 0.6, 0]), much_later, much_later, much_later)
     assert realtime.begin(much_later, much_later, INSTANT) is None
-    assert "apart" in realtime.expire(much_later).message or "away" in str(realtime.cause)
+    assert "scan is 0.30 s old, allowed 0.25 s" in realtime.expire(much_later).message
+
+
+def test_a_scan_whose_last_ray_lies_in_the_future_is_refused(realtime: Gate) -> None:
+    """Stamped at its first ray, says the setup, but it arrives at once: the stamp is that of the last."""
+    scan = replace(Scan.of(OPEN), time_increment=0.1 / 179, scan_time=0.1).vector()
+    problem = realtime.receive("scan", scan, PERIOD, PERIOD, PERIOD)
+    assert "its last ray lies 0.100 s in the future" in str(problem) and "set stamp: last" in str(problem)
+    assert not realtime.receive("scan", scan, PERIOD, 2 * PERIOD, 2 * PERIOD)

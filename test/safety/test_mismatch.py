@@ -89,27 +89,6 @@ def test_a_residual_that_is_no_number_is_beyond_every_bound(value: float) -> Non
         assert Mismatch(4).observe({"x": value} | others) and Mismatch(4).observe(others | {"x": value})
 
 
-def test_a_lidar_that_suddenly_sees_nothing_is_no_free_space() -> None:
-    robot = config.load_robot("diff_drive").robot
-    odom, room = np.array([0.0, 0, 0, 1, 0, 0]), np.full(180, 2.0)
-    still = {"low": np.zeros(5), "high": np.zeros(5)}
-    for blind, least in ((np.full(180, np.inf), 5.0), (np.where(np.arange(180) < 60, np.inf, room), 2.0)):
-        found = robot.residuals({"odom": odom, "scan": room}, {"odom": odom, "scan": blind}, **still)
-        assert found["part of the scan"] > least
-    assert (
-        robot.residuals({"odom": odom, "scan": room}, {"odom": odom, "scan": room}, **still)["part of the scan"] == 0.0
-    )
-    for silent in (np.nan, -np.inf, 2000.0):  # says nothing and contradicts nothing
-        spoilt = {"odom": odom, "scan": np.full(180, silent)}
-        assert robot.residuals({"odom": odom, "scan": room}, spoilt, **still)["part of the scan"] == 0.0
-    shrunken = {"odom": odom, "scan": 0.7 * room}
-    assert robot.residuals({"odom": odom, "scan": room}, shrunken, **still)["part of the scan"] > 8.0  # latches at once
-    nearer = np.where(np.arange(180) < 20, 1.0, room)  # somebody steps in front of a wall: occlusion, not a hole
-    assert (
-        robot.residuals({"odom": odom, "scan": room}, {"odom": odom, "scan": nearer}, **still)["part of the scan"] < 1.0
-    )
-
-
 def test_a_changed_robot_is_noticed_within_the_budget_and_an_unchanged_one_is_not() -> None:
     settings = config.load_robot("cart_pole")
     assert all(one.ticks < 0 and one.largest <= 1.0 for one in meet(settings, settings.robot.world, 3))
@@ -118,14 +97,13 @@ def test_a_changed_robot_is_noticed_within_the_budget_and_an_unchanged_one_is_no
         assert all(0 <= one.ticks <= 15 and one.largest > 1.0 for one in met), (change, met)
 
 
-@pytest.mark.parametrize(("change", "noticed"), [("wheels_slip", 2), ("load", 3), ("lidar_tilted", 3)])
-def test_slipping_wheels_and_a_tilted_lidar_latch_without_a_visit(change: str, noticed: int) -> None:
-    """A latch takes at most 11 ticks beyond W here: more than four, as single ones are forgiven.
+@pytest.mark.parametrize(("change", "episodes"), [("wheels_slip", 3), ("load", 3), ("lidar_tilted", 10)])
+def test_slipping_wheels_and_a_tilted_lidar_latch_without_a_visit(change: str, episodes: int) -> None:
+    """A latch takes at most 16 ticks beyond W here: more than four, as single ones are forgiven.
 
     It would notice detection that became worse; figures are in docs/certificate_diff_drive.md, section 8.
     """
     settings = config.load_robot("diff_drive")
-    met = meet(settings, robots.claims_of(settings.robot).beyond[change], 3)
+    met = meet(settings, robots.claims_of(settings.robot).beyond[change], episodes)
     assert all(one.unsafe_visits == 0 for one in met), met
-    latched = [one for one in met if one.ticks >= 0]
-    assert len(latched) >= noticed and all(1 <= one.beyond <= 16 for one in latched), met
+    assert all(one.ticks >= 0 and 1 <= one.beyond <= 16 for one in met), met

@@ -14,6 +14,7 @@ def test_a_decision_is_drawn_as_it_was_taken(name: str) -> None:
     settings = config.load_robot(name)
     robot = settings.robot
     sim, gate = Simulation(robot), Gate(robot, settings.gate, False, 0)
+    gate.opening_states = 1
     sim.reset(3)
     now = int(1e9)
     for channel, vector in sim.sense().items():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from safe_support_ql import robots
+from safe_support_ql.robots.scan import full_circle
 from safe_support_ql.safety import rest
 from safe_support_ql.safety.support import Support, Timing
 
@@ -33,10 +34,20 @@ def test_it_names_the_constraint_that_fails(name: str, parameters: dict[str, Any
     assert re.match(NOTHING + ".*" + words, rest.objection(robot))
 
 
+@pytest.mark.parametrize("angle", [0.12, 0.14, 0.16])
+def test_a_start_from_which_silence_leads_to_where_nothing_is_certified_is_refused(angle: float) -> None:
+    """A gate that opens in the third state is silent in two: where the pole then falls, no episode may begin."""
+    robot = robots.make("cart_pole", {"start_angle": angle})
+    said = rest.objection(robot)
+    assert bool(said) is (angle > 0.12)
+    if said:
+        assert re.match("no plan is certified at the start x = .*, or after 2 periods of silence.* times 0.[89]", said)
+
+
 def test_where_it_objects_the_gate_certifies_nothing() -> None:
     robot = robots.make("diff_drive", {"horizon": 0.2})
     timing = Timing((0,), robot.model.certificate.holds, np.zeros((1, 0, len(robot.action_names))))
-    scan = {"scan": np.full(180, np.inf)}
+    scan = {"scan": full_circle(np.full(180, np.inf), 6.0).vector()}
     candidates = Support(robot, False, 0).candidates(1, 0, 0, scan, robot.at_rest(), timing)
     assert rest.objection(robot) and not candidates.certified.any()
 

@@ -1,7 +1,5 @@
 """The cart-pole in the adversary's world: how each error that its certificate covers acts on it."""
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Any
 
@@ -52,11 +50,8 @@ class Pole(TrueWorld):
         x = tuple(self.x)
         if late:
             x = model.dynamics.step(x, (self.before,), member, late)
-        points = (
-            np.linspace(0.0, model.dynamics.dt - late, 6)[1:]
-            if self.truth.get("between")
-            else [model.dynamics.dt - late]
-        )
+        left = model.dynamics.dt - late
+        points = np.linspace(0.0, left, 6)[1:] if self.truth.get("between") else [left]
         met = [np.array(model.dynamics.step(x, tuple(action), member, dt)) for dt in points]
         self.x = met[-1] + self.signs[4:] * self.truth.get("w", 0.0)
         met[-1] = self.x

@@ -1,7 +1,5 @@
 """What the cart-pole claims: error bounds, worlds, calibration, search, kernel; the types are in robots/claims.py."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +16,6 @@ from safe_support_ql.robots.world import JointDrive
 
 
 def claims(robot: CartPole) -> Claims:
-    """The claims of `robot`."""
     p, drive = robot.parameters, robot.world.drive
     assert isinstance(drive, JointDrive)
     return Claims(
@@ -32,6 +29,14 @@ def claims(robot: CartPole) -> Claims:
             },
             "force_weak": {"gain": 0.82},
             "damping_high": {"damping": 1.18 * p.damping},
+        },
+        drawn=lambda rng: {
+            "link_masses": {
+                "slider_to_cart": rng.uniform(0.82, 1.18) * p.cart_mass,
+                "cart_to_pole": rng.uniform(0.82, 1.18) * p.pole_mass,
+            },
+            "gain": rng.uniform(0.82, 1.18),
+            "damping": rng.uniform(0.82, 1.18) * p.damping,
         },
         beyond={
             "load": replace(robot.world, drive=replace(drive, link_masses={"slider_to_cart": 2.0 * p.cart_mass})),

@@ -1,7 +1,5 @@
 """The cart-pole's table of margins: for each, an error that is safe with the margin and unsafe without it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -32,6 +30,16 @@ def without_clipping(parameters: Parameters) -> CartPole:
     return robot
 
 
+NO_SCENARIO = {
+    "max_skew_s": "one message holds the whole state, so all of it has one time; an old goal is no danger",
+    "lidar": "it has none: joint_states is its only sensor, and the rows *_error cover its errors",
+    "W of the comparison": "no parameter: computed from *_error and *_disturbance; it decides what counts as a "
+    "mismatch and whether a plan counts as held, and is not part of a certificate",
+    "between_members": "a reserve for models between the members; no scenario was found in which deleting it is unsafe",
+    "drive_timeout": "no passive safe state: without commands the pole falls, with or without this margin "
+    "(uncoverable)",
+    "band, band_budget": "decide when the plan takes over, not whether it is safe; without them less is certified",
+}
 AT_EDGE = "forces of least margin from random states; then the plan until S_f"
 
 
@@ -40,35 +48,24 @@ def _cases() -> tuple[Case, ...]:
     # Part of every margin for errors: without them, no margin covers the time while the plan saturates.
     growth = {"saturated_ticks": nominal.saturated_ticks, "nonlinearity": nominal.nonlinearity}
     states = (("position", "x", "m"), ("angle", "theta", "rad"), ("speed", "x'", "m/s"), ("turn", "theta'", "rad/s"))
+    mismatches = (
+        ("mass_mismatch", "cart 20 % heavier", "masses", (1.2, 1.0, 1.0, 1.0)),
+        ("length_mismatch", "pole 20 % shorter", "length", (1.0, 1.0, 0.8, 1.0)),
+        ("gain_mismatch", "20 % less force than commanded", "gain", (1.0, 1.0, 1.0, 0.8)),
+    )
     cases = [
-        Case(
-            "mass_mismatch", "cart 20 % heavier", "the ensemble has the nominal masses alone", AT_EDGE,
-            {"factors": (1.2, 1.0, 1.0, 1.0)}, {"mass_mismatch": 0.2}, share="none",
-        ),
-        Case(
-            "length_mismatch", "pole 20 % shorter", "the ensemble has the nominal length alone", AT_EDGE,
-            {"factors": (1.0, 1.0, 0.8, 1.0)}, {"length_mismatch": 0.2}, share="none",
-        ),
-        Case(
-            "gain_mismatch", "20 % less force than commanded", "the ensemble has the nominal gain alone", AT_EDGE,
-            {"factors": (1.0, 1.0, 1.0, 0.8)}, {"gain_mismatch": 0.2}, share="none",
-        ),
+        Case(name, error, f"the ensemble has the nominal {what} alone", AT_EDGE, {"factors": factors}, {name: 0.2},
+             share="none")
+        for name, error, what, factors in mismatches
     ]  # fmt: skip
     for i, (name, symbol, unit) in enumerate(states):
         for key, kind, what in (("e0", "error", "measured {} is off by {:g} {}, always to one side"),
                                 ("w", "disturbance", "{} moves by {:g} {} more in every tick")):  # fmt: skip
             bound = getattr(nominal, f"{name}_{kind}")
-            cases.append(
-                Case(
-                    f"{name}_{kind}",
-                    what.format(symbol, bound, unit),
-                    f"its bound counts as 0 {unit}",
-                    AT_EDGE,
-                    {key: bound * np.eye(4)[i]},
-                    {f"{name}_{kind}": bound},
-                    growth,
-                )  # fmt: skip
-            )
+            cases.append(Case(
+                f"{name}_{kind}", what.format(symbol, bound, unit), f"its bound counts as 0 {unit}", AT_EDGE,
+                {key: bound * np.eye(4)[i]}, {f"{name}_{kind}": bound}, growth,
+            ))  # fmt: skip
     cases += [
         Case(
             "command_delay, late_swings", "every command acts 0.5 ms late", "commands act at once", AT_EDGE,
@@ -93,33 +90,8 @@ def _cases() -> tuple[Case, ...]:
             "from random states, a force of least margin for an old state; then the plan with new states",
             {"old": 4}, share="none",
         ),
-        Case(
-            "max_skew_s", "", "", "",
-            why_not="one message holds the whole state, so all of it has one time; an old goal is no danger",
-        ),
-        Case(
-            "lidar", "", "", "",
-            why_not="it has none: joint_states is its only sensor, and the rows *_error cover its errors",
-        ),
-        Case(
-            "W of the comparison", "", "", "",
-            why_not="no parameter: computed from *_error and *_disturbance; it decides what counts as a mismatch and "
-            "whether a plan counts as held, and is not part of a certificate",
-        ),
-        Case(
-            "between_members", "", "", "",
-            why_not="a reserve for models between the members; no scenario was found in which deleting it is unsafe",
-        ),
-        Case(
-            "drive_timeout", "", "", "",
-            why_not="no passive safe state: without commands the pole falls, with or without this margin (uncoverable)",
-        ),
-        Case(
-            "band, band_budget", "", "", "",
-            why_not="decide when the plan takes over, not whether it is safe; without them less is certified",
-        ),
     ]  # fmt: skip
-    return tuple(cases)
+    return (*cases, *(Case(margin, why_not=why) for margin, why in NO_SCENARIO.items()))
 
 
 MARGINS = Margins(zero=ZERO, monitor=CartPole, cases=_cases())

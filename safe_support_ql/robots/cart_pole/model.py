@@ -6,8 +6,6 @@ State (x [m], theta [rad], x' [m/s], theta' [rad/s]), absolute; theta > 0 leans 
 [N].
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -88,9 +86,7 @@ def terminal(x: tuple[Any, ...], centre: tuple[float, ...], constants: tuple[flo
 
 def nominal(p: Parameters) -> Floats:
     """The nominal member [7], see `step`."""
-    return np.array(
-        [p.cart_mass, p.pole_mass, p.pole_centre, p.pole_inertia, 1.0, p.damping, 1.0 / PHYSICS_HZ]
-    )  # fmt: skip
+    return np.array([p.cart_mass, p.pole_mass, p.pole_centre, p.pole_inertia, 1.0, p.damping, 1.0 / PHYSICS_HZ])
 
 
 def _ensemble(p: Parameters) -> Floats:

@@ -1,7 +1,5 @@
 """The parameters of the cart-pole, each with default, unit, range and meaning; config/cart_pole.yaml repeats them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from safe_support_ql.parameters import param

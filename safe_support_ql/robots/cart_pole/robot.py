@@ -3,8 +3,6 @@
 It has no passive safe state: without a command the pole falls, so a lost state or a dead monitor is uncoverable.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -21,11 +19,10 @@ from safe_support_ql.robots.world import Channel, CommandTopic, JointDrive, Worl
 TRAVEL = 15.0  # m, joint limit of the URDF: no slider can report more
 OFF_REST = 0.05  # m from the centre: beyond this it counts as moving
 FASTEST = 30.0  # m/s and rad/s, more than its joints can reach
+FALLEN = 40.0  # rad, more than a pole can turn at that rate until an unsafe visit ends the episode
 
 
 class CartPole(Robot):
-    """See the module."""
-
     name = "cart_pole"
     parameters: Parameters
     passive_stop = False
@@ -53,8 +50,8 @@ class CartPole(Robot):
         )
         self.channels = (
             Channel(
-                "joint_states", "sensor_msgs/msg/JointState", ("position[]", "velocity[]"), p.input_age, len(joints),
-                {"name": list(joints)},
+                "joint_states", "sensor_msgs/msg/JointState", ("position[]", "velocity[]"), p.input_age,
+                joints=joints,
             ),
             Channel(
                 "goal_pose", "geometry_msgs/msg/PoseStamped", ("pose.position.x",),
@@ -78,7 +75,6 @@ class CartPole(Robot):
         )
 
     def objection(self) -> str:
-        """See Robot."""
         if self.model.certificate.step_residual == 0.0:
             return "all *_disturbance are 0, one must be more: the band's budget would never be spent"
         p = self.parameters
@@ -87,7 +83,6 @@ class CartPole(Robot):
         return ""
 
     def at_rest(self) -> Estimate:
-        """See Robot."""
         return self.estimate({"joint_states": np.zeros(4), "goal_pose": np.zeros(1)})
 
     def estimate(self, inputs: Inputs) -> Estimate:
@@ -105,6 +100,24 @@ class CartPole(Robot):
         """See `observation_names`; SI units, the threshold in scaled margin."""
         goal = estimate.task[0]
         return np.array([*estimate.state, goal - estimate.state[0], goal, previous[0], *centre, threshold], np.float32)
+
+    @property
+    def observation_bounds(self) -> tuple[Singles, Singles]:
+        """See Robot: what an estimate admits, and what the drive can be told."""
+        p, centres = self.parameters, self.model.certificate.centres[:, 0]
+        high = [
+            TRAVEL,
+            FALLEN,
+            FASTEST,
+            FASTEST,
+            TRAVEL + p.goal_range,
+            p.goal_range,
+            p.force_limit,
+            centres.max(),
+            p.band,
+        ]
+        low = [*(-value for value in high[:7]), centres.min(), 0.0]
+        return np.array(low, np.float32), np.array(high, np.float32)
 
     def relative(self, before: Inputs, now: Inputs) -> Floats:
         """The state at `now`: joint coordinates are absolute."""
@@ -124,10 +137,14 @@ class CartPole(Robot):
         """(track [m], lean [rad]) at truth = (joint positions, joint velocities)."""
         return np.array([self.parameters.position_limit - abs(truth[0]), self.parameters.angle_limit - abs(truth[1])])
 
-    def reward(self, before: Floats, action: Floats, after: Floats, goal: Floats) -> tuple[float, bool]:
+    def sensed(self, inputs: Inputs) -> Floats:
+        """See Robot: the joints show all of it."""
+        return _vector(inputs, "joint_states", 4)
+
+    def task(self, before: Inputs, action: Floats, after: Inputs) -> tuple[float, bool]:
         """-(distance to the goal / 1 m)^2 - reward_force (F / F_max)^2; success never ends an episode."""
         p = self.parameters
-        distance = after[0] - self._clip(goal)[0]
+        distance = after["joint_states"][0] - self._clip(after["goal_pose"])[0]
         return float(-(distance**2) - p.reward_force * (action[0] / p.force_limit) ** 2), False
 
     def controller(self, observations: Singles) -> Floats:

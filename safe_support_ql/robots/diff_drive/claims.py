@@ -33,6 +33,14 @@ def claims(robot: DiffDrive) -> Claims:
             "lag_long": {"lag": 1.2 * p.lag},
             "brakes_weak": {"acceleration": 0.8 * p.acceleration, "turn_acceleration": 0.8 * p.turn_acceleration},
         },
+        failing=3.0,
+        drawn=lambda rng: {
+            "ground_speed": rng.uniform(0.84, 1.16),
+            "ground_turn": rng.uniform(0.84, 1.16),
+            "lag": rng.uniform(0.8, 1.2) * p.lag,
+            "acceleration": rng.uniform(0.8, 1.0) * p.acceleration,
+            "turn_acceleration": rng.uniform(0.8, 1.0) * p.turn_acceleration,
+        },
         beyond=_beyond(robot.world, p),
         margins=MARGINS,
         adversary=adversary(p),
@@ -42,8 +50,8 @@ def claims(robot: DiffDrive) -> Claims:
 
 
 def _beyond(world: WorldSpec, p: Parameters) -> dict[str, WorldSpec]:
-    drive, lidar = world.drive, world.lidar
-    assert isinstance(drive, DifferentialDrive) and lidar
+    drive = world.drive
+    assert isinstance(drive, DifferentialDrive)
     return {
         "wheels_slip": replace(world, drive=replace(drive, wheel=replace(drive.wheel, friction=0.05))),
         "load": replace(  # ten times the mass, and its effect on the drive
@@ -56,7 +64,9 @@ def _beyond(world: WorldSpec, p: Parameters) -> dict[str, WorldSpec]:
                 turn_acceleration=0.4 * p.turn_acceleration,
             ),
         ),
-        "lidar_tilted": replace(world, lidar=replace(lidar, tilt=0.15)),
+        "lidar_tilted": replace(
+            world, lidars={channel: replace(lidar, tilt=0.15) for channel, lidar in world.lidars.items()}
+        ),
     }
 
 
@@ -74,8 +84,8 @@ def placed(robot: DiffDrive, start: Floats, x: Floats, arena: Any) -> Floats:
     """Truth vector of a predicted state x[5], placed on the map at the true start pose."""
     cos, sin = np.cos(start[2]), np.sin(start[2])
     east, north = start[0] + cos * x[0] - sin * x[1], start[1] + sin * x[0] + cos * x[1]
-    clearance = float(arena.clearance(np.asarray(east), np.asarray(north))) - robot.world.footprint_radius
-    return np.array([east, north, start[2] + x[2], x[3], x[4], clearance])
+    pose = np.array([east, north, start[2] + x[2]])
+    return np.array([*pose, x[3], x[4], arena.room(robot.world, pose)])
 
 
 CALIBRATION = CalibrationSpec(
@@ -116,7 +126,7 @@ def begin(world: Any, robot: DiffDrive, numbers: Mapping[str, Floats], rng: np.r
 def near_start(arena: Any, robot: DiffDrive, rng: np.random.Generator) -> Any:
     """`arena` with a start near an obstacle, mostly facing it, and the goal out of reach, so that no episode ends."""
     half = arena.half_side
-    kept = -float(robot.truth_margins(np.zeros(6))[0])  # m of clearance that the safe set requires
+    kept = robot.parameters.clearance  # m, also where walkers exempt a base that stands
     unit = float(robot.model.certificate.tightening[-1, 0])
     while True:
         x, y = rng.uniform(-half, half, (2, 32))

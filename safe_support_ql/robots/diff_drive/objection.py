@@ -16,6 +16,8 @@ def objection(p: Parameters, model: Model, period: float, reach: float) -> str:
     if p.policy_rays > p.scan_rays:
         return f"policy_rays is {p.policy_rays}, must be at most scan_rays = {p.scan_rays}"
     braking = p.terminal_speed / (2 * p.acceleration * (1 - p.braking_mismatch))  # s, while the slew limit acts
+    if p.outline:  # whose farthest corner may be as fast by turning
+        braking = max(braking, braking * p.acceleration / (p.farthest * p.turn_acceleration))
     creep = (1 + p.motion_mismatch) * p.terminal_speed * (p.lag * (1 + p.lag_mismatch) + braking)
     gap = reach * 2 * np.pi / p.scan_rays
     if gap > 2 * p.obstacle_half_width_min:
@@ -44,7 +46,7 @@ def _stuck(p: Parameters, model: Model, period: float, reach: float) -> str:
         return f"dead_zone is {p.dead_zone:g} m/s, must be at most speed = {p.speed:g} m/s: no command would act"
     # The horizon must hold the age of the state, the longest hold, and a stop from full speed.
     certificate, dynamics = model.certificate, model.dynamics
-    start = (0.0, 0.0, 0.0, max(p.speed, p.reverse_speed), 0.0)
+    start = (0.0, 0.0, 0.0, max(p.speed, p.reverse_speed), p.turn_rate)
     x, members = columns(np.tile(start, (len(dynamics.members), 1))), columns(dynamics.members)
     checks, centre = p.checks_per_tick + max(certificate.holds), certificate.centre(0)
     most = checks + round(LONGEST_STOP / dynamics.dt)
@@ -78,12 +80,13 @@ def _cramped(p: Parameters, model: Model, reach: float) -> str:
     kept = p.corridor * (1 - np.pi / p.scan_rays) - p.lidar_noise
     tightening, held = model.certificate.tightening, p.checks_per_tick + max(model.certificate.holds)
     lost = tightening[min(held, len(tightening) - 1), 0] + p.band
-    lost += p.footprint_radius + p.clearance
+    lost += p.farthest + p.clearance
     if lost > kept:
+        radius = "the farthest corner" if p.outline else "footprint_radius"
         need = (lost + p.lidar_noise) / (1 - np.pi / p.scan_rays)
         return (
-            f"corridor is {p.corridor:g} m, must be at least {_up(need)} m for a start to be certified; or the sum "
-            f"of footprint_radius = {p.footprint_radius:g} m, clearance = {p.clearance:g} m, band = {p.band:g} m "
+            f"corridor is {p.corridor:g} m, must be at least {_up(need)} m for a start in the simulated arenas to be "
+            f"certified; or the sum of {radius} = {p.farthest:g} m, clearance = {p.clearance:g} m, band = {p.band:g} m "
             f"and margins must be {_up(lost - kept)} m less"
         )
     side = 2 * (np.sqrt(2.0) * p.obstacle_half_width_max + 2 * p.corridor)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise, product
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from safe_support_ql.parameters import build
-from safe_support_ql.robots.base import Estimate, Inputs, Robot, Singles, outside
+from safe_support_ql.robots.base import Estimate, Inputs, Perception, Robot, Singles, Stamped
 from safe_support_ql.robots.diff_drive import model
 from safe_support_ql.robots.diff_drive.objection import objection
 from safe_support_ql.robots.diff_drive.parameters import Parameters
-from safe_support_ql.robots.geometry import match_scans
+from safe_support_ql.robots.diff_drive.perception import LidarPerception, warm_up
+from safe_support_ql.robots.footprint import from_outline, inside
+from safe_support_ql.robots.free_space import SPACING, Rays, boundary
 from safe_support_ql.robots.model import Floats
+from safe_support_ql.robots.scan import (
+    FIELDS,
+    LidarSetup,
+    Limits,
+    Scan,
+    contradiction,
+    full_circle,
+    masked,
+    readings,
+    setup_objection,
+)  # fmt: skip
 from safe_support_ql.robots.world import (
     Channel,
     CommandTopic,
@@ -25,10 +37,8 @@ from safe_support_ql.robots.world import (
     WorldSpec,
 )
 
-FAR = 1.0e3  # m, distance of a point that stands for "no occupied point within reach": the list is never empty
-ROUNDED = 1.0 + 1e-6  # ranges are 32 bit floats: the largest may arrive a little larger
+SIDEWAYS = 0.1  # m/s, more than filters make of noise
 FARTHEST_GOAL = 8.0  # m, the observation shows a goal farther away at this distance
-FEWEST_RETURNS = 3  # per scan: with fewer, an open hall and a dead lidar look the same
 
 
 class DiffDrive(Robot):
@@ -46,13 +56,14 @@ class DiffDrive(Robot):
     def __init__(self, parameters: Parameters) -> None:
         """Derive topics, world, observation and model from `parameters`."""
         p = self.parameters = parameters
+        self.frame_id = p.base_frame
         self.world = _world(p)
         self.channels = _channels(p)
         self.command = CommandTopic(
-            "cmd_vel",
+            p.command_topic,
             "geometry_msgs/msg/TwistStamped",
             ("twist.linear.x", "twist.angular.z"),
-            "base_link",
+            p.base_frame,
             "geometry_msgs/msg/Twist",
             ("linear.x", "angular.z"),
         )
@@ -87,81 +98,94 @@ class DiffDrive(Robot):
         held = p.input_age + 1.2 * self.period + max(p.drive_timeout, 2.2 * self.period) + 2 * self.model.dynamics.dt
         braking = top**2 / (2 * p.acceleration * (1 - p.braking_mismatch))
         stop = top * max(held + late, self.period + p.drive_timeout + 2 * p.input_age) + braking
-        self._reach = (
-            min(stop, top * p.horizon)
-            + p.footprint_radius
-            + p.clearance
-            + self.model.certificate.tightening[-1, 0]
-            + p.band
+        self.reach = (
+            min(stop, top * p.horizon) + p.farthest + p.clearance + self.model.certificate.tightening[-1, 0] + p.band
         )
-        self._angles = -np.pi + np.arange(p.scan_rays) * (2 * np.pi / p.scan_rays)
-        self._directions = np.stack([np.cos(self._angles), np.sin(self._angles)], axis=1)
+        self._sectors = np.arange(p.policy_rays) * p.scan_rays // p.policy_rays  # the first ray of each
+        self.grid = -np.pi + np.arange(p.scan_rays) * (2 * np.pi / p.scan_rays)
+        tightening = self.model.certificate.tightening[:, 0]
+        self.hidden = p.nearest + p.clearance + tightening[0]
+        # Unknown space begins where an action still certifies that does not come nearer to it, see free_space.py.
+        pocket = p.farthest + p.clearance + tightening[-1] + p.band
+        self.pocket = pocket + SPACING**2 / (8 * pocket)
+        narrowest = 2 * p.obstacle_half_width_min
+        farthest = (self.reach + p.lidar_noise) / (1 - np.pi / p.scan_rays)
+        self._limits = Limits(narrowest / self.reach, self.hidden, farthest)
+        self._setups = {setup.name: setup for setup in p.lidars}
 
     def objection(self) -> str:
         """See Robot."""
-        return objection(self.parameters, self.model, self.period, self._reach)
+        return objection(self.parameters, self.model, self.period, self.reach)
 
     def at_rest(self) -> Estimate:
         """See Robot."""
-        nothing = np.full(self.parameters.scan_rays, np.inf)
-        return self.estimate({"odom": np.array([0.0, 0, 0, 1, 0, 0]), "scan": nothing, "goal_pose": np.zeros(2)})
+        nothing = full_circle(np.full(self.parameters.scan_rays, np.inf), self.parameters.scan_range).vector()
+        scans = {name: nothing for name in self._setups}
+        return self.estimate({"odom": np.array([0.0, 0, 0, 1, 0, 0]), **scans, "goal_pose": np.zeros(2)})
+
+    def perception(self) -> Perception:
+        """See Robot. What it calls is compiled by now, so that no decision waits for that."""
+        warm_up()
+        return LidarPerception(self)
+
+    def admit(self, channel: str, vector: Floats) -> float:
+        """See Robot; it is scans that describe themselves."""
+        if channel not in self._setups:
+            return 0.0
+        scan, setup = Scan.of(vector), self._setups[channel]
+        if wrong := contradiction(scan, setup, self._limits):
+            raise ValueError(f"{channel}: {wrong}")
+        return scan.ends(setup)
 
     def estimate(self, inputs: Inputs) -> Estimate:
-        """State (0, 0, 0, v, w), the occupied points within reach, task = pose and goal in the odometry frame."""
-        odom, scan, goal = inputs["odom"], inputs["scan"], inputs["goal_pose"]
-        _, _, qz, qw, v, w = odom
+        """As LidarPerception does, from one scan of each lidar, cast at once and believed where nothing returned."""
+        perception = LidarPerception(self, at_once=True)
+        return perception.estimate(inputs, 0, {name: (Stamped(vector, 0, 0),) for name, vector in inputs.items()})
+
+    def motion(self, inputs: Inputs) -> tuple[Floats, Floats]:
+        """State (0, 0, 0, v, w) and task: pose and goal in the odometry frame. Raises ValueError as `estimate` does."""
+        odom = inputs["odom"]
+        if wrong := self.implausible(odom):
+            raise ValueError(f"odom: {wrong}")
+        return np.array([0.0, 0.0, 0.0, odom[4], odom[5]]), np.array([*_pose(odom), *inputs["goal_pose"]])
+
+    def implausible(self, odom: Floats) -> str:
+        """Why odom[6] cannot be true of this base; '' if it can."""
+        p, (_, _, qz, qw, v, w) = self.parameters, odom
         if not 0.9 < qz * qz + qw * qw < 1.1:
-            raise ValueError("odom: orientation is no unit quaternion about z; is the base level?")
-        p = self.parameters
+            return "orientation is no unit quaternion about z; is the base level?"
         if abs(v) > 2 * (p.speed + p.speed_margin) or abs(w) > 2 * (p.turn_rate + p.turn_margin):
-            raise ValueError(f"odom: twist ({v:.2f} m/s, {w:.2f} rad/s) is beyond what this base can do; wrong units?")
-        state, task = np.array([0.0, 0.0, 0.0, v, w]), np.array([*_pose(odom), *goal])
-        return Estimate(state, self.occupied(scan), task, self.blindness(scan))
+            return f"twist ({v:.2f} m/s, {w:.2f} rad/s) is beyond what this base can do; wrong units?"
+        return ""
 
-    def blindness(self, scan: Floats) -> str:
-        """Why the scan proves no free space: too few rays returned a range; '' if enough did."""
-        returned = int(((scan > 0.0) & (scan <= ROUNDED * self.parameters.scan_range)).sum())
-        if returned >= FEWEST_RETURNS:
-            return ""
-        return (
-            f"scan: {returned} of {len(scan)} rays returned a range, at least {FEWEST_RETURNS} must; uncover the "
-            "lidar, check its power and its driver, or put something within its range"
-        )
-
-    def occupied(self, scan: Floats) -> Floats:
-        """Points[M, 2] that bound the free space of the rays, in the robot's frame, within reach.
-
-        Between two neighbouring rays, space is free up to the shorter range, less two allowances: half the gap between
-        the rays, by which the corner of a convex obstacle with interior angles >= 90 degrees can stand out, and the
-        bound on the range error. REP-117: +Inf is free up to the largest range; a ray of -Inf, NaN or anything else has
-        no information and is occupied.
-        """
-        p = self.parameters
-        ranges = self._ranges(scan)
-        free = np.minimum(ranges, np.minimum(np.roll(ranges, 1), np.roll(ranges, -1)))
-        free = np.maximum(free - p.lidar_noise - free * (np.pi / p.scan_rays), 0.0)
-        near = free < self._reach
-        if not near.any():
-            return np.array([[FAR, FAR]])
-        return np.asarray(self._directions[near] * free[near, None])
-
-    def _ranges(self, scan: Floats) -> Floats:
-        """Ranges in metres: +Inf becomes the largest range, a ray without information 0."""
-        largest = self.parameters.scan_range
-        ranges = np.where(scan == np.inf, largest, scan)
-        return np.where((ranges >= 0.0) & (ranges <= ROUNDED * largest), np.minimum(ranges, largest), 0.0)
+    def bounded(self, rays: Rays) -> tuple[Floats, Floats, Floats]:
+        """(points[M, 2], unknown[M], free[N]) that bound the free space of `rays`; see `boundary`."""
+        narrowest = 2 * self.parameters.obstacle_half_width_min
+        points, unknown, free = boundary(
+            rays.ranges, rays.bearings, rays.origins, rays.error, rays.turned, rays.wide, self.reach, self.pocket,
+            narrowest, bool(self.parameters.outline) or self.parameters.obstacle_speed > 0.0,
+        )  # fmt: skip
+        return points, unknown, free
 
     def observation(
         self, inputs: Inputs, estimate: Estimate, previous: Floats, centre: Floats, threshold: float
     ) -> Singles:
-        """See `observation_names`. A ray without information shows as 0 m, as in the certificate."""
-        p = self.parameters
-        sectors = np.array([part.min() for part in np.array_split(self._ranges(inputs["scan"]), p.policy_rays)])
+        """See `observation_names`. Where nothing returned, the largest range is shown."""
+        sectors = np.minimum.reduceat(estimate.scene, self._sectors)
         x, y, yaw, gx, gy = estimate.task
         distance, bearing = np.hypot(gx - x, gy - y), np.arctan2(gy - y, gx - x) - yaw
         goal = (min(distance, FARTHEST_GOAL), np.cos(bearing), np.sin(bearing))
         # 1/(0.5 + r): differences between near ranges matter, differences between far ones do not.
         return np.array([*(1.0 / (0.5 + sectors)), *goal, *estimate.state[3:], *previous, threshold], np.float32)
+
+    @property
+    def observation_bounds(self) -> tuple[Singles, Singles]:
+        """See Robot: what an estimate admits, and what the drive can be told."""
+        p = self.parameters
+        fastest = [2 * (p.speed + p.speed_margin), 2 * (p.turn_rate + p.turn_margin)]
+        low = [*[0.0] * p.policy_rays, 0.0, -1.0, -1.0, *(-v for v in fastest), *self.action_low, 0.0]
+        high = [*[2.0] * p.policy_rays, FARTHEST_GOAL, 1.0, 1.0, *fastest, *self.action_high, p.band]
+        return np.array(low, np.float32), np.array(high, np.float32)
 
     def relative(self, before: Inputs, now: Inputs) -> Floats:
         """State at `now` in the robot's frame at `before`, by odometry."""
@@ -171,40 +195,6 @@ class DiffDrive(Robot):
         dx, dy = x1 - x0, y1 - y0
         turn = (yaw1 - yaw0 + np.pi) % (2 * np.pi) - np.pi
         return np.array([cos * dx + sin * dy, -sin * dx + cos * dy, turn, now["odom"][4], now["odom"][5]])
-
-    def residuals(self, before: Inputs, now: Inputs, low: Floats, high: Floats) -> dict[str, float]:
-        """Residuals by odometry and by scans; the scans also show slip, and obstacles that move with the robot."""
-        p = self.parameters
-        odometry = super().residuals(before, now, low, high)
-        off, disagree = self._off_by_scan(before, now, self.relative(before, now)[:3], low[:3], high[:3])
-        shown = dict(zip(("x by scan", "y by scan", "yaw by scan"), off, strict=True))
-        return odometry | shown | {"part of the scan": disagree / p.scan_disagreement}
-
-    def disagreements(self, states: Sequence[Inputs]) -> dict[str, float]:
-        """Motion by odometry, within its mismatch, against the motion between the first and the last scan.
-
-        The slip of a slow base in one tick is smaller than the uncertainty of scans; over several ticks it adds up.
-        """
-        m = self.parameters.motion_mismatch
-        steps = np.array([self.relative(before, now)[:3] for before, now in pairwise(states)])
-        poses = np.array([_chained(steps * [v, v, w]) for v, w in product((1.0, 1.0 - m, 1.0 + m), repeat=2)])
-        off, _ = self._off_by_scan(states[0], states[-1], poses[0], poses.min(axis=0), poses.max(axis=0))
-        return dict(
-            zip(("x by odometry and scan", "y by odometry and scan", "yaw by odometry and scan"), off, strict=True)
-        )
-
-    def _off_by_scan(
-        self, before: Inputs, now: Inputs, guess: Floats, low: Floats, high: Floats
-    ) -> tuple[Floats, float]:
-        """(how far the pose of `now` by scans lies outside low[3] to high[3], in W; share of points that disagree)."""
-        p = self.parameters
-        old, new = (
-            np.where(((r > 0.0) & (r <= ROUNDED * p.scan_range)) | (r == np.inf), r, np.nan)
-            for r in (before["scan"], now["scan"])
-        )
-        pose, deviation, disagree = match_scans(old, new, self._angles, guess, p.scan_range)
-        bound = np.array([p.scan_residual_distance, p.scan_residual_distance, p.scan_residual_turn])
-        return np.where(deviation < 0.25 * bound, outside(pose, low, high) / bound, 0.0), disagree
 
     def towards(self, observation: Singles, truth: Floats, target: Floats) -> Singles:
         """See Robot; truth = (x, y, yaw, v, w, clearance)."""
@@ -224,22 +214,74 @@ class DiffDrive(Robot):
         return bool(abs(state[3]) >= 0.5 * self.parameters.speed)
 
     def truth_margins(self, truth: Floats) -> Floats:
-        """(clearance, speed, turn rate) margins of truth = (x, y, yaw, v, w, clearance of the footprint)."""
+        """(clearance, speed, turn rate) margins of truth = (x, y, yaw, v, w, clearance of the footprint).
+
+        Where somebody walks, that of a base that stands counts as infinite: it cannot give way (passive safety).
+        """
         p = self.parameters
         return np.array(
             [
-                truth[5] - p.clearance,
+                np.inf if p.walkers and self._stands(truth) else truth[5] - p.clearance,
                 p.speed + p.speed_margin - abs(truth[3]),
                 p.turn_rate + p.turn_margin - abs(truth[4]),
             ]
         )
 
-    def reward(self, before: Floats, action: Floats, after: Floats, goal: Floats) -> tuple[float, bool]:
-        """Progress towards the goal, less a cost of time, plus a bonus on arrival."""
+    def sensed(self, inputs: Inputs) -> Floats:
+        """See Robot: the clearance is that of the nearest return, with all that noise may hide in its favour."""
+        p, clearance = self.parameters, np.inf
+        for name, setup in self._setups.items():
+            if name not in inputs:
+                continue
+            scan = Scan.of(inputs[name])
+            ranges, _ = readings(scan, setup)
+            seen = np.isfinite(ranges) & (ranges > 0.0) & ~masked(scan, setup)
+            bearing = setup.yaw + (-1.0 if setup.upside_down else 1.0) * scan.angles[seen]
+            points = np.column_stack(
+                [setup.x + ranges[seen] * np.cos(bearing), setup.y + ranges[seen] * np.sin(bearing)]
+            )
+            if p.outline:
+                points = points[~inside(points, p.outline)]  # returns from its own parts
+                away = from_outline(0.0, 0.0, 0.0, points, p.outline, p.farthest) if len(points) else np.inf
+            else:
+                away = np.hypot(points[:, 0], points[:, 1]) - p.footprint_radius
+                away = away[away > 0.0].min(initial=np.inf)
+            clearance = min(clearance, float(away) + p.lidar_noise)
+        odom = inputs["odom"]
+        return np.array([*_pose(odom), odom[4], odom[5], clearance])
+
+    def travelled(self, before: Inputs, after: Inputs) -> float:
+        """See Robot."""
+        return float(np.hypot(*self.relative(before, after)[:2]))
+
+    def carried(self, before: Inputs, after: Inputs, seconds: float) -> bool:
+        """See Robot: farther, or turned more, than at twice the largest speeds."""
+        p, moved = self.parameters, self.relative(before, after)
+        return bool(
+            np.hypot(moved[0], moved[1]) > 2 * (p.speed + p.speed_margin) * seconds
+            or abs(moved[2]) > 2 * (p.turn_rate + p.turn_margin) * seconds
+        )
+
+    def waits(self, truth: Floats) -> bool:
+        """See Robot."""
         p = self.parameters
-        was, now = np.hypot(*(before[:2] - goal)), np.hypot(*(after[:2] - goal))
-        reached = bool(now <= p.goal_radius)
-        return float(p.reward_progress * (was - now) - p.reward_time + p.reward_goal * reached), reached
+        return bool(p.walkers) and self._stands(truth) and bool(truth[5] < p.clearance)
+
+    def _stands(self, truth: Floats) -> bool:
+        """Whether no point of the footprint is faster than terminal_speed."""
+        p = self.parameters
+        return bool(abs(truth[3]) + p.farthest * abs(truth[4]) <= p.terminal_speed)
+
+    def task(self, before: Inputs, action: Floats, after: Inputs) -> tuple[float, bool]:
+        """Progress towards the goal by odometry, less a cost of time, plus a bonus on arrival."""
+        p, goal = self.parameters, after["goal_pose"]
+        was, now = (float(np.hypot(*(inputs["odom"][:2] - goal))) for inputs in (before, after))
+        reached = now <= p.goal_radius
+        return p.reward_progress * (was - now) - p.reward_time + p.reward_goal * reached, reached
+
+    def reached(self, truth: Floats, goal: Floats) -> bool:
+        """See Robot: within twice goal_radius. Odometry drifts, and so ends some episodes a little before the goal."""
+        return bool(np.hypot(*(truth[:2] - goal)) <= 2 * self.parameters.goal_radius)
 
     def controller(self, observations: Singles) -> Floats:
         """Goal seeking: straight to the goal. It ignores obstacles; the support excludes what would hit them."""
@@ -254,26 +296,7 @@ def _pose(odom: Floats) -> tuple[float, float, float]:
     return float(odom[0]), float(odom[1]), float(2.0 * np.arctan2(odom[2], odom[3]))
 
 
-def _chained(steps: Floats) -> Floats:
-    """The pose[3] after steps[N, 3], each in the frame of the previous one."""
-    x, y, yaw = 0.0, 0.0, 0.0
-    for dx, dy, turn in steps:
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        x, y, yaw = x + cos * dx - sin * dy, y + sin * dx + cos * dy, yaw + turn
-    return np.array([x, y, yaw])
-
-
 def _channels(p: Parameters) -> tuple[Channel, ...]:
-    scan = {
-        "angle_min": -np.pi,
-        "angle_increment": 2 * np.pi / p.scan_rays,
-        "range_max": p.scan_range,
-        "header.frame_id": "base_link",
-    }
-    hidden = p.footprint_radius + p.clearance
-    unseen = (
-        f"footprint and clearance end at {hidden:g} m, what is nearer than range_min is not seen; set it in the driver"
-    )
     return (
         Channel(
             "odom",
@@ -287,24 +310,32 @@ def _channels(p: Parameters) -> tuple[Channel, ...]:
                 "twist.twist.angular.z",
             ),
             p.input_age,
-            constants={"header.frame_id": "odom", "child_frame_id": "base_link"},
+            constants={"header.frame_id": p.odom_frame, "child_frame_id": p.base_frame},
+            topic=p.odom_topic,
+            bounds={"twist.twist.linear.y": (SIDEWAYS, "this base cannot drive sideways; is it in the base's frame?")},
+            settings={"header.frame_id": "odom_frame", "child_frame_id": "base_frame", "max_age": "input_age"},
         ),
-        Channel(
-            "scan",
-            "sensor_msgs/msg/LaserScan",
-            ("ranges[]",),
-            p.input_age,
-            p.scan_rays,
-            scan,
-            finite=False,
-            limits={"range_min": (0.0, hidden, unseen)},
+        *(
+            Channel(
+                setup.name,
+                "sensor_msgs/msg/LaserScan",
+                FIELDS,
+                p.scan_age,
+                constants={"header.frame_id": setup.frame},
+                finite=False,
+                topic=setup.topic,
+                settings={"header.frame_id": f"frame of lidar '{setup.name}'", "max_age": "scan_age"},
+                with_state=False,
+            )
+            for setup in p.lidars
         ),
         Channel(
             "goal_pose",
             "geometry_msgs/msg/PoseStamped",
             ("pose.position.x", "pose.position.y"),
-            constants={"header.frame_id": "odom"},
+            constants={"header.frame_id": p.odom_frame},
             latched=True,
+            topic=p.goal_topic,
         ),
     )
 
@@ -316,12 +347,12 @@ def _world(p: Parameters) -> WorldSpec:
         control_hz=10,
         episode_s=p.episode_s,
         drive=DifferentialDrive(
-            chassis=Primitive("cylinder", (0.75 * p.footprint_radius, 0.06), 3.0, (0.0, 0.0, clear + 0.04)),
+            chassis=Primitive("cylinder", (0.75 * p.nearest, 0.06), 3.0, (0.0, 0.0, clear + 0.04)),
             wheel=Primitive("cylinder", (wheel_radius, 0.02), 0.2, friction=1.0),
             # The casters hang 2 mm above the ground and only limit the pitch. If the base rested on them, its wheels
             # would slip at every start and stop, and the odometry's heading would be off by 0.1 rad each time.
-            caster=Primitive("sphere", (0.02,), 0.05, (0.6 * p.footprint_radius, 0.0, 0.022), 0.0),
-            track=1.5 * p.footprint_radius,
+            caster=Primitive("sphere", (0.02,), 0.05, (0.6 * p.nearest, 0.0, 0.022), 0.0),
+            track=1.5 * p.nearest,
             motor_torque=2.0,
             lag=p.lag,
             acceleration=p.acceleration,
@@ -330,8 +361,9 @@ def _world(p: Parameters) -> WorldSpec:
             timeout=p.drive_timeout,
             odometry_drift=p.odometry_drift,
         ),
-        footprint_radius=p.footprint_radius,
-        lidar=Lidar(p.scan_rays, 0.0, p.scan_range, 0.2, p.scan_noise),
+        footprint_radius=p.farthest,
+        footprint=p.outline,
+        lidars={setup.name: _simulated(p, setup) for setup in p.lidars},
         arena=ObstacleArena(
             side=p.arena_side,
             count=(p.obstacles_min, p.obstacles_max),
@@ -340,11 +372,28 @@ def _world(p: Parameters) -> WorldSpec:
             start_goal_distance=p.start_goal_distance,
             corridor=p.corridor,
             goal_radius=p.goal_radius,
+            walkers=p.walkers,
+            walker_speed=p.walker_speed,
         ),
-        sensors={"odom": "odometry", "scan": "lidar", "goal_pose": "goal"},
+        sensors={"odom": "odometry", **{setup.name: "lidar" for setup in p.lidars}, "goal_pose": "goal"},
     )
+
+
+def _simulated(p: Parameters, setup: LidarSetup) -> Lidar:
+    """A lidar with that setup, the full circle at once."""
+    return Lidar(
+        p.scan_rays, 0.0, p.scan_range, 0.2, p.scan_noise, x=setup.x, y=setup.y, yaw=setup.yaw,
+        upside_down=setup.upside_down, turn_s=setup.turn_time, stamp=setup.stamp, nothing=setup.written,
+    )  # fmt: skip
 
 
 def make(parameters: Mapping[str, Any], where: str) -> DiffDrive:
     """The robot with `parameters` over the defaults. Raises ValueError naming the key in `where`."""
-    return DiffDrive(build(Parameters, parameters, where))
+    p = build(Parameters, parameters, where)
+    try:
+        _ = p.outline
+    except ValueError as error:
+        raise ValueError(f"{where}: footprint {error}") from None
+    if wrong := setup_objection(p.lidars, ("odom", "goal_pose")):
+        raise ValueError(f"{where}: {wrong}")
+    return DiffDrive(p)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -12,6 +10,7 @@ from safe_support_ql.experiments import worlds
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.robots.diff_drive import adversary
 from safe_support_ql.robots.diff_drive.claims import begin, placed
+from safe_support_ql.simulation.arena import Arena
 from safe_support_ql.simulation.simulation import Simulation
 
 
@@ -34,17 +33,12 @@ def test_an_attack_begins_close_to_something_and_with_its_drift() -> None:
 
 
 def test_a_prediction_is_placed_from_the_true_pose() -> None:
-    asked: list[tuple[float, float]] = []
-
-    def clearance(x: float, y: float) -> float:
-        asked.append((float(x), float(y)))
-        return 1.0
-
     base = robot()
     start, x = np.array([1.0, 2.0, np.pi / 2, 0.0, 0.0, 0.0]), np.array([0.5, 0.25, 0.1, 0.3, 0.2])
-    truth = placed(base, start, x, SimpleNamespace(clearance=clearance))  # type: ignore[arg-type]
-    expected = [0.75, 2.5, np.pi / 2 + 0.1, 0.3, 0.2, 1.0 - base.world.footprint_radius]
-    assert truth == pytest.approx(expected) and asked == [pytest.approx((0.75, 2.5))]
+    post = Arena(np.array([[0.75, 3.5, 0.0, 0.2, 0.0]]), 9.0, np.zeros(3), np.zeros(2))
+    truth = placed(base, start, x, post)
+    expected = [0.75, 2.5, np.pi / 2 + 0.1, 0.3, 0.2, 0.8 - base.world.footprint_radius]
+    assert truth == pytest.approx(expected)
 
 
 def test_a_mismatch_and_three_deviations_of_the_odometry_stay_within_the_ensemble() -> None:

@@ -52,8 +52,8 @@ class Toy(Robot):
         )
         self.channels = (
             Channel(
-                "joint_states", "sensor_msgs/msg/JointState", ("position[]", "velocity[]"), max_age=0.1, length=1,
-                constants={"name": [JOINT]},
+                "joint_states", "sensor_msgs/msg/JointState", ("position[]", "velocity[]"), max_age=0.1,
+                joints=(JOINT,),
             ),
             Channel(
                 "goal_pose", "geometry_msgs/msg/PoseStamped", ("pose.position.x",),
@@ -108,9 +108,13 @@ class Toy(Robot):
         x, v = estimate.state
         return np.array([x, v, estimate.task[0] - x, previous[0], threshold], np.float32)
 
-    def reward(self, before: Floats, action: Floats, after: Floats, goal: Floats) -> tuple[float, bool]:
+    def task(self, before: Inputs, action: Floats, after: Inputs) -> tuple[float, bool]:
         """-(distance to the goal / 1 m)^2; no success ends an episode."""
-        return -float((after[0] - goal[0]) ** 2), False
+        return -float((after["joint_states"][0] - after["goal_pose"][0]) ** 2), False
+
+    def sensed(self, inputs: Inputs) -> Floats:
+        """See Robot: the joint shows all of it."""
+        return inputs["joint_states"]
 
     def controller(self, observations: Singles) -> Floats:
         """Drive at a speed that is proportional to the distance from the goal."""

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_support_ql.nodes import ledger_view
-from safe_support_ql.nodes.ledger_view import LedgerView
-from safe_support_ql.panel import Status
+from safe_support_ql import panel
+from safe_support_ql.panel import LedgerView, Status
 
 
 def write(folder: Path, time: float, phase: str, ticks: int, episodes: int) -> None:
@@ -23,7 +22,7 @@ def write(folder: Path, time: float, phase: str, ticks: int, episodes: int) -> N
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_view, "LEDGER_S", -1.0)
+    monkeypatch.setattr(panel, "LEDGER_S", -1.0)
 
 
 def test_collection_shows_its_ticks_their_rate_and_the_time_left(tmp_path: Path) -> None:
