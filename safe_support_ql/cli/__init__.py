@@ -22,6 +22,7 @@ from safe_support_ql.cli import (
     faults,
     learn,
     ledger,
+    operator,
     replay,
     report,
     simulate,
@@ -33,8 +34,8 @@ from safe_support_ql.cli import (
 from safe_support_ql.cli.shared import BAD_INPUT, FAULT, INTERRUPTED, Parser
 
 COMMANDS = (
-    train, simulate, learn, validate, deploy, swap, doctor, stand_in, ledger, evaluate, report, bag, replay, faults,
-    falsify, calibrate,
+    train, simulate, learn, validate, deploy, swap, operator, doctor, stand_in, ledger, evaluate, report, bag, replay,
+    faults, falsify, calibrate,
 )  # fmt: skip
 
 

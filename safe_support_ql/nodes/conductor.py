@@ -45,6 +45,7 @@ from safe_support_ql.recording.summary import Progress, summarise
 HEALTH_S = 5.0
 TELL_S = 60.0  # least time between two lines about refused messages of a topic
 AFTER_CTRL_C_S = 3.0
+STANDS_S = 3.0  # what keeps a robot from moving is told if it lasts so long
 SILENT_S = 15.0  # if learner/status is older than this, look whether the learner was restarted
 RESTARTS = 5  # of the learner, in one run
 SECOND_WINDS = 3  # restarts of a simulator that gave up, in one run
@@ -77,10 +78,10 @@ class Conductor:
         self._learner: dict[str, str] = {}
         self._learner_at = time.monotonic()
         self._learner_down = False
-        self._gate = ""
+        self._gate, self._stands_since = "", time.monotonic()
         self._restarts = 0
         self._second_winds = 0
-        self._told_error = self._told_latch = self._told_hold = ""
+        self._told_error = self._told_gate = self._told_hold = ""
         self.refusals = Refusals(self.tell, TELL_S)
         hear = functools.partial(self.refusals.subscribe, self.graph.node)
         hear(JointState, topics.OUTCOME, tables.decode_outcome, self._on_outcome, topics.LATEST)
@@ -115,6 +116,8 @@ class Conductor:
             self.tell(f"policy {news.epoch}: {news.said}")
 
     def _on_gate(self, text: str) -> None:
+        if not _stands(text) or not _stands(self._gate):
+            self._stands_since = time.monotonic()
         self._gate = text
 
     # --- while it waits ---------------------------------------------------------------------------------------------
@@ -264,15 +267,25 @@ class Conductor:
                         raise self._fault(f"{node} deactivated itself{self._last_words(node)}. The robot was stopped")
 
     def _tell_gate(self) -> None:
-        """On a robot neither an e-stop nor a latch ends the run: a person at the robot goes on with a reset."""
-        latched = self._gate if self._gate.startswith("latched") else ""
-        if latched != self._told_latch:
-            if latched:
-                name = self.graph.node.get_namespace().rstrip("/") + "/safety_monitor/reset"
-                self.tell(f"{latched} (ros2 service call {name} std_srvs/srv/Trigger)")
-            else:
-                self.tell("the gate was reset; it goes on")
-        self._told_latch = latched
+        """On a robot neither an e-stop nor a latch ends the run: a person at the robot goes on with a reset.
+
+        Where the robot stands for another reason, that is told as well: nobody would know why nothing moves.
+        """
+        latched = self._gate.startswith("latched")
+        stands = _stands(self._gate) and not self._told_hold
+        if latched and self._gate != self._told_gate:
+            space = self.graph.node.get_namespace().strip("/")
+            run = f" --namespace {space}" if space else ""
+            self.tell(f"{self._gate} (safe-support-ql operator{run} reset)")
+            self._told_gate = self._gate
+        elif not latched and self._told_gate.startswith("latched"):
+            self.tell("the gate was reset; it goes on")
+            self._told_gate = ""
+        elif stands and self._gate != self._told_gate and time.monotonic() - self._stands_since > STANDS_S:
+            self.tell(f"the gate is {self._gate}")
+            self._told_gate = self._gate
+        elif not _stands(self._gate):
+            self._told_gate = ""
 
     def _done(self) -> bool:
         return bool(self.outcome.get("done"))
@@ -430,6 +443,11 @@ def conduct(conductor: Conductor) -> int:
         print(f"to continue: {conductor.how_to_resume}")
     sys.stdout.flush()
     return status
+
+
+def _stands(gate: str) -> bool:
+    """Whether a robot stands in this state of the gate; 'nominal' has a cause where only the plan is left."""
+    return gate.startswith(("closed", "backup", "latched", "nominal: "))
 
 
 def _said(words: str) -> str:

@@ -507,7 +507,9 @@ class SafetyMonitor(lifecycle.ManagedNode):
         """Latched state and diagnostics, when the state or the reason for it changed."""
         assert self.gate is not None
         # Of the cause its first word, such as the channel's name: its figures change with every tick.
-        why = "" if self.gate.state is State.NOMINAL else f"{self.reason} {self.gate.cause.what.partition(' ')[0]}"
+        why = f"{self.reason} {self.gate.cause.what.partition(' ')[0]}"
+        if self.gate.state is State.NOMINAL:  # it may have asked for the plan because nothing else is left
+            why = self.gate.cause.what
         now = self.gate.state, why
         before, self.told = self.told, now
         if now == before or (before is not None and before[0] is now[0] is State.LATCHED):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
-from std_srvs.srv import SetBool, Trigger
+from std_srvs.srv import Trigger
 
 from safe_support_ql import config
 from safe_support_ql.bringup import PACKAGE
@@ -91,6 +92,13 @@ class Floor:
         self.node.destroy_client(client)
         return future.result()
 
+    def operator(self, *arguments: str) -> tuple[int, str]:
+        """A person's command: exit status, and what it says."""
+        done = subprocess.run(
+            [*CLI, "operator", *arguments], env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=60
+        )
+        return done.returncode, done.stdout + done.stderr
+
     def ends(self, run: subprocess.Popen[bytes], name: str) -> None:
         """Wait for the end of a run; a person at the robot resets the gate if a busy host made it latch."""
 
@@ -129,17 +137,28 @@ def test_a_robot_learns_and_an_e_stop_or_a_pause_does_not_end_the_run(floor: Flo
     floor.until(lambda: floor.speed > 0.2, "it drives")
     (learner,) = [one for one in psutil.Process(run.pid).children() if f"{PACKAGE}.nodes.learner" in one.cmdline()]
     learner.suspend()  # it costs learning, and no data
+    watch = floor.command("operator", "watch")
+    floor.until(lambda: "odom: x " in floor.text("operator"), "it shows the pose")
     floor.button.publish(Bool(data=True))
     floor.until(lambda: "latched: e-stop" in floor.text(), "the run says why the robot stands")
     floor.until(lambda: floor.speed < 0.01, "it stands")
-    assert not floor.call(Trigger, "safety_monitor/reset", Trigger.Request()).success, "the button is still pressed"
-    floor.call(SetBool, "safety_monitor/e_stop", SetBool.Request(data=False))
-    floor.until(lambda: floor.call(Trigger, "safety_monitor/reset", Trigger.Request()).success, "the reset")
+    status, said = floor.operator("reset")
+    assert status == 2 and "error: reset is refused: " in said and "false on e_stop" in said, "it is still pressed"
+    assert floor.operator("release")[0] == 0
+    floor.until(lambda: floor.operator("reset")[0] == 0, "the reset")
     floor.until(lambda: "it goes on" in floor.text() and floor.speed > 0.2, "it goes on")
-    floor.call(Trigger, "task/pause", Trigger.Request())
+    assert floor.operator("pause")[0] == 0
     floor.until(lambda: floor.speed < 0.01, "it stands")
-    floor.call(Trigger, "task/resume", Trigger.Request())
+    assert floor.operator("cap", "0.02")[0] == 0 and floor.operator("resume")[0] == 0
+    said = "the gate is nominal: only the plan is left"
+    floor.until(lambda: said in floor.text() and "speed_cap" in floor.text(), "the run says why it stands")
+    assert floor.operator("cap", "1")[0] == 0
     floor.until(lambda: floor.speed > 0.2, "it goes on without a learner")
+    watch.send_signal(signal.SIGINT)
+    floor.until(lambda: watch.poll() is not None, "the end of watch")
+    assert watch.returncode == 130 and "Traceback" not in floor.text("operator")
+    for seen in ("gate: latched: e-stop", "gate: nominal", "waits: paused: by a person", "waits: no longer"):
+        assert seen in floor.text("operator")
     learner.resume()
     floor.ends(run, "train")
 
@@ -194,7 +213,8 @@ def test_a_person_steers_within_a_fence_and_only_while_the_switch_is_held(floor:
     settings = [part for name, value in session.items() for part in ("--set", f"session.{name}={value}".lower())]
     options = ("--mode", "hardware", "--teleop", "--ticks", "100000", "--set", GOALS, *SHORT, *settings)
     run = floor.command("train", *options)
-    switch = floor.node.create_publisher(Bool, "dead_man", 10)
+    keyboard, keys = pty.openpty()
+    switch = subprocess.Popen([*CLI, "operator", "dead-man"], stdin=keys, env=floor.env, cwd=floor.folder)
     stick = floor.node.create_publisher(TwistStamped, "teleop/cmd_vel", 10)
     held, farthest, fastest = True, 0.0, 0.0
 
@@ -203,7 +223,8 @@ def test_a_person_steers_within_a_fence_and_only_while_the_switch_is_held(floor:
         command = TwistStamped()
         command.twist.linear.x, command.twist.angular.z = 0.6, 0.05
         stick.publish(command)
-        switch.publish(Bool(data=held))
+        if held:
+            os.write(keyboard, b" ")
         farthest = max(farthest, abs(floor.at[0] - x), abs(floor.at[1] - y))
         fastest = max(fastest, floor.speed)
 
@@ -219,6 +240,8 @@ def test_a_person_steers_within_a_fence_and_only_while_the_switch_is_held(floor:
     assert 0.2 < farthest < 0.9 - 0.17 and fastest < 1.0, "the cap is half of 0.6 m/s and 1.5 rad/s"
     floor.node.destroy_timer(timer)
     floor.until(lambda: floor.speed < 0.01, "nobody steers")
+    os.write(keyboard, b"q")
+    floor.until(lambda: switch.poll() == 0, "the switch is let go")
     run.send_signal(signal.SIGINT)
     floor.until(lambda: run.poll() is not None, "the run ends")
     assert run.returncode == 130, floor.text()
