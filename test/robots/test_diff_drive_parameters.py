@@ -50,6 +50,17 @@ def test_what_is_certified_keeps_the_true_speeds_inside_their_limits(parameters:
     assert some > 10
 
 
+@pytest.mark.parametrize("name", [None, *config.profiles()])
+def test_every_shipped_base_may_drive_at_full_speed_where_there_is_room(name: str | None) -> None:
+    """Profiles once left it no room below the safe set's speed limit: they drove at half their speed, unnoticed."""
+    robot = config.load(config.profile(name) if name else config.default_path("diff_drive")).robot
+    assert isinstance(robot, DiffDrive)
+    p, far = robot.parameters, np.array([[1e3, 1e3]])
+    for v, w in ((p.speed, 0.0), (-p.reverse_speed, 0.0), (0.0, p.turn_rate), (p.speed, p.turn_rate)):
+        measured = margin(robot, v + p.residual_speed * np.sign(v), w + p.residual_turn_rate * np.sign(w), (v, w), far)
+        assert measured >= p.band, (v, w)
+
+
 def test_what_lies_beyond_reach_cannot_matter() -> None:
     slow = {"lag": 1.0, "margin_terminal": 0.04, "horizon": 10.0, "input_age": 0.02, "speed_margin": 0.2}
     for parameters in ({}, slow):

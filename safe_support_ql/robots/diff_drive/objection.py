@@ -35,17 +35,17 @@ def objection(p: Parameters, model: Model, period: float, reach: float) -> str:
         return f"noise_allowance is {p.noise_allowance:g} m, must be below band = {p.band:g} m: nothing would latch"
     if p.step_residual == 0.0:
         return "step_residual is 0 m, must be more: the band's budget would never be spent"
-    return _stuck(p, model, period, reach) or _cramped(p, model, reach)
+    return _stuck(p, model, period, reach) or _cramped(p, model, reach) or _slow(p, model)
 
 
 def _stuck(p: Parameters, model: Model, period: float, reach: float) -> str:
-    """Why full speed is never certified, or why no command moves the base; '' if neither is the case."""
+    """Why nothing is ever certified at full speed, or why no command moves the base; '' if neither is the case."""
     if p.input_age < LATE * period:
         return f"input_age is {p.input_age:g} s, must be at least {LATE * period:g} s: a cycle may be that late"
     if p.dead_zone > p.speed:
         return f"dead_zone is {p.dead_zone:g} m/s, must be at most speed = {p.speed:g} m/s: no command would act"
-    # The horizon must hold the age of the state, the longest hold, and a stop from full speed.
     certificate, dynamics = model.certificate, model.dynamics
+    # The horizon must hold the age of the state, the longest hold, and a stop from full speed.
     start = (0.0, 0.0, 0.0, max(p.speed, p.reverse_speed), p.turn_rate)
     x, members = columns(np.tile(start, (len(dynamics.members), 1))), columns(dynamics.members)
     checks, centre = p.checks_per_tick + max(certificate.holds), certificate.centre(0)
@@ -98,6 +98,22 @@ def _cramped(p: Parameters, model: Model, reach: float) -> str:
     if p.start_goal_distance > far:
         distance = f"{p.start_goal_distance:g} m, must be at most {_up(far - 1e-3)} m"
         return f"start_goal_distance is {distance} in an arena of {p.arena_side:g} m"
+    return ""
+
+
+def _slow(p: Parameters, model: Model) -> str:
+    """Why full speed is never certified, however much room there is; '' if it is."""
+    # What is left of a limit at full speed must exceed the band, by what the odometry may be wrong from tick to tick.
+    limits = (
+        ("speed", p.speed_margin, p.residual_speed, "m/s"),
+        ("turn", p.turn_margin, p.residual_turn_rate, "rad/s"),
+    )
+    for (name, margin, error, unit), tightening in zip(limits, model.certificate.tightening[0, 1:], strict=True):
+        if (lacks := p.band + error + float(tightening) - margin) > 1e-9:
+            enough = _up(margin + lacks * (1 + p.motion_mismatch))
+            return (
+                f"{name}_margin is {margin:g} {unit}, so that full speed is never certified; {enough} {unit} is enough"
+            )
     return ""
 
 
