@@ -346,10 +346,13 @@ def claim_domain() -> tuple[int, filelock.BaseFileLock]:
     raise ValueError(f"all ROS domains from 1 to 101 are taken; the locks are in {folder}, or set ROS_DOMAIN_ID")
 
 
+PARTICIPANTS = 120  # that one machine may have in a domain; the first of a long-lived process need not be number 0
+
+
 def in_use(domain: int) -> bool:
     """Whether somebody on this machine is in that domain, such as a robot's drivers: its ports are taken (DDSI 9.6)."""
     multicast = 7400 + 250 * domain
-    for port in (multicast, *(multicast + 10 + 2 * participant for participant in range(10))):
+    for port in (multicast, *(multicast + 10 + 2 * participant for participant in range(PARTICIPANTS))):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind(("", port))

@@ -77,14 +77,15 @@ def test_two_runs_get_two_domains() -> None:
 
 def test_a_domain_that_somebody_is_in_is_no_free_one(ros_domain) -> None:  # type: ignore[no-untyped-def]
     """A robot's drivers hold no lock of ours."""
-    import rclpy
-
+    driver = "import rclpy; rclpy.init(); node = rclpy.create_node('driver'); print(flush=True); input()"
     assert not bringup.in_use(ros_domain.id)
-    rclpy.init()
-    node = rclpy.create_node("driver")
-    assert bringup.in_use(ros_domain.id)
-    node.destroy_node()
-    rclpy.shutdown()
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", driver], env=ros_domain.env, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = bringup.in_use(ros_domain.id)
+        process.communicate(b"\n", timeout=30)
+    assert found
     free, lock = bringup.claim_domain()
     lock.release()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as driver:
