@@ -1,12 +1,14 @@
 """The behavior policy (beta): its settings, its distribution over the candidates, and its draws (docs/method.md)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from safe_support_ql.parameters import param
 from safe_support_ql.robots.base import Floats, Robot, Singles
 from safe_support_ql.safety.candidates import EXTRA_SLOTS, Bools, CandidateSet
+
+NEAR = 0.3  # of the range of all actions together: the nearest point of a shifted lattice still is the kept action
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,7 @@ class BehaviorConfig:
     controller_share: float = param(0.7, "1", 0.0, 1.0, "share of the controller with noise; the rest is uniform")
     noise: float = param(0.15, "1", 0.001, 10.0, "standard deviation of that noise, as a share of each range")
     plan_mass: float = param(0.02, "1", 0.0001, 0.5, "eps: probability of the plan")
+    persistence: float = param(0.0, "s", 0.0, 60.0, "mean time for which a uniform draw is kept; 0: for a tick")
 
 
 def log_weights(
@@ -52,17 +55,46 @@ def base_mass(config: BehaviorConfig, robot: Robot, observations: Singles, latti
 
 
 class BehaviorPolicy:
-    """Draws from beta over a CandidateSet."""
+    """Draws from beta over a CandidateSet.
+
+    With `persistence` the two parts of the mixture take turns, with the same shares of the time, and a uniform draw is
+    kept as long as its part lasts and it is certified. Independent draws of a slow robot cancel out before it has come
+    around an obstacle. The data then are beta's tick by tick, but not independently so; Q-learning needs no more than
+    their support, and what Q is regularised towards is beta all the same (docs/method.md).
+    """
 
     def __init__(self, config: BehaviorConfig, robot: Robot, seed: int) -> None:
         """`seed` determines the draws."""
         self._config, self._robot = config, robot
+        self._seeking, self._uniform = replace(config, controller_share=1.0), replace(config, controller_share=0.0)
         self._rng = np.random.default_rng(seed)
+        self._change = robot.period / config.persistence if config.persistence > robot.period else 1.0
+        self._seeks = True
+        self._kept: Singles | None = None  # the action of a uniform draw
 
     def __call__(self, candidates: CandidateSet) -> Singles:
         """An action [A] of the support."""
+        if self._change == 1.0:
+            return self._draw(self._config, candidates)
+        if self._rng.random() < self._change:
+            self._seeks, self._kept = bool(self._rng.random() < self._config.controller_share), None
+        if self._seeks:
+            return self._draw(self._seeking, candidates)
+        if self._kept is None or self._rng.random() < self._config.plan_mass or not candidates.offered.any():
+            self._kept = action = self._draw(self._uniform, candidates)
+            return action
+        apart = (np.abs(candidates.actions - self._kept) / (self._robot.action_high - self._robot.action_low)).sum(
+            axis=1
+        )
+        nearest = int(np.argmin(np.where(candidates.offered, apart, np.inf)))
+        if apart[nearest] > NEAR:  # no longer certified
+            self._kept = self._draw(self._uniform, candidates)
+            return self._kept
+        return np.asarray(candidates.actions[nearest])
+
+    def _draw(self, config: BehaviorConfig, candidates: CandidateSet) -> Singles:
         weights = log_weights(
-            self._config, self._robot, candidates.observation[None], candidates.actions[None],
+            config, self._robot, candidates.observation[None], candidates.actions[None],
             candidates.offered[None], candidates.is_plan[None],
         )  # fmt: skip
         return np.asarray(candidates.actions[sample(weights[0], self._rng)])

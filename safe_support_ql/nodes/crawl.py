@@ -19,7 +19,7 @@ import rclpy
 
 from safe_support_ql import bringup
 from safe_support_ql.nodes import native, topics
-from safe_support_ql.nodes.doctor import OK, WRONG, Doctor, Finding
+from safe_support_ql.nodes.doctor import OK, WARN, WRONG, Doctor, Finding
 from safe_support_ql.robots.scan import Scan, masked, readings
 from safe_support_ql.robots.world import DifferentialDrive
 
@@ -28,6 +28,7 @@ SLOWEST = 0.05  # m/s
 PERIOD = 0.05  # s, of its commands
 GO_S, AGAIN_S, STOP_S, LONGER_S = 1.2, 0.8, 3.0, 0.5  # how long it drives, once and again; may take to stop; is silent
 AHEAD = 0.5  # rad, to either side, in which half of the rays have to return
+TURNED, SEEN = 0.8, 0.15  # rad, that a room may pretend; share of its way that a lidar shows at least, over its rays
 NEARER = 0.1  # m beyond the clearance: what comes so near ends it
 
 
@@ -76,8 +77,9 @@ class Crawl:
 
     def _refusal(self) -> str:
         """Why it must not drive here; '' if it may."""
-        if (near := self._nearest()) < (room := WAY + self.p.clearance + NEARER):
-            return f"something is {near:.2f} m from it, must be at least {room:.2f} m"
+        near, bearing = self._nearest()
+        if near < (room := WAY + self.p.clearance + NEARER):
+            return f"something is {near:.2f} m from it {_where(bearing)}, must be at least {room:.2f} m"
         if (share := self._returning()) < 0.5:
             return f"{share:.0%} of the rays ahead return anything, must be at least 50 %: what they miss is unknown"
         return ""
@@ -86,16 +88,18 @@ class Crawl:
         heard = self.doctor.heard
         return {name: one.vector for name, one in heard.items() if one.vector is not None}
 
-    def _nearest(self) -> float:
-        """Metres from the footprint to the nearest return of any lidar."""
-        return float(self.doctor.robot.sensed(self._vectors())[5]) - self.p.lidar_noise
+    def _nearest(self) -> tuple[float, float]:
+        """Metres from the footprint to the nearest return of any lidar, and its bearing."""
+        robot: Any = self.doctor.robot
+        near: tuple[float, float] = robot.nearest_return(self._vectors())
+        return near
 
     def _returning(self) -> float:
         """The share of the rays ahead that return something."""
         vectors, found = self._vectors(), []
         for setup in self.p.lidars:
             scan = Scan.of(vectors[setup.name])
-            bearings = setup.yaw + (-1.0 if setup.upside_down else 1.0) * scan.angles
+            bearings = scan.bearings(setup)
             ahead = (np.abs((bearings + np.pi) % (2 * np.pi) - np.pi) < AHEAD) & ~masked(scan, setup)
             found.append(np.isfinite(readings(scan, setup)[0])[ahead])
         rays = np.concatenate(found)
@@ -127,8 +131,9 @@ class Crawl:
                 raise Ended(f"{name} comes no more")
             if one.refused and math.isfinite(self._max_age(name)):
                 raise Ended(f"what is refused shows nothing: {one.why}")
-        if (near := self._nearest()) < self.p.clearance + NEARER:
-            raise Ended(f"something is {near:.2f} m from it")
+        near, bearing = self._nearest()
+        if near < self.p.clearance + NEARER:
+            raise Ended(f"something is {near:.2f} m from it {_where(bearing)}")
         if len(heard.arrived) == count or heard.vector is None:
             return
         if self.start is None:
@@ -155,6 +160,7 @@ class Crawl:
 
     def _measured(self) -> list[Finding]:
         p, speed = self.p, min(max(SLOWEST, 2 * self.p.dead_zone), self.p.speed)
+        before, stood = self._scans(), self._at()
         began = time.monotonic()
         self._drive(speed, GO_S)
         there, stop = self._at(), time.monotonic()
@@ -169,13 +175,18 @@ class Crawl:
         if not self._stands():
             raise Ended(f"told to stop, it still moves after {STOP_S:g} s")
         distance = float(np.hypot(*(self._at() - there)))
+        self._drive(
+            0.0, 2 * max(setup.turn_time for setup in p.lidars) + p.scan_age
+        )  # a whole scan from where it stands
+        mounted = self._mounted(before, float(np.hypot(*(self._at() - stood))))
         told = self._drive(speed, AGAIN_S)
         wait = p.drive_timeout + LONGER_S
         self._drive(None, wait, lambda: bool(self.seen) and abs(self.seen[-1][1]) < 0.5 * steady)
         moves, timeout = abs(self.seen[-1][1]) >= 0.5 * steady, self.seen[-1][0] - told
         blur = 1.0 / rate  # of a time that the odometry tells
         found = [
-            self._compared("m/s by odometry per m/s commanded", steady / speed, 0.9, 1.1, "", "scale it in the driver")
+            *mounted,
+            self._compared("m/s by odometry per m/s commanded", steady / speed, 0.9, 1.1, "", "scale it in the driver"),
         ]
         slow = p.lag * (1 + p.lag_mismatch) + speed / (p.acceleration * (1 - p.braking_mismatch)) + blur
         found.append(self._compared("lag with its delay", lag, 0.0, slow, " s", f"set lag: {lag:.2f}"))
@@ -189,10 +200,49 @@ class Crawl:
         remedy = f"set drive_timeout: {max(timeout - p.lag, 0.0):.2f}"
         return [*found, self._compared("drive_timeout with its lag", timeout, 0.0, latest, " s", remedy)]
 
+    def _scans(self) -> dict[str, Scan]:
+        vectors = self._vectors()
+        return {setup.name: Scan.of(vectors[setup.name]) for setup in self.p.lidars}
+
+    def _mounted(self, before: dict[str, Scan], drove: float) -> list[Finding]:
+        """Where each lidar saw the base drive, which drove ahead: what is there came nearer, what is behind went away.
+
+        A way straight ahead looks the same to a lidar upside down.
+        """
+        found, now = [], self._scans()
+        for setup in self.p.lidars:
+            scan = now[setup.name]
+            if len(scan.ranges) != len(before[setup.name].ranges):
+                continue  # its rays differ from scan to scan
+            nearer = readings(before[setup.name], setup)[0] - readings(scan, setup)[0]
+            alike = np.isfinite(nearer) & (np.abs(nearer) < 2 * drove) & ~masked(scan, setup)
+            bearings = scan.bearings(setup)[alike]
+            x, y = (nearer[alike] * np.cos(bearings)).sum(), (nearer[alike] * np.sin(bearings)).sum()
+            if np.hypot(x, y) < SEEN * drove * len(bearings):
+                what = f"lidar '{setup.name}' did not show that it drove {drove:.2f} m: its mounting was not checked"
+                found.append(Finding(WARN, what, "let it crawl where walls or boxes are within a few metres"))
+                continue
+            wrong = float(np.arctan2(y, x))
+            text = f"lidar '{setup.name}' sees it drive {_where(wrong)}"
+            yaw = (setup.yaw - wrong + np.pi) % (2 * np.pi) - np.pi
+            turned = Finding(WRONG, f"{text}, and it drove ahead", f"set yaw of that lidar to about {yaw:.2f} rad")
+            found.append(turned if abs(wrong) > TURNED else Finding(OK, text))
+        return found
+
     def _compared(self, what: str, value: float, low: float, high: float, unit: str, remedy: str) -> Finding:
         """What was measured beside what the configuration allows."""
         text = f"{what}: {value:.2f}{unit}, the configuration allows {low:.2f} .. {high:.2f}{unit}"
         return Finding(OK, text) if low <= value <= high else Finding(WRONG, text, remedy)
+
+
+def _where(bearing: float) -> str:
+    """A bearing in words."""
+    degrees = round(math.degrees(bearing))
+    if abs(degrees) <= 20:
+        return "ahead"
+    if abs(degrees) >= 160:
+        return "behind"
+    return f"{abs(degrees)} degrees to the {'left' if degrees > 0 else 'right'}"
 
 
 def crawl(doctor: Doctor, stamped_cmd: bool) -> list[Finding]:

@@ -24,6 +24,8 @@ from safe_support_ql.config import Config
 from safe_support_ql.nodes import lifecycle, native, topics
 from safe_support_ql.nodes.watchdogs import ListenerWatch, PublisherWatch
 from safe_support_ql.robots.base import Floats
+from safe_support_ql.robots.fence import Fence
+from safe_support_ql.robots.world import DifferentialDrive
 
 OK, WARN, WRONG = "ok", "warn", "WRONG"
 UNLIKELY_S = 30.0  # no transport takes so long: an older stamp is one of another clock, or of none
@@ -90,7 +92,7 @@ class Doctor(Node):
         """All that was found, channel by channel, then the command, the state as a whole, and this machine."""
         found = [finding for codec in self.codecs for finding in self._channel(codec)]
         found += [Finding(WRONG, cause.what, cause.remedy) for cause in self.publisher_watch.doubled_inputs()]
-        return [*found, *self._command(), *self._state(), *self._machine()]
+        return [*found, *self._command(), *self._state(), *self._session(), *self._machine()]
 
     def _channel(self, codec: native.ChannelCodec) -> list[Finding]:
         channel, heard = codec.channel, self.heard[codec.channel.name]
@@ -161,6 +163,31 @@ class Doctor(Node):
             return [Finding(WRONG, what, remedy)]
         return [Finding(WARN, estimate.remark)] if estimate.remark else [Finding(OK, "the state is complete")]
 
+    def _session(self) -> list[Finding]:
+        """What the section `session` asks for, and would not find."""
+        session, found = self.config.session, list[Finding]()
+        if session.dead_man and not self.count_publishers(topics.DEAD_MAN):
+            remedy = "start your switch; without one: safe-support-ql operator dead-man"
+            found.append(Finding(WARN, f"{topics.DEAD_MAN}: nobody publishes it, and session.dead_man waits", remedy))
+        if session.battery and not self.count_publishers(session.battery_topic):
+            remedy = "start its driver, or set session.battery: 0"
+            found.append(
+                Finding(WARN, f"{session.battery_topic}: nobody publishes it, and session.battery waits", remedy)
+            )
+        if not session.geofence or not isinstance(self.robot.world.drive, DifferentialDrive):
+            return found
+        p: Any = self.robot.parameters
+        fence, odom, room = Fence(session.geofence), self.heard["odom"].vector, p.farthest + p.clearance
+        if odom is not None and (inside := fence.depth(*odom[:2])) < room:
+            where = f"at ({odom[0]:.2f}, {odom[1]:.2f}) by its odometry, {_inside(inside)} session.geofence"
+            remedy = "put it inside, start its odometry there, or move the fence"
+            found.append(Finding(WRONG, f"it stands {where}: nothing is certified there", remedy))
+        for goal in self.config.run.goals:
+            if (inside := fence.depth(*goal)) < room:
+                what = f"goal {list(goal)} of run.goals is {_inside(inside)} session.geofence: it is never reached"
+                found.append(Finding(WRONG, what, f"{room:.2f} m inside are needed for this base"))
+        return found
+
     def _machine(self) -> list[Finding]:
         there = self.runs_dir.resolve()
         while not there.exists():
@@ -174,6 +201,10 @@ class Doctor(Node):
             remedy = "allow it (rtprio in /etc/security/limits.conf); without it a busy machine delays decisions"
             return [*found, Finding(WARN, f"no real-time priority: {why}", remedy)]
         return [*found, Finding(OK, "real-time priority")]
+
+
+def _inside(depth: float) -> str:
+    return f"{depth:.2f} m inside" if depth >= 0.0 else f"{-depth:.2f} m outside"
 
 
 def look(

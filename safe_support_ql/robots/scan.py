@@ -106,6 +106,10 @@ class Scan:
         """Angle of every ray [N], in the scan's own frame."""
         return np.asarray(self.angle_min + np.arange(len(self.ranges)) * self.angle_increment)
 
+    def bearings(self, setup: LidarSetup) -> Floats:
+        """Bearing of every ray [N] on the base, rad: 0 is ahead, pi/2 to the left."""
+        return setup.yaw + (-1.0 if setup.upside_down else 1.0) * self.angles
+
     def duration(self, setup: LidarSetup) -> float:
         """Seconds from the first ray to the last; negative if the rays come in the reverse order of time."""
         seconds = (len(self.ranges) - 1) * self.time_increment

@@ -43,14 +43,16 @@ def crawled(ros_domain: Any, tmp_path: Path, bases: list[StandIn]) -> Iterator[C
         profile: str | None = None,
         x: float = 0.0,
         until: Callable[[Crawl], None] = lambda crawl: None,
+        told: dict[str, Any] | None = None,
         **differs: float,
     ) -> tuple[list[Finding], StandIn]:
-        settings = config.load(config.profile(profile)) if profile else config.load_robot("diff_drive")
+        path = config.profile(profile) if profile else config.default_path("diff_drive")
+        settings = config.load(path)
         base = StandIn(settings.robot, 3, differs, True, DRIVERS.get(profile or ""))
         base.sim.world.set_arena(Arena(np.zeros((0, 5)), 2.0, np.array([x, 0.0, 0.0]), np.zeros(2)))
         base.start()
         executor.add_node(base)
-        doctor = Doctor(settings, True, tmp_path)
+        doctor = Doctor(config.load(path, told), True, tmp_path)
         nodes.extend((doctor, base))
         bases.append(base)
         threading.Thread(target=executor.spin, daemon=True).start()
@@ -91,8 +93,21 @@ def named(found: list[Finding], text: str) -> Finding:
 
 def test_a_drive_as_configured_is_measured_and_stands_in_the_end(crawled: Crawled) -> None:
     found, base = crawled()
-    assert [one.level for one in found] == [OK] * 4, found
+    assert [one.level for one in found] == [OK] * 5, found
+    assert found[0].what == "lidar 'scan' sees it drive ahead"
     assert stands(base) and base.sim.world.truth()[0] > 0.1 and base.summary()["unsafe_visits"] == 0
+
+
+@pytest.mark.parametrize(("yaw", "seen", "remedy"), [(3.1416, "behind", 0.0), (-1.57, "degrees to the right", 0.0)])
+def test_a_lidar_that_is_mounted_otherwise_is_found_by_driving(
+    yaw: float, seen: str, remedy: float, crawled: Crawled
+) -> None:
+    """The base's lidar looks ahead; whoever wrote the configuration thought otherwise."""
+    found, base = crawled(told={"parameters.lidars": [{"yaw": yaw}]})
+    finding = named(found, "lidar 'scan' sees it drive")
+    assert finding.level == WRONG and seen in finding.what, finding
+    assert abs(float(finding.remedy.split("about ")[1].split()[0]) - remedy) < 0.3
+    assert stands(base)
 
 
 def test_a_slow_drive_is_named_with_the_setting(crawled: Crawled) -> None:
@@ -108,7 +123,7 @@ def test_a_drive_that_never_stops_by_itself_is_found_and_stopped(crawled: Crawle
     assert finding.level == WRONG and "sends zero" in finding.remedy and stands(base)
 
 
-@pytest.mark.parametrize(("x", "why"), [(1.55, "something is 0."), (0.0, "of the rays ahead return anything")])
+@pytest.mark.parametrize(("x", "why"), [(1.55, "m from it ahead, must be"), (0.0, "of the rays ahead return anything")])
 def test_it_does_not_drive_where_something_is_near_or_nothing_is_seen(x: float, why: str, crawled: Crawled) -> None:
     def blind(crawl: Crawl) -> None:
         heard = crawl.doctor.heard["scan"]

@@ -120,3 +120,21 @@ def test_without_a_robot_every_topic_says_what_to_start(ros: None, tmp_path: Pat
     for topic in ("odom", "scan"):
         assert named(found, f"{topic}: nobody publishes it").remedy.startswith("start the driver")
     assert named(found, "nobody listens on 'cmd_vel'").level == WRONG
+
+
+def test_a_session_that_keeps_the_robot_from_driving_is_named(robot: StandIn, tmp_path: Path) -> None:
+    """Its odometry begins at the place that the fence leaves out."""
+    x, y = robot.sim.world.truth()[:2]
+    fence = [[x + 3.0, y - 1.0], [x + 3.0, y + 1.0], [x + 1.0, y + 1.0], [x + 1.0, y - 1.0]]
+    changes = {
+        "session__geofence": fence, "session__dead_man": True, "session__battery": 0.2,
+        "run__goals": [[x + 2.0, y], [x, y]],
+    }  # fmt: skip
+    found = examined(tmp_path, robot, **changes)
+    stands = named(found, "nothing is certified there")
+    assert stands.level == WRONG and "1.00 m outside session.geofence" in stands.what
+    assert (
+        named(found, "is never reached").what.startswith("goal [") and "0.22 m inside" in named(found, "never").remedy
+    )
+    assert "operator dead-man" in named(found, "session.dead_man waits").remedy
+    assert named(found, "session.battery waits").level == WARN

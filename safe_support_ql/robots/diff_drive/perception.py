@@ -318,8 +318,9 @@ class LidarPerception(Perception):
         if not own.any():
             return ""
         return (
-            f"{int(own.sum())} rays at {bearings(own, scan.angles)} degrees end inside the footprint, the "
-            f"nearest at {ranges[own].min():.2f} m; if they show the robot's own parts, mask these angles"
+            f"{int(own.sum())} rays at {bearings(own, scan.angles)} degrees end inside the footprint, the nearest at "
+            f"{ranges[own].min():.2f} m; mask these angles if they show the robot's own parts, or is the footprint too "
+            "large?"
         )
 
     def _remember(self, eye: Eye, view: View, at: Floats) -> None:

@@ -229,26 +229,35 @@ class DiffDrive(Robot):
 
     def sensed(self, inputs: Inputs) -> Floats:
         """See Robot: the clearance is that of the nearest return, with all that noise may hide in its favour."""
-        p, clearance = self.parameters, np.inf
+        odom = inputs["odom"]
+        return np.array([*_pose(odom), odom[4], odom[5], self.nearest_return(inputs)[0] + self.parameters.lidar_noise])
+
+    def nearest_return(self, inputs: Inputs) -> tuple[float, float]:
+        """(metres from the footprint, bearing from the axle [rad]) of the nearest return of any lidar.
+
+        (inf, 0) if there is none. With corners, the bearing is that of the return nearest to the axle.
+        """
+        p, found = self.parameters, (np.inf, 0.0)
         for name, setup in self._setups.items():
             if name not in inputs:
                 continue
             scan = Scan.of(inputs[name])
             ranges, _ = readings(scan, setup)
             seen = np.isfinite(ranges) & (ranges > 0.0) & ~masked(scan, setup)
-            bearing = setup.yaw + (-1.0 if setup.upside_down else 1.0) * scan.angles[seen]
-            points = np.column_stack(
-                [setup.x + ranges[seen] * np.cos(bearing), setup.y + ranges[seen] * np.sin(bearing)]
+            angles = scan.bearings(setup)[seen]
+            points = np.column_stack([setup.x + ranges[seen] * np.cos(angles), setup.y + ranges[seen] * np.sin(angles)])
+            far = np.hypot(points[:, 0], points[:, 1])
+            outside = ~inside(points, p.outline) if p.outline else far > p.footprint_radius  # else its own parts
+            if not outside.any():
+                continue
+            points, far = points[outside], far[outside]
+            away = (
+                from_outline(0.0, 0.0, 0.0, points, p.outline, p.farthest)
+                if p.outline
+                else far.min() - p.footprint_radius
             )
-            if p.outline:
-                points = points[~inside(points, p.outline)]  # returns from its own parts
-                away = from_outline(0.0, 0.0, 0.0, points, p.outline, p.farthest) if len(points) else np.inf
-            else:
-                away = np.hypot(points[:, 0], points[:, 1]) - p.footprint_radius
-                away = away[away > 0.0].min(initial=np.inf)
-            clearance = min(clearance, float(away) + p.lidar_noise)
-        odom = inputs["odom"]
-        return np.array([*_pose(odom), odom[4], odom[5], clearance])
+            found = min(found, (float(away), float(np.arctan2(*points[far.argmin()][::-1]))))
+        return found
 
     def travelled(self, before: Inputs, after: Inputs) -> float:
         """See Robot."""
