@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def load_robot(robot: str, overrides: Mapping[str, Any] | None = None) -> Config
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Config:
-    """Validate every section. Raises ValueError."""
+    """Validate every section; what a section leaves out is as in the robot's own configuration. Raises ValueError."""
     for section in raw:
         if section not in SECTIONS:
             raise ValueError(f"{where}: unknown section '{section}'; known sections: {', '.join(SECTIONS)}")
@@ -152,7 +153,13 @@ def parse(raw: Mapping[str, Any], where: str) -> Config:
     robot = robots.make(raw["robot"], raw.get("parameters") or {}, f"{where}: parameters")
     if objection := robot.objection() or rest.objection(robot):
         raise ValueError(f"{where}: parameters: {objection}")
-    parts = {name: build(part, raw.get(name) or {}, f"{where}: {name}") for name, part in PARTS.items()}
+    own = _sections_of(raw["robot"])
+    parts: dict[str, Any] = {}
+    for name, part in PARTS.items():
+        values: Any = raw.get(name) or {}
+        if isinstance(values, Mapping):  # a file may hold differences only; else `build` says what is wrong with it
+            values = {**own.get(name, {}), **values}
+        parts[name] = build(part, values, f"{where}: {name}")
     config = Config(robot=robot, raw=dict(raw), **parts)
     if objection := config.gate.objection(robot.period):
         raise ValueError(f"{where}: gate: {objection}")
@@ -169,6 +176,16 @@ def parse(raw: Mapping[str, Any], where: str) -> Config:
             )
             raise ValueError(f"{where}: run: goals has {list(goal)}; {wanted}")
     return config
+
+
+@lru_cache
+def _sections_of(robot: str) -> dict[str, dict[str, Any]]:
+    """What the robot's own configuration says, section by section; empty for a robot that brings none."""
+    try:
+        raw = yaml.safe_load(default_path(robot).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # who loads it learns what is wrong
+        return {}
+    return {name: raw.get(name) or {} for name in PARTS} if isinstance(raw, dict) else {}
 
 
 def save(config: Config, path: Path) -> None:

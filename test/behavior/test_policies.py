@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safe_support_ql import config
-from safe_support_ql.behavior.policies import BehaviorConfig, base_mass, log_weights, sample
-from safe_support_ql.safety.candidates import EXTRA_SLOTS
+from safe_support_ql.behavior.policies import BehaviorConfig, BehaviorPolicy, base_mass, log_weights, sample
+from safe_support_ql.safety.candidates import EXTRA_SLOTS, CandidateSet
 
 ROBOT = config.load_robot("diff_drive").robot
 RNG = np.random.default_rng(0)
@@ -70,3 +70,39 @@ def test_draws_follow_the_weights() -> None:
     np.testing.assert_allclose(draws, weight, atol=0.03)
     with pytest.raises(ValueError, match="must sum to 1"):
         sample(np.log(np.array([0.2, 0.2], np.float32)), rng)
+
+
+def offer(certified: np.ndarray) -> CandidateSet:
+    """A set in which these lattice points are certified, and the plan is none of them."""
+    observation, actions, offered, is_plan = situation(certified, N)
+    margin = np.where(offered[0], 1.0, -np.inf).astype(np.float32)
+    return CandidateSet(
+        0, 0, 0, observation[0], actions[0], offered[0], offered[0], np.zeros_like(offered[0]), is_plan[0], margin,
+        np.zeros(len(margin), np.uint8),
+    )  # fmt: skip
+
+
+def test_a_uniform_draw_is_kept_for_about_that_long_and_its_share_of_the_time_stays() -> None:
+    config_ = BehaviorConfig(controller_share=0.0, persistence=2.0)
+    everything = offer(np.array([True] * N + [False, False]))
+    policy, drawn = BehaviorPolicy(config_, ROBOT, 0), BehaviorPolicy(BehaviorConfig(controller_share=0.0), ROBOT, 0)
+    kept = np.array([policy(everything) for _ in range(4000)])
+    changes = (kept[1:] != kept[:-1]).any(axis=1).mean()
+    assert changes == pytest.approx(ROBOT.period / 2.0 + config_.plan_mass, rel=0.3)
+    assert (np.diff([drawn(everything) for _ in range(200)], axis=0) != 0).any(axis=1).mean() > 0.9
+    # The two parts of a mixture take turns: as much of the time each as independent draws would have.
+    mixed = BehaviorPolicy(BehaviorConfig(controller_share=0.6, persistence=1.0), ROBOT, 1)
+    seeks = [mixed._seeks for _ in range(20000) if mixed(everything) is not None]
+    assert np.mean(seeks) == pytest.approx(0.6, abs=0.06)
+
+
+def test_a_kept_draw_is_given_up_when_it_is_no_longer_certified() -> None:
+    policy = BehaviorPolicy(BehaviorConfig(controller_share=0.0, persistence=60.0), ROBOT, 3)
+    everything = np.array([True] * N + [False, False])
+    action = policy(offer(everything))
+    same = (offer(everything).actions[:N] == action).all(axis=1)
+    for _ in range(20):
+        left = policy(offer(everything & ~np.append(same, [False, False])))
+        assert not (left == action).all()
+    nothing = offer(np.zeros(N + EXTRA_SLOTS, bool))
+    assert (policy(nothing) == nothing.actions[nothing.plan]).all(), "the plan is all that is left"

@@ -53,8 +53,13 @@ def test_a_seed_of_its_own_wins_over_the_run_s() -> None:
     ).learner.seeded(0)
 
 
-def test_a_run_may_learn_with_the_defaults() -> None:
-    assert config.parse({"robot": "diff_drive"}, "test").learner == LearnerConfig()
+def test_what_a_file_leaves_out_is_as_in_the_robot_s_own_configuration() -> None:
+    """A user's file may hold the differences of his base only; the defaults of no base taught one nothing."""
+    shipped, own = config.load_robot("diff_drive"), {"learner": {"alpha": 0.01}, "behavior": None}
+    settings = config.parse({"robot": "diff_drive", **own}, "test")
+    assert shipped.learner.gamma == settings.learner.gamma != LearnerConfig().gamma
+    assert settings.learner.alpha == 0.01 and settings.behavior == shipped.behavior and settings.run == shipped.run
+    assert config.parse(settings.raw, "again").learner == settings.learner
 
 
 def test_reading_the_configuration_loads_no_torch() -> None:
