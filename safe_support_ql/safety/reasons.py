@@ -61,7 +61,7 @@ def only_plan(cap: float) -> Cause:
         return ONLY_PLAN
     return Cause(
         f"only the plan is left: the inputs show no room, or nothing is as slow as {cap:.0%}, the operator's speed_cap",
-        "raise the monitor's parameter speed_cap, or give it room",
+        "raise it (safe-support-ql operator cap), or give it room",
     )
 
 
@@ -69,7 +69,7 @@ def capped(cap: float) -> Cause:
     """A request beyond what the operator allows."""
     return Cause(
         f"the request is beyond {cap:.0%} of its range, which is what the operator allows",
-        "ask for less, or raise the monitor's parameter speed_cap",
+        "ask for less, or raise speed_cap (safe-support-ql operator cap)",
     )
 
 

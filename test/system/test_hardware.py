@@ -154,6 +154,10 @@ def test_a_robot_learns_and_an_e_stop_or_a_pause_does_not_end_the_run(floor: Flo
     floor.until(lambda: said in floor.text() and "speed_cap" in floor.text(), "the run says why it stands")
     assert floor.operator("cap", "1")[0] == 0
     floor.until(lambda: floor.speed > 0.2, "it goes on without a learner")
+    status, said = floor.operator("goal", "0.5", "-0.5")
+    assert status == 0 and "(0.5, -0.5) in 'odom' is sent on /goal_pose" in said
+    (log,) = floor.folder.glob("runs/*/logs/task.log")
+    floor.until(lambda: "[0.5, -0.5] was published, and is the goal now" in log.read_text(), "the goal is taken")
     watch.send_signal(signal.SIGINT)
     floor.until(lambda: watch.poll() is not None, "the end of watch")
     assert watch.returncode == 130 and "Traceback" not in floor.text("operator")
