@@ -43,7 +43,13 @@ class OnnxPolicy:
             name: np.zeros((1, *shape), np.bool_ if name in ("support", "is_plan") else np.float32)
             for name, shape in self._shapes.items()
         }
-        self._outputs = {"action": np.zeros((1, a), np.float32), "log_prob": np.zeros((1, k), np.float32)}
+        self._outputs: dict[str, Any] = {
+            "action": np.zeros((1, a), np.float32),
+            "log_prob": np.zeros((1, k), np.float32),
+        }
+        self.promises = any(node.name == "value" for node in self._session.get_outputs())  # older files do not
+        if self.promises:
+            self._outputs["value"] = np.full(1, np.nan, np.float32)
         self._rows = {name: array[0] for name, array in self._inputs.items()}
         self._action, self._log_prob = self._outputs["action"][0], self._outputs["log_prob"][0]
         self._binding = self._session.io_binding()
@@ -54,6 +60,11 @@ class OnnxPolicy:
         # The first run allocates memory, which must not happen in a control tick.
         zeros = np.zeros(k, np.float32)
         self.act(np.zeros(d, np.float32), np.zeros((k, a), np.float32), np.ones(k, np.bool_), zeros > 0, zeros, zeros)
+
+    @property
+    def value(self) -> float:
+        """What it promised from the newest state on that it acted on; NaN if it makes no promises."""
+        return float(self._outputs["value"][0]) if self.promises else np.nan
 
     def act(
         self,
@@ -167,10 +178,11 @@ class Actor:
         self._policy, self._greedy, self._passive_stop = policy, greedy, passive_stop
         self._rng = np.random.default_rng(seed)
         self._zeros, self._noise = np.zeros((2, 0), np.float32)
+        self.value = np.nan  # what the policy promised from the newest state on; NaN if it was not asked
 
     def __call__(self, candidates: CandidateSet) -> Singles:
         """An action [A] of the support. Raises ValueError as `OnnxPolicy.act` does."""
-        support = candidates.support
+        support, self.value = candidates.support, np.nan
         if self._passive_stop and len(others := np.flatnonzero(support & ~candidates.is_plan)) == 1:
             only: Singles = candidates.actions[others[0]]
             return only
@@ -182,5 +194,6 @@ class Actor:
         index, _, _ = self._policy.act(
             candidates.observation, candidates.actions, support, candidates.is_plan, self._zeros, self._noise
         )
+        self.value = self._policy.value
         action: Singles = candidates.actions[index]
         return action

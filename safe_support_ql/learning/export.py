@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from safe_support_ql import __version__
 from safe_support_ql.deployment.manifest import Manifest, PolicyFacts, encode_manifest, manifest_path
-from safe_support_ql.learning.extraction import extract, support_log_prob
-from safe_support_ql.learning.networks import PolicyNetwork, ProblemSpec
+from safe_support_ql.learning.extraction import extract, fit_value, support_log_prob
+from safe_support_ql.learning.networks import PolicyNetwork, ProblemSpec, ValueNetwork
 from safe_support_ql.learning.trainer import Trainer
 from safe_support_ql.recording.files import write_atomically
 from safe_support_ql.robots.base import Robot
 from safe_support_ql.safety.candidates import candidate_layout
 
 INPUTS = ("observation", "candidates", "support", "is_plan", "log_proposal", "noise")
-OUTPUTS = ("action", "log_prob")
+OUTPUTS = ("action", "log_prob", "value")  # the last one where a value network is given
 PARITY_TOLERANCE = 1e-4  # nats
 PARITY_ROWS = 256  # recorded observations in the parity check
 
@@ -35,11 +35,13 @@ class DeployedPolicy(nn.Module):
     If `log_proposal` is constant over the draws (a lattice), log_prob is the log softmax over the support. Otherwise
     the draws are weighted by 1 / q and normalised to 1 - pi(atom), so that the Gumbel argmax samples the density itself
     and not q times the density. In a row without support no action is allowed, and the action is NaN.
+
+    With a value network, it also says what the policy promises from there on.
     """
 
-    def __init__(self, policy: PolicyNetwork) -> None:
+    def __init__(self, policy: PolicyNetwork, value: ValueNetwork | None = None) -> None:
         super().__init__()
-        self.policy = policy
+        self.policy, self.value = policy, value
 
     def forward(
         self,
@@ -49,7 +51,7 @@ class DeployedPolicy(nn.Module):
         is_plan: Tensor,
         log_proposal: Tensor,
         noise: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         usable = torch.where(support[..., None], candidates, 0.0)  # padding may be NaN
         log_pi = support_log_prob(self.policy(observation, usable, is_plan), support)
         draws = support & ~is_plan
@@ -62,7 +64,8 @@ class DeployedPolicy(nn.Module):
         chosen = torch.argmax(preference, dim=-1)[:, None, None].expand(-1, 1, candidates.shape[2])
         action = torch.gather(candidates, 1, chosen)[:, 0]
         action = torch.where(support.any(dim=-1, keepdim=True), action, torch.nan)
-        return action, torch.where(support, log_prob, -torch.inf)
+        answer = (action, torch.where(support, log_prob, -torch.inf))
+        return answer if self.value is None else (*answer, self.value(observation))
 
 
 def structured_batch(spec: ProblemSpec, n: int, rng: np.random.Generator) -> dict[str, npt.NDArray[np.generic]]:
@@ -90,15 +93,21 @@ def structured_batch(spec: ProblemSpec, n: int, rng: np.random.Generator) -> dic
 def parity_error(
     graph: bytes, deployed: DeployedPolicy, batches: list[dict[str, npt.NDArray[np.generic]]]
 ) -> tuple[float, int]:
-    """(largest |log_prob difference| on the support in nats, rows with another action without a tie)."""
+    """(largest |log_prob difference| on the support in nats, rows with another action without a tie).
+
+    A value counts with the log_probs, as a share of its spread.
+    """
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     worst, differing = 0.0, 0
     for batch in batches:
         support = batch["support"].astype(np.bool_)
-        action, log_prob = session.run(list(OUTPUTS), {name: batch[name] for name in INPUTS})
+        action, log_prob, *value = session.run(None, {name: batch[name] for name in INPUTS})
         with torch.no_grad():
             own = deployed(*(torch.from_numpy(batch[name]) for name in INPUTS))
-        own_action, own_log_prob = (output.numpy() for output in own)
+        own_action, own_log_prob, *own_value = (output.numpy() for output in own)
+        if deployed.value is not None:
+            apart = np.abs(value[0] - own_value[0]).max() / float(deployed.value.spread)
+            worst = max(worst, float(apart)) if np.isfinite(apart) else float("inf")
         with np.errstate(invalid="ignore"):  # both are -inf outside the support
             gap = np.where(support, np.abs(log_prob - own_log_prob), 0.0)
         # NaN must not count as small, and mass outside the support must not be ignored.
@@ -117,6 +126,7 @@ def export_policy(
     spec: ProblemSpec,
     facts: PolicyFacts,
     observations: npt.NDArray[np.float32] | None = None,
+    value: ValueNetwork | None = None,
 ) -> Manifest:
     """Write policy.onnx and policy.json beside it; `observations` [n, D], if given, are used in the parity check.
 
@@ -133,7 +143,7 @@ def export_policy(
         if len(items) != length:
             raise ValueError(f"PolicyFacts.{name} has {len(items)} entries, must have {length}")
 
-    deployed = DeployedPolicy(copy.deepcopy(policy).cpu()).eval()
+    deployed = DeployedPolicy(copy.deepcopy(policy).cpu(), copy.deepcopy(value).cpu() if value else None).eval()
     rng = np.random.default_rng(0)
     batches = [structured_batch(spec, n, rng) for n in (1, 7, 256)]
     if observations is not None:
@@ -149,7 +159,7 @@ def export_policy(
             example,
             temporary,
             input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
+            output_names=list(OUTPUTS if value else OUTPUTS[:2]),
             dynamic_shapes=tuple({0: batch_axis} for _ in INPUTS),
             dynamo=True,
             external_data=False,  # one file, one hash
@@ -191,6 +201,7 @@ def publish_policy(
     the ledger has long counted the last record.
     """
     policy = extract(trainer, progress)
+    value, promised = fit_value(trainer)
     facts = PolicyFacts(
         robot=robot.name,
         observation_names=list(robot.observation_names),
@@ -208,11 +219,12 @@ def publish_policy(
             "decisions": trainer.replay.appended,
             "last_sequence": trainer.last_sequence,
             "extraction_updates": trainer.config.extraction_updates,
+            **promised,
             **({"ledger_head": ledger_head()} if ledger_head else {}),
         },
     )
     seen = trainer.replay.sample_states(PARITY_ROWS, np.random.default_rng(0), trainer.device)
-    return export_policy(path, policy, trainer.spec, facts, seen.observation.cpu().numpy())
+    return export_policy(path, policy, trainer.spec, facts, seen.observation.cpu().numpy(), value)
 
 
 def _git_revision() -> str:

@@ -1,4 +1,7 @@
-"""Stage two, policy extraction: distil pi*, which follows from a fixed Q, into a policy network (docs/method.md)."""
+"""Stage two, policy extraction: distil pi*, which follows from a fixed Q, into a policy network (docs/method.md).
+
+And what pi* promises into a value network, so that a robot notices when its returns fall short of it.
+"""
 
 from collections.abc import Callable
 
@@ -6,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safe_support_ql.learning.networks import PolicyNetwork
-from safe_support_ql.learning.soft_value import optimal_policy
+from safe_support_ql.learning.networks import PolicyNetwork, ValueNetwork
+from safe_support_ql.learning.soft_value import kl_to_behavior, optimal_policy
 from safe_support_ql.learning.trainer import Trainer
 
 REPORT_EVERY = 100  # updates
+VALUE_UPDATES, VALUE_HIDDEN = 2000, 64
+SAMPLE = 4096  # states for the spread of the values
 
 
 def support_log_prob(logits: Tensor, support: Tensor) -> Tensor:
@@ -60,3 +65,39 @@ def extract(trainer: Trainer, progress: Callable[[int, dict[str, float]], None] 
             kl = (cross_entropy.detach() - entropy).item()
             progress(update, {"kl": kl, "off_support_mass": off_support.item()})
     return policy.eval()
+
+
+def fit_value(trainer: Trainer) -> tuple[ValueNetwork, dict[str, float]]:
+    """A network of E_{pi*} Q, and the facts that a return is compared with.
+
+    Facts: value_spread, the standard deviation of the values over the replay; value_cost, alpha times the mean of
+    KL(pi*||beta), by which the values count each later tick as worse than its reward. Raises as `extract` does.
+    """
+    config, spec = trainer.config, trainer.spec
+    rng = np.random.default_rng([config.seed, 3])
+
+    def targets(n: int) -> tuple[Tensor, Tensor, Tensor]:
+        batch = trainer.replay.sample_states(n, rng, trainer.device)
+        weighted = batch.support & (batch.log_weight > -torch.inf)
+        q = trainer.q_values(batch.observation, batch.candidates, weighted)
+        pi_star = optimal_policy(q, batch.log_weight, config.alpha)
+        value = (pi_star * torch.where(weighted, q, 0.0)).sum(dim=-1)
+        return batch.observation, value.float(), kl_to_behavior(pi_star, batch.log_weight)
+
+    _, values, kl = targets(SAMPLE)
+    spread = max(float(values.std()), 1e-6)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = ValueNetwork(spec, VALUE_HIDDEN, float(values.mean()), spread).to(trainer.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=VALUE_UPDATES)
+    for update in range(VALUE_UPDATES):
+        observation, value, _ = targets(config.batch_size)
+        loss = (((network(observation) - value) / spread) ** 2).mean()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"value loss is {loss.item()} at update {update}: is Q finite?")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval(), {"value_spread": spread, "value_cost": config.alpha * float(kl.mean())}

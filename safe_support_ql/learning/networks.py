@@ -147,3 +147,26 @@ class PolicyNetwork(nn.Module):
         logits = self.net.score(features, candidates)[0]
         plan: Tensor = self.plan_part(features[0])
         return logits + torch.where(is_plan, plan, torch.zeros_like(plan))
+
+
+class ValueNetwork(nn.Module):
+    """What the extracted policy promises: observation [B, D] -> value [B], in the unit of the reward."""
+
+    scale: Tensor
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, spec: ProblemSpec, hidden: int, centre: float, spread: float) -> None:
+        """`centre` and `spread` of the values, so that the layers learn numbers about 1."""
+        super().__init__()
+        self.register_buffer("scale", torch.from_numpy(spec.observation_scale.copy()))
+        self.register_buffer("centre", torch.tensor(centre))
+        self.register_buffer("spread", torch.tensor(spread))
+        self.layers = nn.Sequential(
+            nn.Linear(spec.observation_dim, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+            nn.Linear(hidden, 1),
+        )  # fmt: skip
+
+    def forward(self, observation: Tensor) -> Tensor:
+        value: Tensor = self.layers(observation / self.scale)[:, 0]
+        return self.centre + self.spread * value

@@ -7,8 +7,8 @@ passed) and `shadow` (answers on `shadow`, which the gate does not hear).
 
 Another policy can take its place while it drives: a path on `model/swap` is loaded and checked beside the decisions,
 tried on the newest candidate sets, and drives from one decision to the next. `~/rollback` (std_srvs/Trigger) goes back
-to the one before, and so does a rise of refused or late requests (deployment/watch.py). `model/active` says which
-drives.
+to the one before, and so do a rise of refused or late requests and returns that fall short of what the policy promised
+(deployment/watch.py). `model/active` says which drives.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -29,17 +30,18 @@ from safe_support_ql.deployment.manifest import PolicyContract
 from safe_support_ql.deployment.models import Models
 from safe_support_ql.deployment.news import LOADED, News
 from safe_support_ql.deployment.policy import Actor, OnnxPolicy
-from safe_support_ql.deployment.watch import Watch
+from safe_support_ql.deployment.watch import Calibration, Watch
 from safe_support_ql.nodes import lifecycle, tables, topics
 from safe_support_ql.nodes.behavior_policy import CandidatePolicy
 from safe_support_ql.recording import chain
-from safe_support_ql.recording.parts import Verdict
+from safe_support_ql.recording.parts import OutcomeTable, Verdict
 from safe_support_ql.robots.base import Singles
 from safe_support_ql.safety.candidates import CandidateSet
 from safe_support_ql.safety.reasons import NO_REQUEST
 
 SETTLE_S = 0.1  # without candidates
 KEPT = 100_000  # times of answers
+PROMISES = 100  # newest states; the outcome of one comes within a second
 
 
 class Inference(CandidatePolicy):
@@ -56,14 +58,15 @@ class Inference(CandidatePolicy):
         self.open(topics.SHADOW if self.shadow else topics.REQUEST)
         self.contract = PolicyContract.of(self.settings.robot, self.continuous, self.settings.safety_hash)
         self.models = Models(self.load(Path(self.param("model"))), self.load)
-        self.watch = Watch(self.settings.deployment)
-        self.asked: tuple[int, Singles] | None = None
+        self.actor: Actor | None = None
+        self.begin()
         self.seconds: deque[float] = deque(maxlen=KEPT)
         self.shown = self.same = 0
         self.active_model = self.advertise(String, topics.MODEL_ACTIVE, topics.LATCHED)
         size = len(self.settings.robot.action_names)
         decision = functools.partial(tables.decode_decision, size=size)
         self.subscribe(DiagnosticArray, topics.DECISION, decision, self.on_decision, topics.RECORDED)
+        self.subscribe(JointState, topics.OUTCOME, tables.decode_outcome, self.on_outcome, topics.RECORDED)
         self.subscribe(String, topics.MODEL_SWAP, operator.attrgetter("data"), self.on_swap, topics.CHAIN)
         self.serve(Trigger, "~/rollback", self.on_rollback)
         self.every(SETTLE_S, self.settle)
@@ -86,8 +89,14 @@ class Inference(CandidatePolicy):
 
     def begin(self) -> None:
         """Another policy drives: its draws and its record begin anew."""
-        self.watch, self.asked = Watch(self.settings.deployment), None
+        self.watch = Watch(self.settings.deployment)
+        self.asked: tuple[int, Singles] | None = None
+        self.promises: dict[int, float] = {}  # by the stamp of the state
+        self.outcome: tuple[OutcomeTable, int, str] | None = None
         policy = self.models.active
+        training = policy.manifest.training if policy is not None else {}
+        gamma = policy.manifest.gamma if policy is not None else 0.0
+        self.calibration = Calibration(self.settings.deployment, gamma, training)
         seed, greedy, passive_stop = self.param("seed"), self.param("greedy"), self.settings.robot.passive_stop
         self.actor = None if policy is None else Actor(policy, seed, greedy, passive_stop)
 
@@ -120,6 +129,9 @@ class Inference(CandidatePolicy):
         action = self.actor(candidates)
         self.seconds.append(time.perf_counter() - began)
         self.asked = (candidates.id, action)
+        self.promises[candidates.stamp_ns] = self.actor.value
+        if len(self.promises) > PROMISES:
+            self.promises.pop(next(iter(self.promises)))
         return action
 
     def on_decision(self, verdict: Verdict) -> None:
@@ -137,6 +149,20 @@ class Inference(CandidatePolicy):
             if why := self.watch.note(refused, late):
                 self.announce(self.models.back(why))
                 self.begin()
+
+    def on_outcome(self, arrived: tuple[OutcomeTable, int, str]) -> None:
+        """What came of the action before a state. A simulator says so before the decision on that state, a robot after.
+
+        So the one before is looked at, whose decision is made.
+        """
+        before, self.outcome = self.outcome, arrived
+        if not self.active or self.shadow or self.actor is None or before is None:
+            return
+        values, stamp_ns, _ = before
+        promise = self.promises.pop(stamp_ns, np.nan)
+        if why := self.calibration.note(promise, values["reward"], values["first"] > 0, values["terminated"] > 0):
+            self.announce(self.models.back(why))
+            self.begin()
 
     def on_swap(self, path: str) -> None:
         """Somebody asks for another policy."""

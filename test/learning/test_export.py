@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from safe_support_ql.deployment.manifest import PolicyContract, PolicyFacts, load_manifest
+from safe_support_ql.deployment.policy import OnnxPolicy
 from safe_support_ql.learning import export
 from safe_support_ql.learning.export import INPUTS, DeployedPolicy, export_policy, structured_batch
-from safe_support_ql.learning.networks import PolicyNetwork, ProblemSpec
+from safe_support_ql.learning.networks import PolicyNetwork, ProblemSpec, ValueNetwork
 
 FACTS = PolicyFacts(
     robot="toy",
@@ -148,3 +149,20 @@ def test_names_that_do_not_fit_the_spec_are_refused(module_spec: ProblemSpec, tm
     facts = PolicyFacts(**{**vars(FACTS), "action_units": ["m/s"]})
     with pytest.raises(ValueError, match="action_units has 1 entries, must have 2"):
         export_policy(tmp_path / "policy.onnx", PolicyNetwork(module_spec, 16), module_spec, facts)
+
+
+def test_a_policy_with_a_value_network_says_what_it_promises_and_another_says_nothing(
+    exported, module_spec: ProblemSpec, tmp_path: Path
+):
+    torch.manual_seed(1)
+    value = ValueNetwork(module_spec, 8, 5.0, 2.0)
+    path = tmp_path / "policy.onnx"
+    export_policy(path, PolicyNetwork(module_spec, 16), module_spec, FACTS, value=value)
+    contract = PolicyContract("toy", "5afe", 3, 2, 8, "lattice 7 + plan")
+    for file, promises in ((path, True), (exported[0], False)):
+        policy = OnnxPolicy(file, contract)
+        one = {name: batch[0] for name, batch in structured_batch(module_spec, 1, np.random.default_rng(2)).items()}
+        policy.act(*(one[name] for name in INPUTS))
+        assert policy.promises is promises
+        own = float(value(torch.from_numpy(one["observation"])[None])) if promises else np.nan
+        assert policy.value == pytest.approx(own, nan_ok=True, abs=1e-4)
