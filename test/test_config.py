@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from safe_support_ql import config, robots
 
@@ -125,3 +127,12 @@ def test_files_are_found_where_pip_alone_put_them(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
     assert config.shipped("other.yaml") == share / "other.yaml"
+
+
+@pytest.mark.parametrize("robot", ["diff_drive", "cart_pole"])
+def test_a_shipped_configuration_lists_every_setting(robot: str) -> None:
+    """Its first line says so, and a user's own file is a copy of it."""
+    raw = yaml.safe_load(config.default_path(robot).read_text())
+    parts = {"parameters": type(config.load_robot(robot).robot.parameters), **config.PARTS}
+    for name, part in parts.items():
+        assert {field.name for field in dataclasses.fields(part)} == set(raw[name]), name

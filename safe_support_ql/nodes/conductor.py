@@ -106,7 +106,7 @@ class Conductor:
     def _on_hold(self, why: str) -> None:
         """On a robot: a person has to know why nothing moves. Between phases nobody is waited for."""
         why = why.replace(NOTHING_TO_DO, "")
-        if why != self._told_hold:
+        if why != self._told_hold and not self.interrupted:
             self.tell(f"waiting: {why}" if why else "policies may drive")
         self._told_hold = why
 

@@ -142,7 +142,10 @@ class Doctor(Node):
 
     def _command(self) -> list[Finding]:
         topic = self.robot.command.name
-        if foreign := self.publisher_watch.foreign():
+        if (foreign := self.publisher_watch.foreign()) and foreign.endswith("safety_monitor"):
+            said = f"{topic}: a run is going on here, and its monitor ({foreign}) publishes it"
+            return [Finding(WRONG, said, "look with `safe-support-ql operator watch`, or end it first")]
+        if foreign:
             return [
                 Finding(WRONG, f"{topic}: {foreign} publishes it", "stop that node: the monitor must be the only one")
             ]
