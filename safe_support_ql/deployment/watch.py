@@ -21,7 +21,7 @@ class DeploymentConfig:
     late: float = param(0.1, "1", 0.0, 1.0, "share of them without a request in time, at most")
     stretches: int = param(20, "1", 2, 10_000, "newest stretches of 1 / (1 - gamma) ticks whose return is looked at")
     shortfall: float = param(
-        1.0, "1", 0.0, 100.0, "mean by which it may fall short, in standard deviations of the value; 0: not watched"
+        1.5, "1", 0.0, 100.0, "mean by which it may fall short, in standard deviations of the value; 0: not watched"
     )
 
 
