@@ -32,7 +32,7 @@ from safe_support_ql.deployment import validation
 from safe_support_ql.deployment.manifest import PolicyFacts
 from safe_support_ql.learning.export import export_policy
 from safe_support_ql.learning.ingest import problem_spec
-from safe_support_ql.learning.networks import PolicyNetwork
+from safe_support_ql.learning.networks import PolicyNetwork, ValueNetwork
 from safe_support_ql.nodes import tables, topics
 from safe_support_ql.recording.journal import JournalReader
 from safe_support_ql.recording.ledger import PHASES
@@ -252,8 +252,11 @@ def test_a_person_steers_within_a_fence_and_only_while_the_switch_is_held(floor:
     assert floor.truth()["unsafe_visits"] == 0
 
 
-def validated(path: Path, seed: int) -> Path:
-    """A policy that has learnt nothing, with a report that says it passed: what drives here is the swapping."""
+def validated(path: Path, seed: int, promised: float | None = None) -> Path:
+    """A policy that has learnt nothing, with a report that says it passed: what drives here is the swapping.
+
+    With `promised` it says that it is worth about so much.
+    """
     import torch
 
     settings = config.load_robot("diff_drive")
@@ -262,11 +265,12 @@ def validated(path: Path, seed: int) -> Path:
     facts = PolicyFacts(
         robot=robot.name, observation_names=list(robot.observation_names), action_names=list(robot.action_names),
         observation_units=list(robot.observation_units), action_units=list(robot.action_units),
-        candidate_layout=candidate_layout(robot, False), alpha=0.1, gamma=0.99, seeds=[seed], git_revision="",
-        safety_sha256=settings.safety_hash, training={},
+        candidate_layout=candidate_layout(robot, False), alpha=0.1, gamma=0.9, seeds=[seed], git_revision="",
+        safety_sha256=settings.safety_hash, training={"value_spread": 1.0},
     )  # fmt: skip
     path.parent.mkdir()
-    export_policy(path, PolicyNetwork(spec, 16), spec, facts)
+    value = None if promised is None else ValueNetwork(spec, 8, promised, 1.0)
+    export_policy(path, PolicyNetwork(spec, 16), spec, facts, value=value)
     about = validation.bound_to(path, settings.safety_hash, settings.validation)
     validation.report_path(path).write_text(json.dumps(validation.sealed(about | {"failed": []})))
     return path
@@ -312,6 +316,23 @@ def test_a_hundred_swaps_while_it_drives_and_nothing_unchecked_ever_drives(floor
     run.send_signal(signal.SIGINT)
     floor.until(lambda: run.poll() is not None, "the run ends")
     assert "refused: " in floor.text("deploy") and "none before it: the plan runs" in floor.text("deploy")
+    assert floor.truth()["unsafe_visits"] == 0
+
+
+@pytest.mark.timeout(400)
+def test_a_policy_that_earns_less_than_it_promised_is_taken_back(floor: Floor, tmp_path: Path) -> None:
+    """The one before drives again; it has promised little enough."""
+    modest, boasting = (
+        validated(tmp_path / "a" / "policy.onnx", 0, -50.0),
+        validated(tmp_path / "b" / "policy.onnx", 1, 50.0),
+    )
+    run = floor.command("deploy", str(modest), "--set", GOALS, "--set", "deployment.stretches=3")
+    floor.until(lambda: floor.speed > 0.05, "it drives")
+    assert floor.command("swap", str(boasting)).wait(60) == 0, floor.text("swap")
+    floor.until(lambda: "policy 3: rolled back: it earned" in floor.text("deploy"), "it is taken back")
+    assert "less than it promised, in the mean of 3 stretches of 10 ticks" in floor.text("deploy")
+    run.send_signal(signal.SIGINT)
+    floor.until(lambda: run.poll() is not None, "the run ends")
     assert floor.truth()["unsafe_visits"] == 0
 
 
