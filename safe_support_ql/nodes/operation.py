@@ -48,7 +48,7 @@ class Operator:
             rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is a KeyboardInterrupt
             self._node = rclpy.create_node("operator", namespace=namespace)
         except Exception as error:
-            raise ValueError(f"--namespace {namespace}: {error}") from None
+            raise ValueError(f"--namespace {namespace}: {str(error).splitlines()[0]}") from None
 
     def close(self) -> None:
         self._node.destroy_node()
