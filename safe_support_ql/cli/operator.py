@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 import time
 
 from safe_support_ql.cli import shared
@@ -25,11 +27,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     cap.add_argument("share", type=_share, metavar="SHARE", help="above 0, at most 1")
     goal = actions.add_parser("goal", help="where to go, in the frame of the odometry")
     for name in ("x", "y"):
-        goal.add_argument(name, type=float, metavar=name.upper(), help="m")
+        goal.add_argument(name, type=_metres, metavar=name.upper(), help="m")
 
 
 def run(options: argparse.Namespace) -> int:
     """2 if nobody answers, or what was asked for is refused."""
+    if options.action == "dead-man" and not sys.stdin.isatty():
+        raise ValueError("dead-man needs a terminal: the key that you hold is the switch")
     from safe_support_ql.nodes.operation import Operator
 
     operator = Operator(options.namespace)
@@ -47,6 +51,16 @@ def run(options: argparse.Namespace) -> int:
     finally:
         operator.close()
     return 0
+
+
+def _metres(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, not '{text}'")
+    return value
 
 
 def _share(text: str) -> float:

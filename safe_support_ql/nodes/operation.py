@@ -20,7 +20,9 @@ from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.exceptions import InvalidNamespaceException
 from rclpy.signals import SignalHandlerOptions
+from rclpy.validate_namespace import validate_namespace
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -44,11 +46,13 @@ class Operator:
 
     def __init__(self, namespace: str) -> None:
         """`namespace` is that of the run's nodes. Raises ValueError if it is none."""
+        namespace = "/" + namespace.strip("/")
         try:
-            rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is a KeyboardInterrupt
-            self._node = rclpy.create_node("operator", namespace=namespace)
-        except Exception as error:
-            raise ValueError(f"--namespace {namespace}: {str(error).splitlines()[0]}") from None
+            validate_namespace(namespace)
+        except InvalidNamespaceException as error:
+            raise ValueError(f"--namespace {namespace}: {str(error).splitlines()[0].rstrip(':')}") from None
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is a KeyboardInterrupt
+        self._node = rclpy.create_node("operator", namespace=namespace)
 
     def close(self) -> None:
         self._node.destroy_node()
@@ -120,9 +124,7 @@ class Operator:
                 last, since = pose, now
 
     def dead_man(self, say: Callable[[str], None]) -> None:
-        """Publish true on `dead_man` while a key is held, until q or Ctrl-C. Raises ValueError without a terminal."""
-        if not sys.stdin.isatty():
-            raise ValueError("dead-man needs a terminal: the key that you hold is the switch")
+        """Publish true on `dead_man` while a key of the terminal is held, until q or Ctrl-C."""
         publisher = self._node.create_publisher(Bool, topics.DEAD_MAN, topics.CHAIN)
         say("hold the space bar: the robot may drive as long as you do; q ends it")
         with _keys() as read:
