@@ -49,7 +49,7 @@ ROOT = Path(__file__).resolve().parents[2]
         (["operator", "fly"], ["'fly'", "'watch', 'e-stop'"]),
         (["operator", "cap", "0"], ["SHARE: must be a number above 0, at most 1, not '0'"]),
         (["operator", "goal", "nan", "1"], ["X: must be a finite number, not 'nan'"]),
-        (["operator", "--namespace", "3a", "reset"], ["--namespace 3a: ", "must not have a token that starts with"]),
+        (["operator", "--namespace", "3a", "reset"], ["--namespace /3a: ", "must not have a token that starts with"]),
         (["operator", "dead-man"], ["dead-man needs a terminal"]),
         (["ledger"], ["RUN", "safe-support-ql ledger --help"]),
         (["ledger", "runs/none"], ["runs/none: is not the folder of a run", "give runs/<robot>-<time>"]),
