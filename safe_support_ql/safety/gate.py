@@ -294,7 +294,7 @@ class Gate:
             return self._decide(cycle, plan, "recorder_stale", not wanted_plan, problem)
         unknown = NONE if cycle.timing.known else self._unknown(cycle)
         if wanted_plan:
-            only = reasons.only_plan(self.support.cap)
+            only = reasons.only_plan(self.support.cap, self.support.exhausted)
             why = unknown or reasons.noted(only, cycle.estimate)
             return self._decide(cycle, index, "plan_requested", False, why if cycle.candidates.only_plan else NONE)
         if not cycle.candidates.certified[index]:

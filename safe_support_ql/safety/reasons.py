@@ -55,8 +55,13 @@ def uncertified(action: Singles, margin: float, estimate: Estimate) -> Cause:
     return noted(Cause(f"requested action {np.round(action, 3).tolist()} has margin {margin:.3f}"), estimate)
 
 
-def only_plan(cap: float) -> Cause:
-    """Nothing else is left; under a cap that may be all the reason."""
+def only_plan(cap: float, exhausted: bool) -> Cause:
+    """Nothing else is left; under a cap, or with the band's budget spent, that may be all the reason."""
+    if exhausted:
+        return Cause(
+            "only the plan is left: it was near something for so long that the budget of the hysteresis band is spent",
+            "move it away from there by hand, or end this run and resume it",
+        )
     if cap == 1.0:
         return ONLY_PLAN
     return Cause(

@@ -193,11 +193,16 @@ class Support:
         low, high = self.cap * self.robot.action_low - 1e-6, self.cap * self.robot.action_high + 1e-6
         return np.asarray(((actions >= low) & (actions <= high)).all(axis=1))
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the robot is in the band and has spent its budget: only what leads out of the band is certified."""
+        certificate = self.robot.model.certificate
+        return self.in_band and self.spent + certificate.step_residual > certificate.band_budget
+
     def _passes(self, margin: Floats, actions: Singles, is_plan: Bools) -> tuple[Bools, Bools]:
         model = self.robot.model
         fully = margin >= model.certificate.band
-        budget_left = self.spent + model.certificate.step_residual <= model.certificate.band_budget
-        band = ~fully & (margin >= self.threshold) & (self.in_band and budget_left)
+        band = ~fully & (margin >= self.threshold) & (self.in_band and not self.exhausted)
         passes = (fully | band) & (
             is_plan | (self.surcharge == 0.0) | (margin >= model.certificate.band + self.surcharge)
         )

@@ -226,6 +226,9 @@ def test_a_spent_budget_leaves_the_plan_until_the_band_is_left() -> None:
     turned = [turn(gate, stand(gate, tick, 0.355)) for tick in range(1, STEPS + 4)]
     assert turned == [True] * STEPS + [False] * 3
     assert gate.counters.verdicts["certified_band"] >= STEPS
+    candidates = stand(gate, 19, 0.355)
+    decision = gate.request(candidates.id, candidates.actions[candidates.plan].copy(), 0)
+    assert decision is not None and "budget of the hysteresis band is spent; move it" in decision.message
     assert turn(gate, stand(gate, 20, 0.40)) and turn(gate, stand(gate, 21, 0.355)), "a new budget"
 
 
