@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 import os
 import select
@@ -31,6 +32,7 @@ from safe_support_ql.nodes import tables, topics
 FOUND_S, ANSWERED_S = 10.0, 10.0
 LOOK_S = 0.5  # between two lines: a gate that hesitates changes its state with every tick
 MOVED_M, TURNED, STILL_S = 0.05, 0.1, 10.0  # a pose that differs by less is told again after STILL_S
+SILENT_S = 2.0  # then the newest pose says nothing any more
 HERE = "start a run, and set its ROS_DOMAIN_ID here"
 SERVICES = {  # by action: the service, and what is asked
     "e-stop": ("safety_monitor/e_stop", SetBool, SetBool.Request(data=True)),
@@ -103,10 +105,13 @@ class Operator:
             self._node.create_subscription(String, topic, hear, topics.LATCHED)
         poses: list[Odometry] = []
         self._odometry(poses)
-        last, since = (0.0, 0.0, 0.0), 0.0
+        last, since, heard_at = (0.0, 0.0, 0.0), 0.0, 0.0
         say("watching; Ctrl-C ends it, and nothing else")
-        self._wait(lambda: bool(newest), FOUND_S, "no gate was heard", HERE)
+        alone = time.monotonic() + FOUND_S  # somebody may watch before a run begins
         while True:
+            if not newest and time.monotonic() > alone:
+                say(f"no gate is heard so far; {HERE}")
+                alone = math.inf
             end = time.monotonic() + LOOK_S
             while (left := end - time.monotonic()) > 0.0:
                 rclpy.spin_once(self._node, timeout_sec=left)
@@ -114,12 +119,17 @@ class Operator:
                 if text != told.get(label, ""):
                     say(f"{label}: {text or 'no longer'}")
             told = dict(newest)
+            now = time.monotonic()
             if not poses:
+                if 0.0 < heard_at < now - SILENT_S:
+                    say(f"odometry: nothing came for {SILENT_S:g} s; where it is now is not known")
+                    heard_at = 0.0
                 continue
-            pose, now = _pose(poses[-1]), time.monotonic()
+            message, heard_at = poses.pop(), now
+            pose = _pose(message)
             apart = max(abs(pose[0] - last[0]), abs(pose[1] - last[1])) >= MOVED_M or abs(pose[2] - last[2]) >= TURNED
             if apart or now - since > STILL_S:
-                speed, frame = poses[-1].twist.twist.linear.x, poses[-1].header.frame_id
+                speed, frame = message.twist.twist.linear.x, message.header.frame_id
                 say(f"{frame}: x {pose[0]:.2f} m, y {pose[1]:.2f} m, yaw {pose[2]:.2f} rad, {speed:.2f} m/s")
                 last, since = pose, now
 
